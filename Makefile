@@ -1,0 +1,46 @@
+# make demo              train on the built-in example, leave model, data and report.html in demo/
+# make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
+# make test              the notebooks and tests/ under one pytest run
+# make test-slow         the same with the slow cells and tests
+# Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
+PYTHON  ?= python3
+DATA    ?= example
+OUT     ?= demo
+OPTIONS ?=
+VENV    := .venv
+BIN     := $(VENV)/bin
+FACTS   := settings.ini setup.py pyproject.toml constraints.txt
+PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+
+.PHONY: demo test test-slow readme clean help
+help:
+	@sed -n 's/^# //p' Makefile
+
+demo: $(VENV)/.installed
+	$(BIN)/splicevi train $(DATA) $(OUT) $(OPTIONS)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev
+	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m ""
+
+readme: $(VENV)/.installed-dev
+	$(BIN)/python tools/readme.py
+
+# torch first: with the constraint pip takes this one version instead of searching for a newer one.
+$(VENV)/.installed: $(FACTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "splicevi needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	$(PIP) torch==2.13.0
+	$(PIP) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) -e '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf demo build dist _docs _proc .pytest_cache .hypothesis lightning_logs
