@@ -7,7 +7,7 @@ __all__ = ['CONCENTRATION', 'event_sizes', 'within_event', 'random_usage', 'type
            'event_reads', 'dirichlet_multinomial', 'junction_counts', 'expression_profiles', 'gene_counts',
            'junction_table', 'simulate', 'true_psi']
 
-# %% ../nbs/02_simulate.ipynb #f3ecad1f
+# %% ../nbs/02_simulate.ipynb #a5514223
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -15,7 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .core import KEYS
-from .data import assemble_mudata, observed_pairs, splicing_layers
+from .data import assemble_mudata
+from .pairs import observed_pairs, splicing_layers
 
 # %% ../nbs/02_simulate.ipynb #f311c5d6
 def event_sizes(
