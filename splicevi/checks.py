@@ -190,7 +190,12 @@ def _report_faults(faults: _Faults, split: int, adata: AnnData, k: str, label: d
         found.add("warning", _holder(k, label["mask"]), label["mask"], f"{split:,} observed (cell, event) groups are shown in part; they are hidden whole.",
                   "hide or show all junctions of an event.")
 
-# %% ../nbs/01_checks.ipynb #24360373
+# %% ../nbs/01_checks.ipynb #ca0d9acd
+def _layer_names(adata: AnnData) -> str:
+    "The names of the layers (from anndata 0.13 on, None stands for X and is none)."
+    return names((k for k in adata.layers if k is not None), 9) or "none"
+
+# %% ../nbs/01_checks.ipynb #b9c366ec
 def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> dict[str, object]:
     "The layers that are there, by symbol; findings for those that are not."
     defaults, layers = dict(y=KEYS.junction_counts, n=KEYS.event_counts, psi=KEYS.psi, mask=KEYS.mask), {}
@@ -201,11 +206,11 @@ def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Fi
             layers[symbol] = adata.layers[name]
         elif symbol == "y":
             found.add("error", f"mdata[{k!r}].layers", name, "the junction reads are missing; everything else is derived from them.",
-                      f"store them in this layer (there are: {names(adata.layers) or 'none'}), or name the layer that holds them.")
+                      f"store them in this layer (there are: {_layer_names(adata)}), or name the layer that holds them.")
         elif name == defaults[symbol]:
             found.add("note", f"mdata[{k!r}].layers", name, "is not there and will be derived from the reads.", "nothing to do.")
         else:
-            found.add("error", f"mdata[{k!r}].layers", name, "there is no such layer.", f"one of: {names(adata.layers, 9) or 'none'}.")
+            found.add("error", f"mdata[{k!r}].layers", name, "there is no such layer.", f"one of: {_layer_names(adata)}.")
     return layers
 
 # %% ../nbs/01_checks.ipynb #5c8d3c5d
@@ -251,13 +256,13 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
         if unread:
             found.add("note", _holder(k, label["y"]), label["y"], f"{unread:,} junctions were read in no cell.", "make_mudata drops them.")
 
-# %% ../nbs/01_checks.ipynb #5256ff0c
+# %% ../nbs/01_checks.ipynb #7d276377
 def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> None:
     "Everything about the expression modality."
     key = layer or "X"
     counts = adata.X if layer is None else adata.layers.get(layer)
     if counts is None:
-        found.add("error", _holder(k, key), key, "the gene counts are missing.", f"store them there, or name one of the layers: {names(adata.layers, 9) or 'none'}.")
+        found.add("error", _holder(k, key), key, "the gene counts are missing.", f"store them there, or name one of the layers: {_layer_names(adata)}.")
         return
     faults = _Faults()
     for rows in _dense_chunks(adata.shape):

@@ -75,22 +75,24 @@ def _take_rows(
     out[at < 0] = fill
     return out
 
-# %% ../nbs/01_data.ipynb #63adae5e
+# %% ../nbs/01_data.ipynb #cd823455
 def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
     "A copy with the given cells; rows of cells that `adata` lacks are zero (in `obsm`: NaN)."
     at = adata.obs_names.get_indexer(cells)
     if (at >= 0).all():
         return adata[at].copy()
-    return AnnData(None if adata.X is None else _take_rows(adata.X, at), obs=pd.DataFrame(index=cells), var=adata.var.copy(), uns=dict(adata.uns),
-                   layers={k: _take_rows(v, at) for k, v in adata.layers.items()}, varm={k: v for k, v in adata.varm.items()},
-                   obsm={k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()})
+    layers = {k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None}  # from anndata 0.13 on, None stands for X
+    obsm = {k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()}
+    return AnnData(None if adata.X is None else _take_rows(adata.X, at), obs=pd.DataFrame(index=cells), var=adata.var.copy(),
+                   uns=dict(adata.uns), layers=layers, varm=dict(adata.varm), obsm=obsm)
 
-# %% ../nbs/01_data.ipynb #f456b3a7
+# %% ../nbs/01_data.ipynb #214a7a25
 def _nan_rows(matrix, at: np.ndarray, cells: pd.Index):
     "`_take_rows` of an `obsm` entry, with NaN where a cell is not there."
     if isinstance(matrix, pd.DataFrame):
         return matrix.reindex(cells)
-    return _take_rows(matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix, dtype=np.result_type(matrix, np.float32)), at, np.nan)
+    dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
+    return _take_rows(dense.astype(np.result_type(dense, np.float32)), at, np.nan)
 
 # %% ../nbs/01_data.ipynb #d9938396
 def _merge_columns(
@@ -107,7 +109,7 @@ def _merge_columns(
     out = out.where(out.notna(), b.astype(object).reindex(cells))
     return _restore_dtype(out, a, b)
 
-# %% ../nbs/01_data.ipynb #284ec3f0
+# %% ../nbs/01_data.ipynb #6e6ed356
 def _restore_dtype(column: pd.Series, *sources: pd.Series) -> pd.Series:
     "A column of objects with the type of the columns that it came from."
     if all(isinstance(s.dtype, pd.CategoricalDtype) for s in sources):
@@ -115,12 +117,8 @@ def _restore_dtype(column: pd.Series, *sources: pd.Series) -> pd.Series:
         return column.astype(pd.CategoricalDtype(order))
     if column.isna().any():
         return column.infer_objects()
-    return column.astype(np.result_type(*(s.dtype for s in sources)) if _numeric(sources) else sources[0].dtype)
-
-# %% ../nbs/01_data.ipynb #4a7b65cf
-def _numeric(columns) -> bool:
-    "Are all columns plain numbers?"
-    return all(isinstance(c.dtype, np.dtype) and c.dtype.kind in "biuf" for c in columns)
+    numeric = all(isinstance(s.dtype, np.dtype) and s.dtype.kind in "biuf" for s in sources)
+    return column.astype(np.result_type(*(s.dtype for s in sources)) if numeric else sources[0].dtype)
 
 # %% ../nbs/01_data.ipynb #791d29c4
 def _merge_obs(
@@ -251,7 +249,17 @@ def _held_table(pairs: ObservedPairs, chosen: np.ndarray, adata: AnnData, events
         "cell": adata.obs_names.to_numpy()[cell], "junction": adata.var_names.to_numpy()[junction], "event": events.to_numpy()[pairs.slot_event[slot]],
         "counts": pairs.y[at], "total": pairs.slot_total[slot], "cell_index": cell, "junction_index": junction})
 
-# %% ../nbs/01_data.ipynb #e6d176c8
+# %% ../nbs/01_data.ipynb #2f09fa94
+def _splicing_of(mdata: MuData, modality: str, junc_counts_layer: str) -> AnnData:
+    "The splicing modality, if it has what is needed to hide events."
+    if modality not in mdata.mod:
+        raise ValueError(f"There is no modality {modality!r}; there are {names(mdata.mod)}.")
+    adata = mdata[modality]
+    if junc_counts_layer not in adata.layers or KEYS.event not in adata.var:
+        raise ValueError(f"mdata[{modality!r}] needs layers[{junc_counts_layer!r}] and var[{KEYS.event!r}]; check_mudata says what is missing.")
+    return adata
+
+# %% ../nbs/01_data.ipynb #bf8a8379
 def hold_out(
     mdata: MuData,
     fraction: float = 0.25,  # share of the observed (cell, event) groups to hide
@@ -263,7 +271,7 @@ def hold_out(
     "Hide a random part of the observed events in a copy of the data."
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1 (neither included), not {fraction}.")
-    adata = mdata[modality]
+    adata = _splicing_of(mdata, modality, junc_counts_layer)
     event, events = event_codes(adata.var[KEYS.event])
     pairs = observed_pairs(adata.layers[junc_counts_layer], event, adata.layers.get(psi_mask_layer))
     n_slots = len(pairs.slot_event)
@@ -275,9 +283,9 @@ def hold_out(
     _hide(train[modality], pairs.csr(np.repeat(chosen, pairs.slot_size)), x_is_psi)
     return train, _held_table(pairs, chosen, adata, events)
 
-# %% ../nbs/01_data.ipynb #19fbbedb
+# %% ../nbs/01_data.ipynb #f554c18b
 def _hide(adata: AnnData, hidden: sp.csr_matrix, x_is_psi: bool) -> None:
     "Clear entries of all layers and of X."
-    for name in list(adata.layers):
+    for name in [k for k in adata.layers if k is not None]:  # from anndata 0.13 on, None stands for X
         adata.layers[name] = _without(adata.layers[name], hidden)
     adata.X = adata.layers[KEYS.psi] if x_is_psi else _without(adata.X, hidden)

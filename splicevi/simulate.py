@@ -130,7 +130,7 @@ def _row_blocks(n_rows: int, n_cols: int, cells: int = 4_000_000) -> list[np.nda
     "Row numbers in blocks of about `cells` table cells."
     return np.array_split(np.arange(n_rows), max(1, -(-n_rows * n_cols // cells)))
 
-# %% ../nbs/02_simulate.ipynb #ff7c8d08
+# %% ../nbs/02_simulate.ipynb #ef9ae186
 def junction_counts(
     psi: np.ndarray,  # (junctions, groups) true PSI
     group: np.ndarray,  # (cells,) column of `psi` of each cell
@@ -141,6 +141,8 @@ def junction_counts(
     rng: np.random.Generator,
 ) -> sp.csr_matrix:  # (cells, junctions) float32
     "Junction reads of all cells."
+    if not (depth > 0).any():
+        return sp.csr_matrix((len(depth), len(psi)), dtype=np.float32)
     abundance = rng.lognormal(0, 0.6, len(sizes))
     abundance *= detection_rate(observed, depth[depth > 0], abundance, sizes)
     scale = _read_scale(depth[depth > 0], abundance)
