@@ -7,8 +7,8 @@ __all__ = ['pooled_psi', 'expression_pcs', 'neighbor_graph', 'neighbor_psi', 'gr
            'best_concentration', 'imputation', 'predicted_psi', 'model_concentration', 'latent_ari', 'silhouette',
            'latent_quality', 'clusters', 'group_psi', 'decoded_group_psi', 'variable_junctions']
 
-# %% ../nbs/55_metrics.ipynb #67a6f537
-from collections.abc import Mapping
+# %% ../nbs/55_metrics.ipynb #f437e09f
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -309,13 +309,13 @@ def decoded_group_psi(
     with np.errstate(invalid="ignore"):
         return pd.DataFrame(total / n, psi.columns, groups.categories)
 
-# %% ../nbs/55_metrics.ipynb #ef10c964
+# %% ../nbs/55_metrics.ipynb #9f786014
 def variable_junctions(
-    psi: pd.DataFrame,  # (junctions, groups), see `group_psi`
+    psi: Sequence[pd.DataFrame],  # tables (junctions, groups), see `group_psi`; the smallest range counts
     event: pd.Series,  # (junctions,) event of each junction
     n: int = 10,  # events to name
 ) -> pd.Series:  # junction name to range of PSI, one junction per event, the most variable first
     "The most variable junction of each of the most variable events."
-    spread = psi.max(axis=1) - psi.min(axis=1)
+    spread = pd.concat([table.max(axis=1) - table.min(axis=1) for table in psi], axis=1).min(axis=1)
     best = spread.groupby(np.asarray(event.astype(str))).idxmax()
     return spread.loc[best].sort_values(ascending=False, kind="stable").head(n).rename("range of PSI")

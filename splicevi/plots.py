@@ -101,11 +101,13 @@ def coverage_values(
         out["reads per observed event"] = pairs.slot_total
     return out
 
-# %% ../nbs/60_plots.ipynb #f130aae8
-def _log_ticks(top: float) -> tuple[list[int], list[str]]:
-    "Ticks at the powers of ten up to 10 to the `top`."
-    at = list(range(int(np.ceil(top)) + 1))
-    return at, [f"{10**k:,}" if k < 4 else f"10<sup>{k}</sup>" for k in at]
+# %% ../nbs/60_plots.ipynb #05517fcf
+def _log_ticks(lo: float, hi: float) -> tuple[list[float], list[str]]:
+    "Positions on a logarithmic axis and their labels: powers of ten, and 2 and 5 times them where there are few."
+    steps = (1,) if hi - lo > 2 else (1, 2, 5)
+    values = [m * 10**k for k in range(int(np.floor(lo)), int(np.ceil(hi)) + 1) for m in steps if lo <= np.log10(m * 10.0**k) <= hi]
+    text = [f"{v:,}" if v < 1e4 else f"{v / 1e3:,.0f}k" if v < 1e6 else f"{v / 1e6:,.0f}M" for v in values]
+    return [float(np.log10(v)) for v in values], text
 
 # %% ../nbs/60_plots.ipynb #e8bb83f5
 def _edges(values: np.ndarray, log: bool, n: int = 30) -> np.ndarray:
@@ -115,7 +117,7 @@ def _edges(values: np.ndarray, log: bool, n: int = 30) -> np.ndarray:
     lo, hi = (max(np.floor(values.min()), 1) if log else np.floor(values.min())), np.ceil(values.max())
     return np.unique(np.round((np.geomspace if log else np.linspace)(lo, hi + 1, n))) - 0.5
 
-# %% ../nbs/60_plots.ipynb #20f801b0
+# %% ../nbs/60_plots.ipynb #cf94bce5
 def _histogram(fig: go.Figure, col: int, name: str, values: np.ndarray, log: bool, unit: str) -> None:
     "Add one histogram; zeros have no place on a logarithmic axis and are named in its title."
     edge = _edges(values[values > 0] if log else values, log)
@@ -128,7 +130,7 @@ def _histogram(fig: go.Figure, col: int, name: str, values: np.ndarray, log: boo
     fig.update_xaxes(title_text=f"{name}<br>median {np.median(values):,.0f}{zeros}", title_font_size=12, row=1, col=col)
     fig.update_yaxes(title_text=unit, row=1, col=col)
     if log:
-        at, text = _log_ticks(edge[-1])
+        at, text = _log_ticks(edge[0], edge[-1])
         fig.update_xaxes(tickvals=at, ticktext=text, row=1, col=col)
 
 # %% ../nbs/60_plots.ipynb #c0c78f12
@@ -169,22 +171,23 @@ def _robust_range(
     pad = 0.06 * (hi - lo) or max(abs(hi) * 0.01, 1e-6)
     return [float(lo - pad), float(hi + pad)]
 
-# %% ../nbs/60_plots.ipynb #9c8c50e5
+# %% ../nbs/60_plots.ipynb #178012e8
 def _panels(quantities: Sequence[str]) -> dict[str, list[str]]:
     "Which quantities are drawn together."
     whole = "reconstruction_loss"
     parts = [q for q in quantities if q.startswith("reconstruction_") and q != whole] or [q for q in quantities if q == whole]
     rest = [q for q in quantities if not q.startswith(("elbo", "reconstruction", "kl_global", "kl_local" if "kl_z" in quantities else "kl_global"))]
-    panels = {"ELBO": [q for q in quantities if q == "elbo"], "reconstruction": parts, "KL and other terms": rest}
+    panels = {"ELBO": [q for q in quantities if q == "elbo"], **{_nice(q): [q] for q in parts}, "KL and other terms": rest}
     return {k: v for k, v in panels.items() if v}
 
 def _nice(quantity: str) -> str:
-    "A quantity's name for the legend."
-    known = {"elbo": "ELBO", "kl_z": "KL of z", "kl_local": "KL", "reconstruction_loss": "both"}
-    return known.get(quantity, quantity.removeprefix("reconstruction_").replace("_", " "))
+    "A quantity's name for people."
+    known = {"elbo": "ELBO", "kl_z": "KL of z", "kl_local": "KL", "reconstruction_loss": "reconstruction"}
+    named = quantity.removeprefix("reconstruction_")
+    return known.get(quantity, f"reconstruction of {named}" if named != quantity else named.replace("_", " "))
 
-# %% ../nbs/60_plots.ipynb #18ef4f4e
-def _curves(fig: go.Figure, row: int, table: pd.DataFrame, quantity: str, color: str) -> list[np.ndarray]:
+# %% ../nbs/60_plots.ipynb #ff63b42e
+def _curves(fig: go.Figure, at: dict, table: pd.DataFrame, quantity: str, color: str) -> list[np.ndarray]:
     "Add a quantity's curves, training solid and validation dotted; their values."
     drawn = []
     for split, dash in (("train", "solid"), ("validation", "dot")):
@@ -192,12 +195,11 @@ def _curves(fig: go.Figure, row: int, table: pd.DataFrame, quantity: str, color:
         if len(curve):
             name = f"{_nice(quantity)}, {'training' if split == 'train' else split}"
             fig.add_scatter(x=curve["epoch"], y=curve["value"].round(4), name=name, mode="lines+markers" if len(curve) == 1 else "lines",
-                            line=dict(color=color, dash=dash, width=1.6), legend=f"legend{row}" if row > 1 else "legend",
-                            hovertemplate="epoch %{x}: %{y:,.4~g}", row=row, col=1)
+                            line=dict(color=color, dash=dash, width=1.6), showlegend=False, hovertemplate="epoch %{x}: %{y:,.5~g}", **at)
             drawn.append(curve["value"].to_numpy())
     return drawn
 
-# %% ../nbs/60_plots.ipynb #d467f056
+# %% ../nbs/60_plots.ipynb #c3f1426a
 def history(
     history: Mapping[str, pd.DataFrame],  # `model.history`
     title: str | None = None,
@@ -205,29 +207,31 @@ def history(
     "Loss curves by epoch; the best validation ELBO is marked."
     table = history_table(history)
     panels = _panels(list(table["quantity"].unique()))
-    fig = make_subplots(max(len(panels), 1), 1, shared_xaxes=True, vertical_spacing=0.07)
-    hues = iter(palette(20))
-    for row, (name, quantities) in enumerate(panels.items(), 1):
-        curves = [c for q in quantities for c in _curves(fig, row, table, q, next(hues))]
-        fig.update_yaxes(title_text=f"{name} / cell" if row < 3 else name, range=_robust_range(curves), row=row, col=1)
-    fig.update_xaxes(title_text="epoch", row=max(len(panels), 1), col=1)
+    n_rows = max((len(panels) + 1) // 2, 1)
+    fig = make_subplots(n_rows, 2, subplot_titles=[f"{k}, per cell" for k in panels], vertical_spacing=0.3 / n_rows, horizontal_spacing=0.11)
+    for i, quantities in enumerate(panels.values()):
+        at = dict(row=i // 2 + 1, col=i % 2 + 1)
+        curves = [c for q, hue in zip(quantities, palette(len(quantities))) for c in _curves(fig, at, table, q, hue)]
+        fig.update_yaxes(range=_robust_range(curves), **at)
+        fig.update_xaxes(title_text="epoch" if i >= len(panels) - 2 else None, **at)
     _mark_best(fig, table)
-    return _legends(_style(fig, 90 + 170 * len(panels), title))
+    _key(fig, panels.get("KL and other terms", []))
+    return _style(fig, 80 + 180 * n_rows, title).update_layout(hovermode="x unified", legend_y=-0.3 / n_rows)
 
-# %% ../nbs/60_plots.ipynb #a2d76f28
+# %% ../nbs/60_plots.ipynb #067c51ed
 def _mark_best(fig: go.Figure, table: pd.DataFrame) -> None:
     "Mark the epoch of the lowest validation ELBO, when there was a validation set."
     elbo = table[(table["quantity"] == "elbo") & (table["split"] == "validation")]
     if elbo["value"].notna().any():
         best = elbo.loc[elbo["value"].idxmin()]
-        fig.add_scatter(x=[best["epoch"]], y=[best["value"]], name=f"best, epoch {best['epoch']:g}", mode="markers",
-                        marker=dict(color=OKABE_ITO[5], size=9, symbol="diamond"), hovertemplate="best: %{y:,.5~g}", row=1, col=1)
+        fig.add_scatter(x=[best["epoch"]], y=[best["value"]], name=f"lowest, epoch {best['epoch']:g}", mode="markers",
+                        marker=dict(color=OKABE_ITO[5], size=9, symbol="diamond"), hovertemplate="lowest: %{y:,.5~g}", row=1, col=1)
 
-def _legends(fig: go.Figure) -> go.Figure:
-    "One legend beside each panel."
-    for axis, legend in ((k, k.replace("yaxis", "legend")) for k in fig.layout.to_plotly_json() if k.startswith("yaxis")):
-        fig.layout[legend] = dict(y=fig.layout[axis].domain[1], x=1.01, xanchor="left", yanchor="top", orientation="v", font_size=11)
-    return fig.update_layout(margin_r=190, hovermode="x unified")
+def _key(fig: go.Figure, terms: Sequence[str]) -> None:
+    "Legend entries: what solid and dotted mean, and the colours of the terms that share a panel."
+    entries = [("training", INK, "solid"), ("validation", INK, "dot"), *((_nice(q), c, "solid") for q, c in zip(terms, palette(len(terms))))]
+    for name, color, dash in entries:
+        fig.add_scatter(x=[None], y=[None], name=name, mode="lines", line=dict(color=color, dash=dash, width=1.6), row=1, col=1)
 
 # %% ../nbs/60_plots.ipynb #d31b8e42
 def latent(
@@ -279,7 +283,7 @@ def prediction_grid(
     observed = held["counts"] / held["total"]
     return np.histogram2d(observed, np.clip(psi, 0, 1), bins, [[0, 1], [0, 1]], weights=held["total"])[0]
 
-# %% ../nbs/60_plots.ipynb #cbe80505
+# %% ../nbs/60_plots.ipynb #228e4008
 def imputation(
     held: pd.DataFrame,  # held-out pairs
     predictions: Mapping[str, np.ndarray],  # title to (pairs,) predicted PSI
@@ -297,7 +301,8 @@ def imputation(
         fig.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=dict(color=INK, width=1, dash="dot"), showlegend=False, hoverinfo="skip", row=1, col=col)
         fig.update_xaxes(title_text="predicted PSI", range=[0, 1], dtick=0.5, row=1, col=col)
         fig.update_yaxes(title_text="observed PSI" if col == 1 else None, range=[0, 1], dtick=0.5, row=1, col=col)
-    return _style(fig, 270, title)
+    _style(fig, 270, title).update_xaxes(showgrid=False)
+    return fig.update_yaxes(showgrid=False)
 
 # %% ../nbs/60_plots.ipynb #1d0867dd
 def psi_heatmap(

@@ -34,16 +34,18 @@ def _text(value) -> str:
         return "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return html.escape(str(value))
 
-# %% ../nbs/64_report.ipynb #6745bb1d
+# %% ../nbs/64_report.ipynb #9ccb8bb4
 def table_html(
     table: pd.DataFrame,
     caption: str = "",  # a sentence below the table
+    decimals: int = 3,  # of numbers that are not whole
     best: Mapping[str, str] | None = None,  # column to "max" or "min": its best value is set in bold
 ) -> str:
     "A table with right-aligned numbers."
+    show = lambda v: f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, float) and abs(v) < 1000 else _text(v)
     best = {c: getattr(table[c], f"idx{how}")() for c, how in (best or {}).items() if c in table and table[c].notna().any()}
     head = "".join(f"<th>{_text(c)}</th>" for c in ["", *table.columns])
-    cell = lambda i, c: f"<td><b>{_text(table.at[i, c])}</b></td>" if best.get(c) == i else f"<td>{_text(table.at[i, c])}</td>"
+    cell = lambda i, c: f"<td><b>{show(table.at[i, c])}</b></td>" if best.get(c) == i else f"<td>{show(table.at[i, c])}</td>"
     rows = "".join(f"<tr><th>{_text(i)}</th>{''.join(cell(i, c) for c in table.columns)}</tr>" for i in table.index)
     note = f"<p class=note>{_text(caption)}</p>" if caption else ""
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
@@ -168,16 +170,16 @@ def versions() -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError: continue
     return found
 
-# %% ../nbs/64_report.ipynb #3f4ea95a
-def _header(mdata: MuData, facts: Mapping[str, object], tiles: Mapping[str, object], keys: dict) -> str:
+# %% ../nbs/64_report.ipynb #f63b5630
+def _header(mdata: MuData, facts: Mapping[str, object], keys: dict) -> str:
     "Title, the largest numbers, and what was run."
     known = sizes(mdata, **keys)
     kinds = " and ".join(k for k, there in (("gene expression", "genes" in known), ("alternative splicing", "junctions" in known)) if there)
     stamp = {"date": datetime.now().strftime("%Y-%m-%d %H:%M")}
     return (f"<h1>splicevi report</h1><p class=lead>A latent space of {kinds} in {mdata.n_obs:,} cells.</p>"
-            + facts_html(known | dict(tiles), "tiles") + facts_html(dict(facts) | stamp | versions()))
+            + facts_html(known, "tiles") + facts_html(dict(facts) | stamp | versions()))
 
-# %% ../nbs/64_report.ipynb #216ba65b
+# %% ../nbs/64_report.ipynb #d3ba9949
 LATENTS = {"joint": "X_splicevi", "expression": "X_splicevi_expression", "splicing": "X_splicevi_splicing"}  # title to key of obsm
 
 def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
@@ -185,7 +187,7 @@ def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     from splicevi.metrics import latent_quality
 
     there = {k: key for k, key in LATENTS.items() if key + "_umap" in mdata.obsm}
-    fig = plots.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels.to_numpy() if not hasattr(labels, "cat") else labels.values)
+    fig = plots.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels)
     what = f"coloured by {labels.name}" if known else "coloured by clusters of the joint space, for want of labels"
     parts = [figure_html(fig, f"UMAP of the latent spaces, {what}.")]
     if known and labels.nunique() > 1:
@@ -194,7 +196,7 @@ def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
         parts.append(table_html(quality, "ARI: k-means clusters against the labels, 1 is perfect agreement, 0 is chance. Silhouette: from −1 to 1."))
     return section("Latent spaces", "Each point is a cell. Cells that lie together use their genes, their junctions, or both in the same way.", *parts)
 
-# %% ../nbs/64_report.ipynb #ca53aa7f
+# %% ../nbs/64_report.ipynb #1e2e21ab
 SCORES = {"pairs": "pairs", "r_weighted": "r, read-weighted", "r": "r", "rmse": "RMSE", "log_likelihood_per_read": "log-likelihood / read"}
 
 def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores: pd.DataFrame) -> str:
@@ -203,23 +205,23 @@ def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores:
     text = (f"Before training, {groups:,} observed (cell, event) groups with {held['counts'].sum():,.0f} reads were hidden. "
             "Beside the model: the junction's PSI over all cells, and over the 30 cells with the most similar expression.")
     fig = plots.imputation(held, {f"{k} · r = {scores.at[k, 'r_weighted']:.2f}": v for k, v in predictions.items()})
-    table = scores.rename(columns=SCORES)[[c for c in SCORES.values() if c in scores.rename(columns=SCORES)]]
+    table = scores[list(SCORES)].rename(columns=SCORES)
     best = {"r, read-weighted": "max", "r": "max", "RMSE": "min", "log-likelihood / read": "max"}
     note = "r: Pearson correlation with the observed PSI. The log-likelihood is the Dirichlet-multinomial's; the best value of each column is bold."
-    return section("Held-out PSI", text, figure_html(fig, "Darker squares hold more reads; on the dotted line the prediction is right."), table_html(table, note, best))
+    return section("Held-out PSI", text, figure_html(fig, "Darker squares hold more reads; on the dotted line the prediction is right."), table_html(table, note, best=best))
 
-# %% ../nbs/64_report.ipynb #a661d2a8
+# %% ../nbs/64_report.ipynb #ecd05a2f
 def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, splicing: str) -> str:
     "PSI of the most variable events in each group of cells."
     from splicevi.metrics import group_psi, variable_junctions
 
     var, observed = mdata[splicing].var, group_psi(mdata, labels, splicing=splicing)
-    top = variable_junctions(observed if decoded is None else decoded, var[KEYS.event]).index
+    top = variable_junctions([observed] if decoded is None else [observed, decoded], var[KEYS.event]).index
     gene = var[KEYS.gene_name].astype(str) if KEYS.gene_name in var else pd.Series(var.index.astype(str), var.index)
     names = [f"{gene[j]} · {var.at[j, KEYS.event]}" for j in top]
     tables = {"observed": observed.loc[top]} if decoded is None else {"observed": observed.loc[top], "predicted": decoded.loc[top]}
     fig = plots.psi_heatmap(tables, names)
-    text = "The events whose PSI differs most between groups of cells, one junction of each. Observed PSI pool the reads of a group's cells."
+    text = "The events whose PSI differs most between groups of cells, one junction of each. Observed PSI pool the reads of a group's cells, with ten reads' worth of the PSI over all cells."
     return section("Most variable events", text, figure_html(fig, "Hover over a square for the junction and its PSI."))
 
 # %% ../nbs/64_report.ipynb #7fe70740
@@ -232,7 +234,7 @@ def _loading(folder: str) -> str:
             'model.get_normalized_splicing(junction_list=["..."])          # predicted PSI')
     return section("Load it again", "The model and the data lie beside this file.", f"<pre>{html.escape(code)}</pre>")
 
-# %% ../nbs/64_report.ipynb #209fabab
+# %% ../nbs/64_report.ipynb #6122c135
 def report(
     path: str | Path,  # the HTML file to write
     mdata: MuData,  # with latent spaces and their maps in `obsm`, see `LATENTS`
@@ -244,7 +246,6 @@ def report(
     scores: pd.DataFrame | None = None,  # see `splicevi.metrics.imputation`
     decoded: pd.DataFrame | None = None,  # (junctions, groups) PSI that the model predicts for each label
     facts: Mapping[str, object] | None = None,  # what was run: label to value
-    tiles: Mapping[str, object] | None = None,  # more numbers for the head of the page
     timing: Mapping[str, float] | None = None,  # step to seconds
     rna: str | None = KEYS.rna,  # the expression modality
     rna_layer: str | None = None,  # its layer of counts
@@ -252,17 +253,17 @@ def report(
     folder: str | None = None,  # where model and data lie, as the page says it; None: the folder of `path`
 ) -> Path:
     "Write a self-contained page about a trained model."
-    parts = [_header(mdata, facts or {}, tiles or {}, dict(rna=rna, splicing=splicing))]
+    parts = [_header(mdata, facts or {}, dict(rna=rna, splicing=splicing))]
     depth = plots.coverage(mdata, rna=rna, rna_layer=rna_layer, splicing=splicing)
     parts += [section("What went in", "How deep the cells are, how many events each shows, and how few reads most of them have.", figure_html(depth, name="Histograms of coverage")),
               section("Training", "Loss by epoch. Curves that have become flat have converged; a validation curve that rises has begun to overfit.",
-                      figure_html(plots.history(history), "Solid: training cells. Dotted: validation cells.")),
+                      figure_html(plots.history(history), "Loss per cell; the axes leave out the first epochs.")),
               _latents(mdata, labels, known)]
     if held is not None and predictions: parts.append(_held_out(held, predictions, scores))
     if splicing in mdata.mod and labels.nunique() > 1: parts.append(_events(mdata, labels, decoded, splicing))
     if timing:
-        seconds = pd.DataFrame({"seconds": [round(v, 1) for v in timing.values()]}, list(timing))
-        parts.append(section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds)))
+        seconds = pd.DataFrame({"seconds": list(timing.values())}, list(timing))
+        parts.append(section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1)))
     return _write(Path(path), page(f"splicevi report, {mdata.n_obs:,} cells", [*parts, _loading(folder or str(Path(path).parent))]))
 
 # %% ../nbs/64_report.ipynb #0b0d81b1
