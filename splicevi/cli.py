@@ -6,7 +6,7 @@
 __all__ = ['logger', 'CHOICES', 'FACTS', 'COMMANDS', 'Refused', 'read', 'column', 'epochs_for', 'staged', 'history_csv', 'train',
            'check', 'main']
 
-# %% ../nbs/65_cli.ipynb #992625d5
+# %% ../nbs/65_cli.ipynb #27278197
 import logging
 import os
 import shutil
@@ -15,7 +15,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 
 from fastcore.script import anno_parser
@@ -176,7 +177,7 @@ def _progress_bar():
 
     return Progress()
 
-# %% ../nbs/65_cli.ipynb #b2b422b2
+# %% ../nbs/65_cli.ipynb #c3895496
 def _fit(mdata, settings: Mapping):
     "A trained model."
     import scvi
@@ -192,8 +193,10 @@ def _fit(mdata, settings: Mapping):
     model = SPLICEVI(mdata, **chosen)
     epochs = settings["max_epochs"] or epochs_for(mdata.n_obs, settings["batch_size"])
     logger.info("Training for up to %d epochs …", epochs)
-    model.train(max_epochs=epochs, lr=settings["lr"], batch_size=settings["batch_size"], n_epochs_kl_warmup=min(20, epochs),
-                accelerator=settings["accelerator"], enable_progress_bar=False, callbacks=[] if settings["quiet"] else [_progress_bar()])
+    with redirect_stdout(StringIO()):  # scvi-tools prints why it stopped; the report shows it
+        model.train(max_epochs=epochs, lr=settings["lr"], batch_size=settings["batch_size"], n_epochs_kl_warmup=min(20, epochs),
+                    accelerator=settings["accelerator"], enable_progress_bar=False, callbacks=[] if settings["quiet"] else [_progress_bar()])
+    logger.info("Trained for %d epochs%s.", n := len(model.history["elbo_train"]), "" if n == epochs else ": the validation ELBO no longer improved")
     return model
 
 # %% ../nbs/65_cli.ipynb #57626ac3

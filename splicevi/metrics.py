@@ -165,7 +165,7 @@ def best_concentration(
     cost = lambda log_c: -dm_log_likelihood(held, psi, np.exp(log_c))
     return float(np.exp(minimize_scalar(cost, bounds=np.log(bounds), method="bounded").x))
 
-# %% ../nbs/55_metrics.ipynb #9dc9d4f9
+# %% ../nbs/55_metrics.ipynb #31612560
 def imputation(
     held: pd.DataFrame,  # held-out pairs, see `splicevi.data.hold_out`
     predictions: Mapping[str, np.ndarray],  # name to (pairs,) predicted PSI
@@ -185,7 +185,7 @@ def _scores(held: pd.DataFrame, psi: np.ndarray, concentration) -> dict[str, flo
     observed = held["counts"].to_numpy(np.float64) / n
     return {"pairs": len(held), "r_weighted": pearson(observed, psi, n), "r": pearson(observed, psi),
             "rmse": float(np.sqrt(np.mean((psi - observed) ** 2))),
-            "log_likelihood_per_read": dm_log_likelihood(held, psi, concentration) / held["counts"].sum()}
+            "log_likelihood_per_read": dm_log_likelihood(held, psi, concentration) / float(held["counts"].sum())}
 
 # %% ../nbs/55_metrics.ipynb #20eedd6d
 def predicted_psi(

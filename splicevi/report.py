@@ -34,7 +34,7 @@ def _text(value) -> str:
         return "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return html.escape(str(value))
 
-# %% ../nbs/64_report.ipynb #9ccb8bb4
+# %% ../nbs/64_report.ipynb #ff3e2836
 def table_html(
     table: pd.DataFrame,
     caption: str = "",  # a sentence below the table
@@ -42,7 +42,7 @@ def table_html(
     best: Mapping[str, str] | None = None,  # column to "max" or "min": its best value is set in bold
 ) -> str:
     "A table with right-aligned numbers."
-    show = lambda v: f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, float) and abs(v) < 1000 else _text(v)
+    show = lambda v: f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, (float, np.floating)) and abs(v) < 1000 else _text(v)
     best = {c: getattr(table[c], f"idx{how}")() for c, how in (best or {}).items() if c in table and table[c].notna().any()}
     head = "".join(f"<th>{_text(c)}</th>" for c in ["", *table.columns])
     cell = lambda i, c: f"<td><b>{show(table.at[i, c])}</b></td>" if best.get(c) == i else f"<td>{show(table.at[i, c])}</td>"
@@ -100,7 +100,7 @@ const start = async () => {
 start().catch(e => plots.forEach(([div]) => { div.textContent = "This browser is too old to draw the figure (" + e + ")." }));
 """
 
-# %% ../nbs/64_report.ipynb #b46c92bf
+# %% ../nbs/64_report.ipynb #337c0566
 _STYLE = """
 :root { color-scheme: light dark; --ink: #16191d; --soft: #5b626c; --line: #e3e6ea; --page: #fff; --tile: #f5f7f9; --accent: #0072b2 }
 @media (prefers-color-scheme: dark) { :root { --ink: #eceef1; --soft: #a4abb6; --line: #2c323a; --page: #14171b; --tile: #1d2127; --accent: #56b4e9 } }
@@ -109,7 +109,7 @@ body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.55 In
 main { max-width: 748px; margin: 0 auto; padding: 48px 24px 72px }
 h1 { font-size: 30px; line-height: 1.2; margin: 0 0 6px; letter-spacing: -0.02em } h2 { font-size: 20px; margin: 52px 0 6px; letter-spacing: -0.01em }
 p { margin: 0 0 14px } .lead, .note, figcaption, dt { color: var(--soft) } .lead { font-size: 17px }
-.note, figcaption { font-size: 13.5px; margin: 6px 0 0 } figure { margin: 14px 0 } a { color: var(--accent) }
+.note, figcaption { font-size: 13.5px; margin: 6px 0 0 } figure { margin: 14px 0; overflow-x: auto } .plot { min-width: 560px } a { color: var(--accent) }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(120px, 1fr)); gap: 10px; margin: 24px 0 }
 .tiles div { background: var(--tile); border-radius: 10px; padding: 12px 14px; display: flex; flex-direction: column-reverse }
 .tiles dd { font-size: 22px; font-weight: 600; margin: 0; font-variant-numeric: tabular-nums } .tiles dt { font-size: 13px }
@@ -196,7 +196,7 @@ def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
         parts.append(table_html(quality, "ARI: k-means clusters against the labels, 1 is perfect agreement, 0 is chance. Silhouette: from −1 to 1."))
     return section("Latent spaces", "Each point is a cell. Cells that lie together use their genes, their junctions, or both in the same way.", *parts)
 
-# %% ../nbs/64_report.ipynb #1e2e21ab
+# %% ../nbs/64_report.ipynb #905e13d9
 SCORES = {"pairs": "pairs", "r_weighted": "r, read-weighted", "r": "r", "rmse": "RMSE", "log_likelihood_per_read": "log-likelihood / read"}
 
 def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores: pd.DataFrame) -> str:
@@ -208,7 +208,7 @@ def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores:
     table = scores[list(SCORES)].rename(columns=SCORES)
     best = {"r, read-weighted": "max", "r": "max", "RMSE": "min", "log-likelihood / read": "max"}
     note = "r: Pearson correlation with the observed PSI. The log-likelihood is the Dirichlet-multinomial's; the best value of each column is bold."
-    return section("Held-out PSI", text, figure_html(fig, "Darker squares hold more reads; on the dotted line the prediction is right."), table_html(table, note, best=best))
+    return section("Held-out PSI", text, figure_html(fig, "The stronger the colour, the more reads; on the dotted line the prediction is right."), table_html(table, note, best=best))
 
 # %% ../nbs/64_report.ipynb #ecd05a2f
 def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, splicing: str) -> str:

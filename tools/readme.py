@@ -22,10 +22,10 @@ def block(cell: dict) -> str:
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
         return re.sub(r"\]\(images/", "](nbs/images/", source)
-    if re.search(r"^#\s*\|\s*(hide|default_exp)", source, re.M):
+    if re.search(r"^#\s*\|\s*(hide|default_exp)", source, re.M) or source.startswith("assert "):
         return ""
     code = re.sub(r"^#\s*\|.*\n", "", source, flags=re.M)
-    return f"``` python\n{code}\n```{outputs(cell)}"
+    return f"```python\n{code}\n```{outputs(cell)}"
 
 
 def readme() -> str:
