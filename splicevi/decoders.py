@@ -6,7 +6,9 @@
 __all__ = ['SPLICING_DECODERS', 'SampledProduct', 'pair_logits', 'with_covariates', 'SplicingDecoder', 'LinearSplicingDecoder',
            'VanillaSplicingDecoder', 'DecodedExpression', 'ExpressionDecoder', 'start_at']
 
-# %% ../nbs/21_decoders.ipynb #6ad8e9b6
+# %% ../nbs/21_decoders.ipynb #f004d991
+import warnings
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -17,9 +19,17 @@ from torch import Tensor, nn
 
 from .likelihoods import SplicingBatch
 
-# %% ../nbs/21_decoders.ipynb #b074c1d8
+# %% ../nbs/21_decoders.ipynb #322495c9
+@lru_cache
+def _csr_is_beta() -> None:
+    "Make the first sparse CSR tensor of the process, which is when PyTorch warns that they are in beta."
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
+
 def _sampled(h: Tensor, weight: Tensor, cell: Tensor, junction: Tensor, indptr: Tensor) -> Tensor:
     "h[cell] · weight[junction], by PyTorch's sampled product where there is one, else in chunks."
+    _csr_is_beta()
     if h.is_cuda or torch.backends.mkl.is_available():
         at = torch.sparse_csr_tensor(indptr, junction, h.new_zeros(junction.numel()), (h.shape[0], weight.shape[0]), check_invariants=False)
         return torch.sparse.sampled_addmm(at, h, weight.t(), beta=0.0).values()
@@ -51,15 +61,15 @@ def pair_logits(
     if batch.junction.numel() == 0: return h.new_zeros(0) + 0 * (h.sum() + weight.sum() + bias.sum())
     return SampledProduct.apply(h, weight, batch.cell, batch.junction, batch.indptr) + bias[batch.junction]
 
-# %% ../nbs/21_decoders.ipynb #1996052f
+# %% ../nbs/21_decoders.ipynb #9eb66809
 def with_covariates(
     layers: FCLayers,  # the layers that the input is for
-    x: Tensor,  # (cells, inputs)
+    x: Tensor,  # (cells, inputs) or (samples, cells, inputs)
     *cats: Tensor,  # (cells, 1) codes of each categorical covariate
-) -> Tensor:  # (cells, inputs + categories)
+) -> Tensor:  # (..., cells, inputs + categories)
     "What the first linear layer of `FCLayers` multiplies with its weights."
     hot = [F.one_hot(c.squeeze(-1).long(), k).to(x.dtype) for k, c in zip(layers.n_cat_list, cats) if k > 1]
-    return torch.cat([x, *hot], -1)
+    return torch.cat([x, *(h.expand(*x.shape[:-1], -1) for h in hot)], -1)
 
 # %% ../nbs/21_decoders.ipynb #1e6cc8d6
 class SplicingDecoder(nn.Module):

@@ -13,7 +13,7 @@ from scvi.module import Classifier
 from scvi.train import AdversarialTrainingPlan
 from torch import Tensor
 
-# %% ../nbs/40_training.ipynb #e9658437
+# %% ../nbs/40_training.ipynb #41ddcf77
 SCHEDULERS = ("plateau", "step")
 
 class SplicingTrainingPlan(AdversarialTrainingPlan):
@@ -48,7 +48,8 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
 
     def _build_classifier(self, given) -> None:
         self.n_output_classifier = n = self.module.n_batch
-        self.adversarial_classifier = given if isinstance(given, torch.nn.Module) else Classifier(self.module.n_latent, n_hidden=32, n_labels=n, n_layers=2, logits=True)
+        self.adversarial_classifier = given if isinstance(given, torch.nn.Module) else Classifier(
+            self.module.n_latent, n_hidden=32, n_labels=n, n_layers=2, logits=True, use_batch_norm=False, use_layer_norm=True)  # a mini-batch of one cell has no batch statistics
 
 # %% ../nbs/40_training.ipynb #ec2991ae
 @patch(as_prop=True)
@@ -105,15 +106,16 @@ def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: Tensor, 
     if fool is not None: self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
-# %% ../nbs/40_training.ipynb #57557861
+# %% ../nbs/40_training.ipynb #d9644301
 @patch
 def _parameter_groups(self: SplicingTrainingPlan) -> list[dict]:
-    "Networks, and concentrations with their own learning rate and no weight decay."
+    "Networks, weights that are frozen in part, and concentrations with their own learning rate."
     named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-    groups = [{"params": [p for n, p in named if n != "log_phi_j"]}]
     phi = [p for n, p in named if n == "log_phi_j"]
-    if phi: groups.append({"params": phi, "lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0})
-    return groups
+    masked = [p for n, p in named if n != "log_phi_j" and p._backward_hooks]
+    groups = [{"params": [p for n, p in named if n != "log_phi_j" and not p._backward_hooks]}, {"params": masked, "weight_decay": 0.0},
+              {"params": phi, "lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0}]
+    return [g for g in groups if g["params"]]
 
 @patch
 def configure_optimizers(self: SplicingTrainingPlan):
