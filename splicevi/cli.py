@@ -6,12 +6,14 @@
 __all__ = ['logger', 'CHOICES', 'FACTS', 'COMMANDS', 'Refused', 'read', 'column', 'epochs_for', 'staged', 'history_csv', 'train',
            'check', 'main']
 
-# %% ../nbs/65_cli.ipynb #27278197
+# %% ../nbs/65_cli.ipynb #15bae374
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -159,25 +161,47 @@ def epochs_for(
     "Epochs that make about `steps` gradient steps."
     return int(min(max(round(steps / max(0.9 * n_cells / batch_size, 1)), 40), 400))
 
-# %% ../nbs/65_cli.ipynb #5740a070
-def _progress_bar():
-    "A Lightning callback that shows epochs and the validation ELBO."
+# %% ../nbs/65_cli.ipynb #93e5f2c7
+@contextmanager
+def _ctrl_c_stops(trainer) -> Iterator[None]:
+    "End training after the epoch when Ctrl-C is pressed once; only the main thread can be interrupted."
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+
+    def stop(number, frame):
+        signal.signal(signal.SIGINT, before)
+        trainer.should_stop = True
+    signal.signal(signal.SIGINT, stop)
+    try: yield
+    finally: signal.signal(signal.SIGINT, before)
+
+# %% ../nbs/65_cli.ipynb #9eff6714
+def _progress(quiet: bool):
+    "A Lightning callback: a bar with epochs and the validation ELBO, and Ctrl-C."
     from lightning.pytorch.callbacks import Callback
     from tqdm import tqdm
 
     class Progress(Callback):
-        def on_train_start(self, trainer, module): self.bar = tqdm(total=trainer.max_epochs, unit=" epochs", mininterval=0.5, file=sys.stderr)
+        def on_train_start(self, trainer, module):
+            self.bar = tqdm(total=trainer.max_epochs, unit=" epochs", mininterval=0.5, file=sys.stderr, disable=quiet)
+            self.interrupt = _ctrl_c_stops(trainer)
+            self.interrupt.__enter__()
 
         def on_train_epoch_end(self, trainer, module):
             elbo = trainer.callback_metrics.get("elbo_validation")
             if elbo is not None: self.bar.set_postfix_str(f"validation ELBO {float(elbo):,.1f}", refresh=False)
             self.bar.update()
 
-        def on_train_end(self, trainer, module): self.bar.close()
+        def on_train_end(self, trainer, module):
+            self.interrupt.__exit__(None, None, None)
+            self.bar.close()
 
+        def on_exception(self, trainer, module, exception): self.on_train_end(trainer, module)
     return Progress()
 
-# %% ../nbs/65_cli.ipynb #c3895496
+# %% ../nbs/65_cli.ipynb #cf22eaef
 def _fit(mdata, settings: Mapping):
     "A trained model."
     import scvi
@@ -195,8 +219,8 @@ def _fit(mdata, settings: Mapping):
     logger.info("Training for up to %d epochs …", epochs)
     with redirect_stdout(StringIO()):  # scvi-tools prints why it stopped; the report shows it
         model.train(max_epochs=epochs, lr=settings["lr"], batch_size=settings["batch_size"], n_epochs_kl_warmup=min(20, epochs),
-                    accelerator=settings["accelerator"], enable_progress_bar=False, callbacks=[] if settings["quiet"] else [_progress_bar()])
-    logger.info("Trained for %d epochs%s.", n := len(model.history["elbo_train"]), "" if n == epochs else ": the validation ELBO no longer improved")
+                    accelerator=settings["accelerator"], enable_progress_bar=False, callbacks=[_progress(settings["quiet"])])
+    logger.info("Trained for %d epochs.", len(model.history["elbo_train"]))
     return model
 
 # %% ../nbs/65_cli.ipynb #57626ac3

@@ -7,8 +7,8 @@ __all__ = ['pooled_psi', 'expression_pcs', 'neighbor_graph', 'neighbor_psi', 'gr
            'best_concentration', 'imputation', 'predicted_psi', 'model_concentration', 'latent_ari', 'silhouette',
            'latent_quality', 'clusters', 'group_psi', 'decoded_group_psi', 'variable_junctions']
 
-# %% ../nbs/55_metrics.ipynb #f437e09f
-from collections.abc import Mapping, Sequence
+# %% ../nbs/55_metrics.ipynb #94e6acf5
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -119,12 +119,13 @@ def neighbor_psi(
     pooled = pooled_psi(mdata, splicing=splicing).to_numpy()[junction]
     return (reads + prior * pooled) / (total + prior)
 
-# %% ../nbs/55_metrics.ipynb #779e6db5
+# %% ../nbs/55_metrics.ipynb #4e253306
 def group_codes(
     held: pd.DataFrame,  # held-out pairs
 ) -> np.ndarray:  # (pairs,) number of the (cell, event) group of each pair
     "Numbers of the held-out (cell, event) groups."
-    return held.groupby(["cell_index", "event"], observed=True, sort=False).ngroup().to_numpy()
+    event, names = pd.factorize(held["event"])
+    return pd.factorize(held["cell_index"].to_numpy(np.int64) * len(names) + event)[0]
 
 # %% ../nbs/55_metrics.ipynb #e8867037
 def pearson(
@@ -138,31 +139,42 @@ def pearson(
     scale = np.sqrt((w * dx * dx).sum() * (w * dy * dy).sum())
     return float((w * dx * dy).sum() / scale) if scale > 0 else np.nan
 
-# %% ../nbs/55_metrics.ipynb #37202b1b
-def dm_log_likelihood(
+# %% ../nbs/55_metrics.ipynb #1fa60abd
+def _dm(
     held: pd.DataFrame,  # held-out pairs, whole groups
-    psi: np.ndarray,  # (pairs,) predicted PSI, above 0 where there are reads
-    concentration: float | np.ndarray | pd.Series,  # one for all, (pairs,), or per event by name
-) -> float:  # sum over the groups
-    "Dirichlet-multinomial log-likelihood of the held-out reads."
-    c = held["event"].astype(str).map(concentration) if isinstance(concentration, pd.Series) else concentration
-    c = np.broadcast_to(np.asarray(c, np.float64), len(held))
+    psi: np.ndarray,  # (pairs,) predicted PSI
+) -> Callable[[np.ndarray], float]:  # (pairs,) concentrations to log-likelihood
+    "The log-likelihood as a function of the concentrations."
     y, p = held["counts"].to_numpy(np.float64), np.asarray(psi, np.float64)
     _, first = np.unique(group_codes(held), return_index=True)
-    n, c1, hit = held["total"].to_numpy(np.float64)[first], c[first], y > 0
-    with np.errstate(divide="ignore"):
-        alpha = c[hit] * p[hit]
-        junctions = np.where(alpha > 0, gammaln(y[hit] + alpha) - gammaln(alpha), -np.inf) - gammaln(y[hit] + 1)
-    return float(junctions.sum() + (gammaln(n + 1) + gammaln(c1) - gammaln(n + c1)).sum())
+    n, hit = held["total"].to_numpy(np.float64)[first], np.flatnonzero(y > 0)
+    y, p, fixed = y[hit], p[hit], gammaln(n + 1).sum() - gammaln(y[hit] + 1).sum()
 
-# %% ../nbs/55_metrics.ipynb #1f6db41d
+    def log_likelihood(c: np.ndarray) -> float:
+        alpha, c = c[hit] * p, c[first]
+        if (alpha <= 0).any(): return -np.inf  # reads where none are possible
+        return float(fixed + (gammaln(y + alpha) - gammaln(alpha)).sum() + (gammaln(c) - gammaln(n + c)).sum())
+    return log_likelihood
+
+# %% ../nbs/55_metrics.ipynb #61fc1da6
+def dm_log_likelihood(
+    held: pd.DataFrame,  # held-out pairs, whole groups
+    psi: np.ndarray,  # (pairs,) predicted PSI
+    concentration: float | np.ndarray | pd.Series,  # one for all, (pairs,), or per event by name
+) -> float:  # sum over the groups; -inf where the prediction excludes what was read
+    "Dirichlet-multinomial log-likelihood of the held-out reads."
+    c = held["event"].astype(str).map(concentration) if isinstance(concentration, pd.Series) else concentration
+    return _dm(held, psi)(np.broadcast_to(np.asarray(c, np.float64), len(held)))
+
+# %% ../nbs/55_metrics.ipynb #20824076
 def best_concentration(
     held: pd.DataFrame,  # held-out pairs
     psi: np.ndarray,  # (pairs,) predicted PSI
     bounds: tuple[float, float] = (1e-2, 1e5),  # where to look
 ) -> float:
     "The one concentration under which the held-out reads are most likely."
-    cost = lambda log_c: -dm_log_likelihood(held, psi, np.exp(log_c))
+    log_likelihood = _dm(held, psi)
+    cost = lambda log_c: -log_likelihood(np.full(len(held), np.exp(log_c)))
     return float(np.exp(minimize_scalar(cost, bounds=np.log(bounds), method="bounded").x))
 
 # %% ../nbs/55_metrics.ipynb #31612560

@@ -304,7 +304,7 @@ def imputation(
     _style(fig, 270, title).update_xaxes(showgrid=False)
     return fig.update_yaxes(showgrid=False)
 
-# %% ../nbs/60_plots.ipynb #1d0867dd
+# %% ../nbs/60_plots.ipynb #b5c94098
 def psi_heatmap(
     psi: Mapping[str, pd.DataFrame],  # title to (junctions, groups) PSI
     labels: Sequence[str] | None = None,  # a name for each junction; None: the index
@@ -322,4 +322,4 @@ def psi_heatmap(
                         showscale=col == len(psi), colorbar=dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1]), row=1, col=col)
     _style(fig, 120 + 24 * len(rows), title)
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=short)
-    return fig.update_xaxes(showgrid=False, tickangle=-35, type="category")
+    return fig.update_xaxes(showgrid=False, tickangle=-35 if first.shape[1] < 8 else -90, type="category")
