@@ -24,8 +24,9 @@ from .likelihoods import SplicingBatch
 
 # %% auto #0
 __all__ = ['MuDataEventField', 'PAIR', 'OURS', 'SplicingKeys', 'EventField', 'at_pairs', 'CellStore', 'informative_psi',
-           'pairs_from_totals', 'build_store', 'register_store', 'get_store', 'take_ranges', 'splicing_arrays',
-           'expression_arrays', 'splicing_batch', 'CellDataset', 'CellLoader', 'CellSplitter']
+           'pairs_from_totals', 'require_counts', 'require_totals', 'build_store', 'register_store', 'get_store',
+           'take_ranges', 'splicing_arrays', 'expression_arrays', 'splicing_batch', 'CellDataset', 'CellLoader',
+           'CellSplitter']
 
 # %% ../nbs/25_batches.ipynb #f827609c
 class SplicingKeys:
@@ -75,7 +76,7 @@ class CellStore:
     pairs: ObservedPairs | None = None
     psi: np.ndarray | None = None  # (pairs,) observed PSI where a layer differs from y / n
 
-# %% ../nbs/25_batches.ipynb #3bc3ad73
+# %% ../nbs/25_batches.ipynb #e4484782
 def informative_psi(
     layer,  # (cells, junctions) PSI
     counts,  # (cells, junctions) junction reads
@@ -84,7 +85,7 @@ def informative_psi(
 ) -> np.ndarray | None:  # (pairs,) or None if it is y / n
     "PSI at the observed pairs, if it says anything that the reads do not."
     psi, ratio = at_pairs(layer, pairs), pairs.y / pairs.n
-    if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y): return None
+    if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y) or not psi.any(): return None  # y / n, the reads, or an empty X
     if not (np.isfinite(psi).all() and psi.min() >= 0 and psi.max() <= 1):
         raise ValueError(f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with junc_ratio_layer, "
                          "or remove the layer to have PSI computed from the reads.")
@@ -97,7 +98,19 @@ def pairs_from_totals(counts, totals, mask=None) -> ObservedPairs:
     pairs.y = at_pairs(counts, pairs)
     return pairs
 
-# %% ../nbs/25_batches.ipynb #ba955a2f
+# %% ../nbs/25_batches.ipynb #902454c7
+def require_counts(matrix, what: str) -> None:
+    "Raise on negative, NaN or infinite values."
+    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
+    for fault, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values)), ("negative", values < 0)):
+        if n := int(bad.sum()): raise ValueError(f"{what} hold {n:,} {fault} values; counts are finite and not negative.")
+
+def require_totals(totals, pairs: ObservedPairs) -> None:
+    "Raise unless the totals are the sums of the events' reads."
+    if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
+        raise ValueError(f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer to have it derived, or restore the event's missing junctions.")
+
+# %% ../nbs/25_batches.ipynb #f3f852ef
 def build_store(
     manager: AnnDataManager,
     event: np.ndarray | None,  # (junctions,) event codes; None: each junction by itself
@@ -109,8 +122,11 @@ def build_store(
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
+    if x is not None: require_counts(x, "The gene counts")
     if y is None or y.shape[1] == 0: return CellStore(x=x)
+    require_counts(y, "The junction reads")
     pairs = pairs_from_totals(y, n, mask) if event is None else observed_pairs(y, event, mask)
+    if n is not None and event is not None and n_genes is not None: require_totals(n, pairs)
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../nbs/25_batches.ipynb #2f6668e0

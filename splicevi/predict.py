@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from .batches import splicing_batch
 from .core import names as shorten
 
-# %% ../nbs/44_predict.ipynb #3cfa0867
+# %% ../nbs/44_predict.ipynb #fafe3d7b
 def columns_of(
     wanted: Sequence[str] | None,  # names, or None for all
     known: pd.Index,  # names of all features
@@ -31,6 +31,7 @@ def columns_of(
     "Positions of the named features."
     if wanted is None: return np.arange(len(known))
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
+    if len(set(wanted)) < len(wanted): raise ValueError(f"{what} are named twice: {shorten(sorted({n for n in wanted if wanted.count(n) > 1}))}.")
     at = known.get_indexer(wanted)
     if (missing := [n for n, i in zip(wanted, at) if i < 0]): raise KeyError(f"{len(missing):,} {what} are not in the model: {shorten(missing)}.")
     return at

@@ -148,8 +148,8 @@ def test_widths_and_depths(build):
     assert [e.mean_encoder.in_features, e.mean_encoder.out_features, len(e.encoder.fc_layers)] == [24, 5, 3]
     assert [s.encoder.mean_encoder.in_features, len(s.encoder.encoder.fc_layers), s.embedding.shape, s.interaction.g[0].out_features] == [20, 3, (N_JUNCTIONS, 6), 9]
     assert {l.p for l in m.modules() if isinstance(l, nn.Dropout)} == {0.3}
-    d = SPLICEVI.__init__ and build(n_latent=None).module
-    assert (d.n_hidden, d.n_latent) == (16, 4)
+    d = build(n_latent=None).module
+    assert (d.n_hidden, d.n_latent) == (7, 2)  # √60, √7
 
 
 @pytest.mark.parametrize("where", ["encoder", "decoder", "both", "none"])
@@ -680,3 +680,34 @@ def test_make_mudata_goes_straight_in(source):
     joined = make_mudata(source["rna"].copy(), source["splicing"].copy())
     SPLICEVI.setup_mudata(joined)
     assert finite(fit(SPLICEVI(joined, n_latent=4)))
+
+
+def test_save_replaces_a_model_only_when_it_is_written(build, tmp_path, monkeypatch):
+    model = fit(build())
+    model.save(tmp_path / "m")
+    before = (tmp_path / "m" / "model.pt").read_bytes()
+    with pytest.raises(ValueError, match="overwrite"): model.save(tmp_path / "m")
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", lambda obj, path, **_: (open(path, "wb").write(b"half"), 1 / 0))
+        with pytest.raises(ZeroDivisionError): model.save(tmp_path / "m", overwrite=True)
+    assert (tmp_path / "m" / "model.pt").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m"]
+    model.save(tmp_path / "m", overwrite=True)
+    model.save(tmp_path / "m", prefix="second_", overwrite=True)
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"model.pt", "second_model.pt"}
+
+
+def test_bad_values_in_an_anndata(mdata):
+    for key, value, message in ((KEYS.junction_counts, -1, "negative"), (KEYS.junction_counts, np.nan, "NaN"), (KEYS.event_counts, 1e6, "sum of the event")):
+        adata = concatenated(mdata)
+        adata.layers[key].data[0] = value
+        SPLICEVI.setup_anndata(adata)
+        with pytest.raises(ValueError, match=message): SPLICEVI(adata, n_genes=N_GENES, n_junctions=N_JUNCTIONS)
+
+
+def test_plateau_schedule_validates_by_itself(build):
+    model = fit(build(), max_epochs=3, early_stopping=False, reduce_lr_on_plateau=True, lr_factor=0.5, lr_patience=0, lr_threshold=1e9)
+    assert model.trainer.optimizers[0].param_groups[0]["lr"] == pytest.approx(1e-3 / 4)
+
+
+def test_repeated_names(build):
+    with pytest.raises(ValueError, match="twice"): build().get_normalized_splicing(junction_list=["a", "a"])
