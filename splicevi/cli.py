@@ -437,12 +437,17 @@ def _help() -> str:
     lines = "\n".join(f"  {name:8}{f.__doc__}" for name, f in COMMANDS.items())
     return f"usage: splicevi COMMAND ...\n\nA joint latent space of gene expression and alternative splicing.\n\n{lines}\n\nsplicevi COMMAND --help lists the options; splicevi train example demo is a first try."
 
-# %% ../nbs/65_cli.ipynb #c3187bf3
+# %% ../nbs/65_cli.ipynb #a2514705
 def _parse(command: str, arguments: list[str]) -> dict:
-    "Arguments of a command by name; `--max-epochs` is taken for `--max_epochs`."
-    arguments = ["--" + a[2:].replace("-", "_") if a.startswith("--") and "=" not in a else a for a in arguments]
-    found = vars(anno_parser(COMMANDS[command], prog=f"splicevi {command}").parse_args(arguments))
-    return {k: v for k, v in found.items() if k not in ("pdb", "xtra")}
+    "Arguments of a command by name; hyphens and underscores in options are one, as fastcore 1 and 2 differ in them."
+    parser = anno_parser(COMMANDS[command], prog=f"splicevi {command}")
+    known = {option.replace("-", "_"): option for option in parser._option_string_actions}
+
+    def spelled(argument: str) -> str:
+        option, equals, value = argument.partition("=")
+        return known.get(option.replace("-", "_"), option) + equals + value if option.startswith("--") else argument
+    found = vars(parser.parse_args([spelled(a) for a in arguments]))
+    return {k.replace("-", "_"): v for k, v in found.items() if k not in ("pdb", "xtra")}
 
 # %% ../nbs/65_cli.ipynb #c5114980
 def main(
