@@ -76,7 +76,7 @@ class CellStore:
     pairs: ObservedPairs | None = None
     psi: np.ndarray | None = None  # (pairs,) observed PSI where a layer differs from y / n
 
-# %% ../nbs/25_batches.ipynb #e4484782
+# %% ../nbs/25_batches.ipynb #3d8ee1d9
 def informative_psi(
     layer,  # (cells, junctions) PSI
     counts,  # (cells, junctions) junction reads
@@ -85,10 +85,13 @@ def informative_psi(
 ) -> np.ndarray | None:  # (pairs,) or None if it is y / n
     "PSI at the observed pairs, if it says anything that the reads do not."
     psi, ratio = at_pairs(layer, pairs), pairs.y / pairs.n
-    if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y) or not psi.any(): return None  # y / n, the reads, or an empty X
+    if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y) or not psi.any():
+        return None  # y / n, the reads, or an empty X
     if not (np.isfinite(psi).all() and psi.min() >= 0 and psi.max() <= 1):
-        raise ValueError(f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with junc_ratio_layer, "
-                         "or remove the layer to have PSI computed from the reads.")
+        raise ValueError(
+            f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with junc_ratio_layer, "
+            "or remove the layer to have PSI computed from the reads."
+        )
     return psi
 
 # %% ../nbs/25_batches.ipynb #2b1359d2
@@ -98,19 +101,22 @@ def pairs_from_totals(counts, totals, mask=None) -> ObservedPairs:
     pairs.y = at_pairs(counts, pairs)
     return pairs
 
-# %% ../nbs/25_batches.ipynb #902454c7
+# %% ../nbs/25_batches.ipynb #61000a35
 def require_counts(matrix, what: str) -> None:
     "Raise on negative, NaN or infinite values."
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     for fault, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values)), ("negative", values < 0)):
-        if n := int(bad.sum()): raise ValueError(f"{what} hold {n:,} {fault} values; counts are finite and not negative.")
+        if n := int(bad.sum()):
+            raise ValueError(f"{what} hold {n:,} {fault} values; counts are finite and not negative.")
 
 def require_totals(totals, pairs: ObservedPairs) -> None:
     "Raise unless the totals are the sums of the events' reads."
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
-        raise ValueError(f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer to have it derived, or restore the event's missing junctions.")
+        raise ValueError(
+            f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer to have it derived, or restore the event's missing junctions."
+        )
 
-# %% ../nbs/25_batches.ipynb #f3f852ef
+# %% ../nbs/25_batches.ipynb #663697fd
 def build_store(
     manager: AnnDataManager,
     event: np.ndarray | None,  # (junctions,) event codes; None: each junction by itself
@@ -118,15 +124,20 @@ def build_store(
 ) -> CellStore:
     "The cells of a registered data set."
     get = lambda key: manager.get_from_registry(key) if key in manager.data_registry else None
-    x, y, n, psi, mask = (get(k) for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK))
+    x, y, n, psi, mask = (
+        get(k) for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
+    )
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
-    if x is not None: require_counts(x, "The gene counts")
-    if y is None or y.shape[1] == 0: return CellStore(x=x)
+    if x is not None:
+        require_counts(x, "The gene counts")
+    if y is None or y.shape[1] == 0:
+        return CellStore(x=x)
     require_counts(y, "The junction reads")
     pairs = pairs_from_totals(y, n, mask) if event is None else observed_pairs(y, event, mask)
-    if n is not None and event is not None and n_genes is not None: require_totals(n, pairs)
+    if n is not None and event is not None and n_genes is not None:
+        require_totals(n, pairs)
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../nbs/25_batches.ipynb #2f6668e0

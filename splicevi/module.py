@@ -57,7 +57,7 @@ def default_width(n_junctions: int) -> int:
 
 def _norms(use: str, where: str) -> bool: return use in (where, "both")
 
-# %% ../nbs/30_module.ipynb #faca5b43
+# %% ../nbs/30_module.ipynb #234e904e
 class SPLICEVAE(BaseModuleClass):
     """Variational autoencoder of gene expression and splicing with one latent space.
 
@@ -79,15 +79,44 @@ class SPLICEVAE(BaseModuleClass):
 
     The other arguments are those of :class:`~splicevi.model.SPLICEVI`.
     """
-    def __init__(self, n_input_genes: int = 0, n_input_junctions: int = 0, junc2atse=None, n_batch: int = 1, n_labels: int = 1,
-                 n_continuous_cov: int = 0, n_cats_per_cov: list[int] | None = None, use_size_factor_key: bool = False, modality_weights: str = "equal",
-                 modality_penalty: str = "Jeffreys", gene_likelihood: str = "zinb", dispersion: str = "gene", splicing_encoder_architecture: str = "partial",
-                 splicing_decoder_architecture: str = "linear", expression_architecture: str = "linear", n_hidden: int | None = None, n_latent: int | None = None,
-                 n_layers_encoder: int = 2, n_layers_decoder: int = 2, dropout_rate: float = 0.1, use_batch_norm: str = "none", use_layer_norm: str = "both",
-                 latent_distribution: str = "normal", deeply_inject_covariates: bool = False, encode_covariates: bool = False,
-                 splicing_loss_type: str = "dirichlet_multinomial", splicing_concentration: float | None = None, dm_concentration: str = "atse",
-                 encoder_hidden_dim: int = 128, code_dim: int = 16, h_hidden_dim: int = 64, pool_mode: str = "mean", max_nobs: int = -1,
-                 partial_interaction: str = "bilinear"):
+
+    def __init__(
+        self,
+        n_input_genes: int = 0,
+        n_input_junctions: int = 0,
+        junc2atse=None,
+        n_batch: int = 1,
+        n_labels: int = 1,
+        n_continuous_cov: int = 0,
+        n_cats_per_cov: list[int] | None = None,
+        use_size_factor_key: bool = False,
+        modality_weights: str = "equal",
+        modality_penalty: str = "Jeffreys",
+        gene_likelihood: str = "zinb",
+        dispersion: str = "gene",
+        splicing_encoder_architecture: str = "partial",
+        splicing_decoder_architecture: str = "linear",
+        expression_architecture: str = "linear",
+        n_hidden: int | None = None,
+        n_latent: int | None = None,
+        n_layers_encoder: int = 2,
+        n_layers_decoder: int = 2,
+        dropout_rate: float = 0.1,
+        use_batch_norm: str = "none",
+        use_layer_norm: str = "both",
+        latent_distribution: str = "normal",
+        deeply_inject_covariates: bool = False,
+        encode_covariates: bool = False,
+        splicing_loss_type: str = "dirichlet_multinomial",
+        splicing_concentration: float | None = None,
+        dm_concentration: str = "atse",
+        encoder_hidden_dim: int = 128,
+        code_dim: int = 16,
+        h_hidden_dim: int = 64,
+        pool_mode: str = "mean",
+        max_nobs: int = -1,
+        partial_interaction: str = "bilinear",
+    ):
         super().__init__()
         options = {k: v for k, v in locals().items() if k not in ("self", "__class__", "junc2atse")}
         check_options(options)
@@ -100,14 +129,23 @@ class SPLICEVAE(BaseModuleClass):
         self._build_encoders()
         self._build_decoders()
 
-# %% ../nbs/30_module.ipynb #3cc17adb
+# %% ../nbs/30_module.ipynb #04aafdb2
 OPTIONS = {
-    "modality_weights": tuple(MIXINGS), "modality_penalty": tuple(PENALTIES), "gene_likelihood": tuple(GENE_LIKELIHOODS),
-    "dispersion": ("gene", "gene-batch", "gene-label", "gene-cell"), "splicing_encoder_architecture": ("vanilla", "partial"),
-    "splicing_decoder_architecture": ("vanilla", "linear"), "expression_architecture": ("vanilla", "linear"),
-    "use_batch_norm": ("encoder", "decoder", "none", "both"), "use_layer_norm": ("encoder", "decoder", "none", "both"),
-    "latent_distribution": ("normal", "ln"), "splicing_loss_type": tuple(SPLICING_LIKELIHOODS), "dm_concentration": ("atse", "scalar"),
-    "pool_mode": ("mean", "sum"), "partial_interaction": ("bilinear", "mlp")}
+    "modality_weights": tuple(MIXINGS),
+    "modality_penalty": tuple(PENALTIES),
+    "gene_likelihood": tuple(GENE_LIKELIHOODS),
+    "dispersion": ("gene", "gene-batch", "gene-label", "gene-cell"),
+    "splicing_encoder_architecture": ("vanilla", "partial"),
+    "splicing_decoder_architecture": ("vanilla", "linear"),
+    "expression_architecture": ("vanilla", "linear"),
+    "use_batch_norm": ("encoder", "decoder", "none", "both"),
+    "use_layer_norm": ("encoder", "decoder", "none", "both"),
+    "latent_distribution": ("normal", "ln"),
+    "splicing_loss_type": tuple(SPLICING_LIKELIHOODS),
+    "dm_concentration": ("atse", "scalar"),
+    "pool_mode": ("mean", "sum"),
+    "partial_interaction": ("bilinear", "mlp"),
+}
 
 def check_options(given: dict) -> None:
     "Raise on a value that an option does not have."
@@ -115,23 +153,31 @@ def check_options(given: dict) -> None:
         if name in given and given[name] not in allowed:
             raise ValueError(f"{name}={given[name]!r} is not one of {', '.join(map(repr, allowed))}.")
     c = given.get("splicing_concentration")
-    if c is not None and not c > 0: raise ValueError(f"splicing_concentration={c!r} must be a positive number.")
-    if not given.get("n_input_genes") and not given.get("n_input_junctions"): raise ValueError("The model needs genes, junctions or both; n_genes and n_junctions are 0.")
+    if c is not None and not c > 0:
+        raise ValueError(f"splicing_concentration={c!r} must be a positive number.")
+    if not given.get("n_input_genes") and not given.get("n_input_junctions"):
+        raise ValueError("The model needs genes, junctions or both; n_genes and n_junctions are 0.")
 
-# %% ../nbs/30_module.ipynb #3fe9f429
+# %% ../nbs/30_module.ipynb #bf1378bf
 @patch
 def _register_events(self: SPLICEVAE, junc2atse) -> None:
     "Events of the junctions, and the concentration of their reads."
     dm, fixed = self.splicing_loss_type == "dirichlet_multinomial", self.splicing_concentration
     if junc2atse is None:
-        if dm and self.n_input_junctions: raise ValueError("splicing_loss_type='dirichlet_multinomial' needs the event of each junction (event_id).")
+        if dm and self.n_input_junctions:
+            raise ValueError("splicing_loss_type='dirichlet_multinomial' needs the event of each junction (event_id).")
         junc2atse = torch.arange(self.n_input_junctions)
     self.register_buffer("junc2atse", torch.as_tensor(np.asarray(junc2atse)).long())
     self.n_atse = int(self.junc2atse.max()) + 1 if self.n_input_junctions else 0
-    if self.n_input_junctions == 0 or self.splicing_loss_type == "binomial": return
+    if self.n_input_junctions == 0 or self.splicing_loss_type == "binomial":
+        return
     n = (self.n_atse if self.dm_concentration == "atse" else 1) if dm else self.n_input_junctions
-    if fixed is not None and not dm: self.register_buffer("log_phi_j", torch.tensor(float(np.log(fixed))))
-    else: self.log_phi_j = nn.Parameter(torch.full((n,), float(np.log(10.0))) if dm and n > 1 or not dm else torch.tensor(float(np.log(10.0))))
+    if fixed is not None and not dm:
+        self.register_buffer("log_phi_j", torch.tensor(float(np.log(fixed))))
+    else:
+        self.log_phi_j = nn.Parameter(
+            torch.full((n,), float(np.log(10.0))) if dm and n > 1 or not dm else torch.tensor(float(np.log(10.0)))
+        )
 
 @patch
 def _build_fusion(self: SPLICEVAE) -> None:
@@ -141,36 +187,72 @@ def _build_fusion(self: SPLICEVAE) -> None:
     self.n_latent = self.n_latent_modality if self.single else self.mixing.n_joint
     self.penalty = PENALTIES["None" if self.single or self.modality_weights == "concatenate" else self.modality_penalty]
 
-# %% ../nbs/30_module.ipynb #f700952d
+# %% ../nbs/30_module.ipynb #a880b8ae
 @patch
 def _build_encoders(self: SPLICEVAE) -> None:
     "Expression, library and splicing encoders, as far as the model has the modality."
     cats = [self.n_batch, *self.n_cats_per_cov] if self.encode_covariates else None
     n_cont = self.n_continuous_cov if self.encode_covariates else 0
-    kw = dict(n_cat_list=cats, n_layers=self.n_layers_encoder, dropout_rate=self.dropout_rate, inject_covariates=self.deeply_inject_covariates,
-              use_batch_norm=_norms(self.use_batch_norm, "encoder"), use_layer_norm=_norms(self.use_layer_norm, "encoder"),
-              distribution=self.latent_distribution)
+    kw = dict(
+        n_cat_list=cats,
+        n_layers=self.n_layers_encoder,
+        dropout_rate=self.dropout_rate,
+        inject_covariates=self.deeply_inject_covariates,
+        use_batch_norm=_norms(self.use_batch_norm, "encoder"),
+        use_layer_norm=_norms(self.use_layer_norm, "encoder"),
+        distribution=self.latent_distribution,
+    )
     k, g, j = self.n_latent_modality, self.n_input_genes, self.n_input_junctions
-    if g: self.z_encoder_expression = Encoder(g + n_cont, k, n_hidden=self.n_hidden, **kw)
+    if g:
+        self.z_encoder_expression = Encoder(g + n_cont, k, n_hidden=self.n_hidden, **kw)
     if g and not self.use_size_factor_key:
-        self.l_encoder = LibraryEncoder(g, self.n_hidden, n_cat_list=cats, use_batch_norm=kw["use_batch_norm"], use_layer_norm=kw["use_layer_norm"])
-    if j and self.splicing_encoder_architecture == "vanilla": self.z_encoder_splicing = VanillaEncoder(j, k, n_cont=n_cont, n_hidden=self.n_hidden, **kw)
-    elif j: self.z_encoder_splicing = PartialEncoder(j, k, self.code_dim, self.h_hidden_dim, self.encoder_hidden_dim, interaction=self.partial_interaction,
-                                                     pool_mode=self.pool_mode, max_nobs=self.max_nobs, n_cont=n_cont, **kw)
+        self.l_encoder = LibraryEncoder(
+            g, self.n_hidden, n_cat_list=cats, use_batch_norm=kw["use_batch_norm"], use_layer_norm=kw["use_layer_norm"]
+        )
+    if j and self.splicing_encoder_architecture == "vanilla":
+        self.z_encoder_splicing = VanillaEncoder(j, k, n_cont=n_cont, n_hidden=self.n_hidden, **kw)
+    elif j:
+        self.z_encoder_splicing = PartialEncoder(
+            j,
+            k,
+            self.code_dim,
+            self.h_hidden_dim,
+            self.encoder_hidden_dim,
+            interaction=self.partial_interaction,
+            pool_mode=self.pool_mode,
+            max_nobs=self.max_nobs,
+            n_cont=n_cont,
+            **kw,
+        )
 
-# %% ../nbs/30_module.ipynb #e9d1abc0
+# %% ../nbs/30_module.ipynb #8e423472
 @patch
 def _build_decoders(self: SPLICEVAE) -> None:
     "Expression and splicing decoders, and the dispersions of the genes."
-    kw = dict(n_cat_list=[self.n_batch, *self.n_cats_per_cov], n_hidden=self.n_hidden, n_layers=self.n_layers_decoder, inject_covariates=self.deeply_inject_covariates,
-              use_batch_norm=_norms(self.use_batch_norm, "decoder"), use_layer_norm=_norms(self.use_layer_norm, "decoder"))
+    kw = dict(
+        n_cat_list=[self.n_batch, *self.n_cats_per_cov],
+        n_hidden=self.n_hidden,
+        n_layers=self.n_layers_decoder,
+        inject_covariates=self.deeply_inject_covariates,
+        use_batch_norm=_norms(self.use_batch_norm, "decoder"),
+        use_layer_norm=_norms(self.use_layer_norm, "decoder"),
+    )
     n_in, g = self.n_latent + self.n_continuous_cov, self.n_input_genes
-    if self.n_input_junctions: self.splicing_decoder = SPLICING_DECODERS[self.splicing_decoder_architecture](n_in, self.n_input_junctions, **kw)
-    if not g: return
-    self.expression_decoder = ExpressionDecoder(n_in, g, architecture=self.expression_architecture, zero_inflated=self.gene_likelihood == "zinb",
-                                                gene_cell_dispersion=self.dispersion == "gene-cell", **kw)
+    if self.n_input_junctions:
+        self.splicing_decoder = SPLICING_DECODERS[self.splicing_decoder_architecture](n_in, self.n_input_junctions, **kw)
+    if not g:
+        return
+    self.expression_decoder = ExpressionDecoder(
+        n_in,
+        g,
+        architecture=self.expression_architecture,
+        zero_inflated=self.gene_likelihood == "zinb",
+        gene_cell_dispersion=self.dispersion == "gene-cell",
+        **kw,
+    )
     shape = {"gene": (g,), "gene-batch": (g, self.n_batch), "gene-label": (g, self.n_labels)}.get(self.dispersion)
-    if shape: self.px_r = nn.Parameter(torch.zeros(shape))
+    if shape:
+        self.px_r = nn.Parameter(torch.zeros(shape))
     self.register_buffer("library_scale", torch.ones(()))
 
 # %% ../nbs/30_module.ipynb #5619462b
@@ -324,9 +406,11 @@ def _concentration_prior(self: SPLICEVAE) -> Tensor:
     phi = getattr(self, "log_phi_j", None)
     return 0.5 * ((phi - np.log(20.0)) / 2.0).square().sum() if isinstance(phi, nn.Parameter) else torch.zeros((), device=self.device)
 
-# %% ../nbs/30_module.ipynb #94369334
+# %% ../nbs/30_module.ipynb #5114fb22
 @patch
-def loss(self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight=1.0, n_obs: int | None = None) -> LossOutput:
+def loss(
+    self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight=1.0, n_obs: int | None = None
+) -> LossOutput:
     "Negative ELBO with the alignment penalty, averaged over the cells of the mini-batch."
     q = inference_outputs
     rec = self._reconstruction(tensors, generative_outputs, q["present"])
@@ -335,4 +419,9 @@ def loss(self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, g
     prior = self._concentration_prior()
     loss = (sum(rec.values()) + kl_weight * (kl_z + align)).mean() + prior / (n_obs or kl_z.shape[0])
     extra = {f"reconstruction_{k}": v.mean() for k, v in rec.items()} | {"kl_z": kl_z.mean(), "alignment_penalty": align.mean()}
-    return LossOutput(loss=loss, reconstruction_loss=rec, kl_local={"kl_divergence_z": kl_z, "kl_divergence_paired": align}, extra_metrics={k: v.detach() for k, v in extra.items()})
+    return LossOutput(
+        loss=loss,
+        reconstruction_loss=rec,
+        kl_local={"kl_divergence_z": kl_z, "kl_divergence_paired": align},
+        extra_metrics={k: v.detach() for k, v in extra.items()},
+    )

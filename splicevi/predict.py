@@ -22,18 +22,21 @@ from torch import Tensor, nn
 from .batches import splicing_batch
 from .core import names as shorten
 
-# %% ../nbs/44_predict.ipynb #fafe3d7b
+# %% ../nbs/44_predict.ipynb #afb7eb04
 def columns_of(
     wanted: Sequence[str] | None,  # names, or None for all
     known: pd.Index,  # names of all features
     what: str,  # "genes", for messages
 ) -> np.ndarray:  # positions in `known`
     "Positions of the named features."
-    if wanted is None: return np.arange(len(known))
+    if wanted is None:
+        return np.arange(len(known))
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
-    if len(set(wanted)) < len(wanted): raise ValueError(f"{what} are named twice: {shorten(sorted({n for n in wanted if wanted.count(n) > 1}))}.")
+    if len(set(wanted)) < len(wanted):
+        raise ValueError(f"{what} are named twice: {shorten(sorted({n for n in wanted if wanted.count(n) > 1}))}.")
     at = known.get_indexer(wanted)
-    if (missing := [n for n, i in zip(wanted, at) if i < 0]): raise KeyError(f"{len(missing):,} {what} are not in the model: {shorten(missing)}.")
+    if missing := [n for n, i in zip(wanted, at) if i < 0]:
+        raise KeyError(f"{len(missing):,} {what} are not in the model: {shorten(missing)}.")
     return at
 
 # %% ../nbs/44_predict.ipynb #ec702042
@@ -48,23 +51,33 @@ class WholeEvents:
         self.event = np.unique(event[self.decode], return_inverse=True)[1]
         self.pick = np.searchsorted(self.decode, wanted)
 
-# %% ../nbs/44_predict.ipynb #ae7fada4
+# %% ../nbs/44_predict.ipynb #5f535aee
 class DecodeMixin:
     "Mini-batches of posteriors, decoded under the batches asked for."
+
     def _rows(self, adata, indices, n_samples_overall) -> np.ndarray:
         "Rows of the cells that a call is about."
         rows = np.arange(adata.n_obs) if indices is None else np.asarray(indices)
-        if rows.dtype == bool: rows = np.flatnonzero(rows)
+        if rows.dtype == bool:
+            rows = np.flatnonzero(rows)
         return rows if n_samples_overall is None else np.random.choice(rows, n_samples_overall)
 
     def _batch_codes(self, transform_batch) -> list[int | None]:
         "Codes of the batches to decode under; None stands for a cell's own."
-        if transform_batch is None: return [None]
+        if transform_batch is None:
+            return [None]
         given = [transform_batch] if isinstance(transform_batch, (str, Number)) else list(transform_batch)
         known = list(self.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping)
-        code = lambda b: known.index(b) if b in known else int(b) if isinstance(b, Number) and not isinstance(b, bool) and 0 <= int(b) < len(known) and int(b) == b else None
+        code = lambda b: (
+            known.index(b)
+            if b in known
+            else int(b)
+            if isinstance(b, Number) and not isinstance(b, bool) and 0 <= int(b) < len(known) and int(b) == b
+            else None
+        )
         codes = [None if b is None else code(b) for b in given]
-        if (bad := [b for b, c in zip(given, codes) if b is not None and c is None]): raise ValueError(f"transform_batch: {shorten(bad)} is no batch of the model; batches are {shorten(known, 20)}.")
+        if bad := [b for b, c in zip(given, codes) if b is not None and c is None]:
+            raise ValueError(f"transform_batch: {shorten(bad)} is no batch of the model; batches are {shorten(known, 20)}.")
         return codes
 
 # %% ../nbs/44_predict.ipynb #b7fb5ff9
@@ -102,19 +115,27 @@ def as_frame(values: np.ndarray, cells: pd.Index, features: pd.Index, return_num
     "A DataFrame, unless an array was asked for or several samples make one impossible."
     return values if return_numpy or values.ndim == 3 else pd.DataFrame(values, index=cells, columns=features)
 
-# %% ../nbs/44_predict.ipynb #dbd961f3
+# %% ../nbs/44_predict.ipynb #8148714d
 @patch
 def _need(self: DecodeMixin, modality: str) -> None:
     "Raise if the model was set up without a modality."
     have = {"expression": self.n_genes, "splicing": self.n_junctions}
-    if not have[modality]: raise ValueError(f"This model has no {modality} modality; it was set up with {', '.join(k for k, v in have.items() if v)} only.")
+    if not have[modality]:
+        raise ValueError(f"This model has no {modality} modality; it was set up with {', '.join(k for k, v in have.items() if v)} only.")
 
-# %% ../nbs/44_predict.ipynb #df2c60c8
+# %% ../nbs/44_predict.ipynb #2092dc30
 class LatentMixin(DecodeMixin):
     "Latent representations and library sizes."
+
     @torch.inference_mode()
-    def get_latent_representation(self, adata=None, modality: Literal["joint", "expression", "splicing"] = "joint", indices: Sequence[int] | None = None,
-                                  give_mean: bool = True, batch_size: int | None = None) -> np.ndarray:
+    def get_latent_representation(
+        self,
+        adata=None,
+        modality: Literal["joint", "expression", "splicing"] = "joint",
+        indices: Sequence[int] | None = None,
+        give_mean: bool = True,
+        batch_size: int | None = None,
+    ) -> np.ndarray:
         """Latent representation of each cell.
 
         Parameters
@@ -169,36 +190,55 @@ class LatentMixin(DecodeMixin):
         self._check_if_trained(warn=False)
         self._need("expression")
         adata = self._validate_anndata(adata)
-        parts = [q["library"].exp().squeeze(-1).cpu().numpy() for _, q in self._posteriors(adata, self._rows(adata, indices, None), batch_size)]
+        parts = [
+            q["library"].exp().squeeze(-1).cpu().numpy() for _, q in self._posteriors(adata, self._rows(adata, indices, None), batch_size)
+        ]
         return {"expression": np.concatenate(parts)}
 
-# %% ../nbs/44_predict.ipynb #85cef0ef
+# %% ../nbs/44_predict.ipynb #982eab89
 @patch
 def _check_latent(self: LatentMixin, modality: str) -> None:
     "Raise if there is no such latent space."
-    if modality not in ("joint", "expression", "splicing"): raise ValueError(f"modality={modality!r} is not one of 'joint', 'expression', 'splicing'.")
-    if modality == "joint": return
+    if modality not in ("joint", "expression", "splicing"):
+        raise ValueError(f"modality={modality!r} is not one of 'joint', 'expression', 'splicing'.")
+    if modality == "joint":
+        return
     self._need(modality)
-    if self.fully_paired: raise ValueError(f"A fully paired model has only a joint latent space; modality={modality!r} is not exposed (fully_paired=True).")
+    if self.fully_paired:
+        raise ValueError(f"A fully paired model has only a joint latent space; modality={modality!r} is not exposed (fully_paired=True).")
 
 @patch
 def _latent(self: LatentMixin, q: dict, modality: str, give_mean: bool) -> Tensor:
     "Mean or sample of one posterior of a mini-batch."
-    if modality == "joint": dist = q["qz"]
+    if modality == "joint":
+        dist = q["qz"]
     else:
         i = 0 if modality == "expression" or self.module.single else 1
         here = q["present"][i].unsqueeze(1)
         dist = torch.distributions.Normal(torch.where(here, q["mean"][i], 0.0), torch.where(here, q["var"][i], 1.0).sqrt())
-    if not give_mean: return self.module.transform(dist.sample())
+    if not give_mean:
+        return self.module.transform(dist.sample())
     return dist.loc if self.module.latent_distribution == "normal" else self.module.transform(dist.sample((1000,))).mean(0)
 
-# %% ../nbs/44_predict.ipynb #d69d4050
+# %% ../nbs/44_predict.ipynb #27decf29
 class ExpressionMixin(DecodeMixin):
     "Decoded expression."
+
     @torch.inference_mode()
-    def get_normalized_expression(self, adata=None, indices: Sequence[int] | None = None, n_samples_overall: int | None = None,
-                                  transform_batch: Sequence[Number | str] | None = None, gene_list: Sequence[str] | None = None, use_z_mean: bool = True,
-                                  n_samples: int = 1, batch_size: int | None = None, return_mean: bool = True, return_numpy: bool = False, silent: bool = True):
+    def get_normalized_expression(
+        self,
+        adata=None,
+        indices: Sequence[int] | None = None,
+        n_samples_overall: int | None = None,
+        transform_batch: Sequence[Number | str] | None = None,
+        gene_list: Sequence[str] | None = None,
+        use_z_mean: bool = True,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool = False,
+        silent: bool = True,
+    ):
         r"""Decoded gene expression :math:`\rho_n`, proportions that sum to one over the genes of a cell.
 
         Parameters
@@ -247,12 +287,24 @@ def _begin(self: DecodeMixin, adata, indices, n_samples_overall, transform_batch
     adata = self._validate_anndata(adata)
     return adata, self._rows(adata, indices, n_samples_overall), self._batch_codes(transform_batch)
 
-# %% ../nbs/44_predict.ipynb #b5a08738
+# %% ../nbs/44_predict.ipynb #f21bf1b6
 class SplicingMixin(DecodeMixin):
     "Decoded and smoothed PSI."
-    def get_normalized_splicing(self, adata=None, indices: Sequence[int] | None = None, n_samples_overall: int | None = None,
-                                transform_batch: Sequence[Number | str] | None = None, junction_list: Sequence[str] | None = None, use_z_mean: bool = True,
-                                n_samples: int = 1, batch_size: int | None = None, return_mean: bool = True, return_numpy: bool = False, silent: bool = True):
+
+    def get_normalized_splicing(
+        self,
+        adata=None,
+        indices: Sequence[int] | None = None,
+        n_samples_overall: int | None = None,
+        transform_batch: Sequence[Number | str] | None = None,
+        junction_list: Sequence[str] | None = None,
+        use_z_mean: bool = True,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool = False,
+        silent: bool = True,
+    ):
         r"""Decoded junction usage :math:`p_{nj}`, the model's PSI.
 
         Under the Dirichlet-multinomial the usages of an event sum to one, also where only some of its junctions are returned.
@@ -286,14 +338,39 @@ class SplicingMixin(DecodeMixin):
         -------
         ``(cells, junctions)`` between 0 and 1, or ``(samples, cells, junctions)`` if `n_samples` > 1 and not `return_mean` (always an array then).
         """
-        return self._decode_psi(False, adata, indices, n_samples_overall, transform_batch, junction_list, use_z_mean, n_samples, batch_size, return_mean, return_numpy, silent)
+        return self._decode_psi(
+            False,
+            adata,
+            indices,
+            n_samples_overall,
+            transform_batch,
+            junction_list,
+            use_z_mean,
+            n_samples,
+            batch_size,
+            return_mean,
+            return_numpy,
+            silent,
+        )
 
-# %% ../nbs/44_predict.ipynb #10ffad03
+# %% ../nbs/44_predict.ipynb #0ee72ec9
 class SmoothedSplicingMixin(SplicingMixin):
     "PSI smoothed with a cell's own reads."
-    def get_normalized_splicing_DM(self, adata=None, indices: Sequence[int] | None = None, n_samples_overall: int | None = None,
-                                   transform_batch: Sequence[Number | str] | None = None, junction_list: Sequence[str] | None = None, use_z_mean: bool = True,
-                                   n_samples: int = 1, batch_size: int | None = None, return_mean: bool = True, return_numpy: bool = False, silent: bool = True):
+
+    def get_normalized_splicing_DM(
+        self,
+        adata=None,
+        indices: Sequence[int] | None = None,
+        n_samples_overall: int | None = None,
+        transform_batch: Sequence[Number | str] | None = None,
+        junction_list: Sequence[str] | None = None,
+        use_z_mean: bool = True,
+        n_samples: int = 1,
+        batch_size: int | None = None,
+        return_mean: bool = True,
+        return_numpy: bool = False,
+        silent: bool = True,
+    ):
         r"""Smoothed PSI :math:`\psi^* = (c\,p + y)/(c + n)`, decoded usage combined with the cell's own reads.
 
         The concentration `c` is ``exp(module.log_phi_j)``: of the junction's event (``dm_concentration="atse"``), one for all
@@ -314,13 +391,42 @@ class SmoothedSplicingMixin(SplicingMixin):
             For ``splicing_loss_type="binomial"``, which has no concentration.
         """
         if self.n_junctions and self.module.splicing_loss_type == "binomial":
-            raise ValueError("splicing_loss_type='binomial' has no concentration to smooth with; use get_normalized_splicing, or another splicing_loss_type.")
-        return self._decode_psi(True, adata, indices, n_samples_overall, transform_batch, junction_list, use_z_mean, n_samples, batch_size, return_mean, return_numpy, silent)
+            raise ValueError(
+                "splicing_loss_type='binomial' has no concentration to smooth with; use get_normalized_splicing, or another splicing_loss_type."
+            )
+        return self._decode_psi(
+            True,
+            adata,
+            indices,
+            n_samples_overall,
+            transform_batch,
+            junction_list,
+            use_z_mean,
+            n_samples,
+            batch_size,
+            return_mean,
+            return_numpy,
+            silent,
+        )
 
-# %% ../nbs/44_predict.ipynb #7118053f
+# %% ../nbs/44_predict.ipynb #3af58fdc
 @patch
 @torch.inference_mode()
-def _decode_psi(self: SplicingMixin, smooth, adata, indices, n_samples_overall, transform_batch, junction_list, use_z_mean, n_samples, batch_size, return_mean, return_numpy, silent):
+def _decode_psi(
+    self: SplicingMixin,
+    smooth,
+    adata,
+    indices,
+    n_samples_overall,
+    transform_batch,
+    junction_list,
+    use_z_mean,
+    n_samples,
+    batch_size,
+    return_mean,
+    return_numpy,
+    silent,
+):
     "Decoded PSI of the wanted junctions, smoothed or not."
     self._need("splicing")
     adata, rows, codes = self._begin(adata, indices, n_samples_overall, transform_batch)
@@ -333,7 +439,7 @@ def _decode_psi(self: SplicingMixin, smooth, adata, indices, n_samples_overall, 
         parts.append((self._smooth(p, tensors, wanted) if smooth else p).cpu().numpy())
     return as_frame(self._collect(parts, n_samples, return_mean), adata.obs_names[rows], self.junction_names[wanted], return_numpy)
 
-# %% ../nbs/44_predict.ipynb #008f54d8
+# %% ../nbs/44_predict.ipynb #92375827
 @patch
 def _usage(self: SplicingMixin, inputs: tuple[Tensor, ...], events: WholeEvents) -> Tensor:
     "Usage of the wanted junctions, (..., junctions)."
@@ -350,5 +456,8 @@ def _smooth(self: SplicingMixin, p: Tensor, tensors: dict, wanted: np.ndarray) -
     to = column[s.junction.long()]
     y, n = (torch.zeros(s.n_cells, len(wanted), device=p.device).index_put((s.cell[to >= 0], to[to >= 0]), v[to >= 0]) for v in (s.y, s.n))
     phi = m.log_phi_j.exp()
-    if phi.dim(): phi = (phi[m.junc2atse] if m.splicing_loss_type == "dirichlet_multinomial" and phi.numel() == m.n_atse else phi)[torch.as_tensor(wanted, device=p.device)]
+    if phi.dim():
+        phi = (phi[m.junc2atse] if m.splicing_loss_type == "dirichlet_multinomial" and phi.numel() == m.n_atse else phi)[
+            torch.as_tensor(wanted, device=p.device)
+        ]
     return (phi * p + y) / (phi + n)

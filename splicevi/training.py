@@ -13,7 +13,7 @@ from scvi.module import Classifier
 from scvi.train import AdversarialTrainingPlan
 from torch import Tensor
 
-# %% ../nbs/40_training.ipynb #41ddcf77
+# %% ../nbs/40_training.ipynb #7e227449
 SCHEDULERS = ("plateau", "step")
 
 class SplicingTrainingPlan(AdversarialTrainingPlan):
@@ -35,21 +35,40 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
     **kwargs
         As for :class:`~scvi.train.AdversarialTrainingPlan`.
     """
-    def __init__(self, module, *, adversarial_classifier: bool = False, lr_scheduler_type: str = "plateau", step_size: int = 10, gradient_clipping: bool = True,
-                 gradient_clipping_max_norm: float = 5.0, scale_adversarial_loss: float | str = 1.0, concentration_lr_factor: float = 10.0, **kwargs):
-        if lr_scheduler_type not in SCHEDULERS: raise ValueError(f"lr_scheduler_type={lr_scheduler_type!r} is not one of {', '.join(map(repr, SCHEDULERS))}.")
+
+    def __init__(
+        self,
+        module,
+        *,
+        adversarial_classifier: bool = False,
+        lr_scheduler_type: str = "plateau",
+        step_size: int = 10,
+        gradient_clipping: bool = True,
+        gradient_clipping_max_norm: float = 5.0,
+        scale_adversarial_loss: float | str = 1.0,
+        concentration_lr_factor: float = 10.0,
+        **kwargs,
+    ):
+        if lr_scheduler_type not in SCHEDULERS:
+            raise ValueError(f"lr_scheduler_type={lr_scheduler_type!r} is not one of {', '.join(map(repr, SCHEDULERS))}.")
         self.n_steps_done = 0
         super().__init__(module, adversarial_classifier=False, scale_adversarial_loss=scale_adversarial_loss, **kwargs)
         self.lr_scheduler_type, self.step_size = lr_scheduler_type, step_size
         self.gradient_clipping, self.max_norm = gradient_clipping, gradient_clipping_max_norm
         self.concentration_lr_factor = concentration_lr_factor
         self._schedulers = []
-        if adversarial_classifier and module.n_batch > 1: self._build_classifier(adversarial_classifier)
+        if adversarial_classifier and module.n_batch > 1:
+            self._build_classifier(adversarial_classifier)
 
     def _build_classifier(self, given) -> None:
         self.n_output_classifier = n = self.module.n_batch
-        self.adversarial_classifier = given if isinstance(given, torch.nn.Module) else Classifier(
-            self.module.n_latent, n_hidden=32, n_labels=n, n_layers=2, logits=True, use_batch_norm=False, use_layer_norm=True)  # a mini-batch of one cell has no batch statistics
+        self.adversarial_classifier = (
+            given
+            if isinstance(given, torch.nn.Module)
+            else Classifier(
+                self.module.n_latent, n_hidden=32, n_labels=n, n_layers=2, logits=True, use_batch_norm=False, use_layer_norm=True
+            )
+        )  # a mini-batch of one cell has no batch statistics
 
 # %% ../nbs/40_training.ipynb #ec2991ae
 @patch(as_prop=True)
@@ -106,15 +125,18 @@ def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: Tensor, 
     if fool is not None: self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
-# %% ../nbs/40_training.ipynb #d9644301
+# %% ../nbs/40_training.ipynb #fe6e67a6
 @patch
 def _parameter_groups(self: SplicingTrainingPlan) -> list[dict]:
     "Networks, weights that are frozen in part, and concentrations with their own learning rate."
     named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
     phi = [p for n, p in named if n == "log_phi_j"]
     masked = [p for n, p in named if n != "log_phi_j" and p._backward_hooks]
-    groups = [{"params": [p for n, p in named if n != "log_phi_j" and not p._backward_hooks]}, {"params": masked, "weight_decay": 0.0},
-              {"params": phi, "lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for n, p in named if n != "log_phi_j" and not p._backward_hooks]},
+        {"params": masked, "weight_decay": 0.0},
+        {"params": phi, "lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0},
+    ]
     return [g for g in groups if g["params"]]
 
 @patch
@@ -122,12 +144,25 @@ def configure_optimizers(self: SplicingTrainingPlan):
     "Optimisers of the autoencoder and the classifier, and the schedule of the former."
     main = self.get_optimizer_creator()(self._parameter_groups())
     self._schedulers = []
-    if self.lr_scheduler_type == "step": self._schedulers = [torch.optim.lr_scheduler.StepLR(main, self.step_size, gamma=self.lr_factor)]
+    if self.lr_scheduler_type == "step":
+        self._schedulers = [torch.optim.lr_scheduler.StepLR(main, self.step_size, gamma=self.lr_factor)]
     elif self.reduce_lr_on_plateau:
-        self._schedulers = [torch.optim.lr_scheduler.ReduceLROnPlateau(main, patience=self.lr_patience, factor=self.lr_factor, threshold=self.lr_threshold,
-                                                                        min_lr=self.lr_min, threshold_mode="abs")]
-    if self.adversarial_classifier is False: return [main], self._schedulers
-    return [main, torch.optim.Adam(self.adversarial_classifier.parameters(), lr=1e-3, eps=0.01, weight_decay=self.weight_decay)], self._schedulers
+        self._schedulers = [
+            torch.optim.lr_scheduler.ReduceLROnPlateau(
+                main,
+                patience=self.lr_patience,
+                factor=self.lr_factor,
+                threshold=self.lr_threshold,
+                min_lr=self.lr_min,
+                threshold_mode="abs",
+            )
+        ]
+    if self.adversarial_classifier is False:
+        return [main], self._schedulers
+    return [
+        main,
+        torch.optim.Adam(self.adversarial_classifier.parameters(), lr=1e-3, eps=0.01, weight_decay=self.weight_decay),
+    ], self._schedulers
 
 # %% ../nbs/40_training.ipynb #0ba5221a
 @patch
