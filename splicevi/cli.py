@@ -6,7 +6,7 @@
 __all__ = ['logger', 'CHOICES', 'FACTS', 'COMMANDS', 'Refused', 'read', 'column', 'epochs_for', 'staged', 'history_csv', 'train',
            'check', 'main']
 
-# %% ../nbs/65_cli.ipynb #15bae374
+# %% ../nbs/65_cli.ipynb #1419a07a
 import logging
 import os
 import shutil
@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -177,28 +177,28 @@ def _ctrl_c_stops(trainer) -> Iterator[None]:
     try: yield
     finally: signal.signal(signal.SIGINT, before)
 
-# %% ../nbs/65_cli.ipynb #9eff6714
+# %% ../nbs/65_cli.ipynb #29de7b41
 def _progress(quiet: bool):
     "A Lightning callback: a bar with epochs and the validation ELBO, and Ctrl-C."
     from lightning.pytorch.callbacks import Callback
     from tqdm import tqdm
 
     class Progress(Callback):
+        def __init__(self): self.open = ExitStack()
+
         def on_train_start(self, trainer, module):
-            self.bar = tqdm(total=trainer.max_epochs, unit=" epochs", mininterval=0.5, file=sys.stderr, disable=quiet)
-            self.interrupt = _ctrl_c_stops(trainer)
-            self.interrupt.__enter__()
+            self.open.enter_context(_ctrl_c_stops(trainer))
+            bar = tqdm(total=trainer.max_epochs, unit=" epochs", mininterval=0.5, file=sys.stderr, disable=quiet)
+            self.bar = self.open.enter_context(bar)
 
         def on_train_epoch_end(self, trainer, module):
             elbo = trainer.callback_metrics.get("elbo_validation")
             if elbo is not None: self.bar.set_postfix_str(f"validation ELBO {float(elbo):,.1f}", refresh=False)
             self.bar.update()
 
-        def on_train_end(self, trainer, module):
-            self.interrupt.__exit__(None, None, None)
-            self.bar.close()
+        def on_train_end(self, trainer, module): self.open.close()
 
-        def on_exception(self, trainer, module, exception): self.on_train_end(trainer, module)
+        def on_exception(self, trainer, module, exception): self.open.close()
     return Progress()
 
 # %% ../nbs/65_cli.ipynb #cf22eaef
@@ -465,7 +465,7 @@ def main(
         return 0
     return _dispatch(argv[0], argv[1:])
 
-# %% ../nbs/65_cli.ipynb #0cf86f03
+# %% ../nbs/65_cli.ipynb #98d35508
 def _dispatch(command: str, arguments: list[str]) -> int:
     "Run a command; the mistakes it refuses become one message."
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on busy cores, threads that spin while they wait cost a factor of ten
@@ -477,6 +477,8 @@ def _dispatch(command: str, arguments: list[str]) -> int:
     except Refused as e:
         print(f"splicevi: {e}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as e:
+        if isinstance(e, SystemExit) and not isinstance(e.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
+            raise
         print("splicevi: interrupted, nothing was written", file=sys.stderr)
         return 130

@@ -51,13 +51,26 @@ def test_ctrl_c_keeps_what_was_learnt(file, tmp_path):
     command = [Path(sys.executable).parent / "splicevi", "train", file, tmp_path / "out", "--max_epochs", "100000", "--hold_out", "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         said = b""
-        while b"epochs/s" not in said and run.poll() is None:
+        while b"validation ELBO" not in said and run.poll() is None:
             said += run.stderr.read1(4096)
         run.send_signal(signal.SIGINT)
         said += run.stderr.read()
     assert run.returncode == 0, said.decode()
     assert 0 < len(pd.read_csv(tmp_path / "out" / "history.csv")) < 100000
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == WRITTEN
+
+
+def test_ctrl_c_before_training_writes_nothing(file, tmp_path, monkeypatch, capsys):
+    "Ctrl-C elsewhere aborts with a line and exit code 130, also where Lightning makes an exit of it."
+    def interrupted(*args, **kwargs):
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            raise SystemExit(1)
+
+    monkeypatch.setattr("splicevi.cli._fit", interrupted)
+    assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK]) == 130
+    assert "nothing was written" in capsys.readouterr().err and sorted(p.name for p in tmp_path.iterdir()) == ["small.h5mu"]
 
 
 def test_results_belong_together(file, tmp_path):
