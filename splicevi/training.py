@@ -13,7 +13,7 @@ from scvi.module import Classifier
 from scvi.train import AdversarialTrainingPlan
 from torch import Tensor
 
-# %% ../nbs/40_training.ipynb #7e227449
+# %% ../nbs/40_training.ipynb #d19757de
 SCHEDULERS = ("plateau", "step")
 
 class SplicingTrainingPlan(AdversarialTrainingPlan):
@@ -32,6 +32,8 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
         Whether, and to which norm, the gradients of each optimiser's parameters are clipped.
     concentration_lr_factor
         Learning rate of the concentrations relative to the networks'.
+    table_lr_factor, table_lr_max
+        Learning rate of the tables (decoder rows, junction embeddings, dispersions) relative to the networks', and the most it is raised to.
     **kwargs
         As for :class:`~scvi.train.AdversarialTrainingPlan`.
     """
@@ -47,6 +49,8 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
         gradient_clipping_max_norm: float = 5.0,
         scale_adversarial_loss: float | str = 1.0,
         concentration_lr_factor: float = 10.0,
+        table_lr_factor: float = 10.0,
+        table_lr_max: float = 5e-3,
         **kwargs,
     ):
         if lr_scheduler_type not in SCHEDULERS:
@@ -55,7 +59,7 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
         super().__init__(module, adversarial_classifier=False, scale_adversarial_loss=scale_adversarial_loss, **kwargs)
         self.lr_scheduler_type, self.step_size = lr_scheduler_type, step_size
         self.gradient_clipping, self.max_norm = gradient_clipping, gradient_clipping_max_norm
-        self.concentration_lr_factor = concentration_lr_factor
+        self.concentration_lr_factor, self.table_lr_factor, self.table_lr_max = concentration_lr_factor, table_lr_factor, table_lr_max
         self._schedulers = []
         if adversarial_classifier and module.n_batch > 1:
             self._build_classifier(adversarial_classifier)
@@ -125,19 +129,24 @@ def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: Tensor, 
     if fool is not None: self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
-# %% ../nbs/40_training.ipynb #fe6e67a6
+# %% ../nbs/40_training.ipynb #70d14102
+@patch
+def _kind(self: SplicingTrainingPlan, name: str, p: Tensor) -> str:
+    "Parameter group of a parameter."
+    if name == "log_phi_j": return "concentrations"
+    if p._backward_hooks: return "masked"
+    per_feature = p.shape[:1] in ((self.module.n_input_genes,), (self.module.n_input_junctions,))
+    return "tables" if per_feature and name.startswith(("splicing_decoder", "expression_decoder", "z_encoder_splicing.embedding", "px_r")) else "networks"
+
 @patch
 def _parameter_groups(self: SplicingTrainingPlan) -> list[dict]:
-    "Networks, weights that are frozen in part, and concentrations with their own learning rate."
-    named = [(n, p) for n, p in self.module.named_parameters() if p.requires_grad]
-    phi = [p for n, p in named if n == "log_phi_j"]
-    masked = [p for n, p in named if n != "log_phi_j" and p._backward_hooks]
-    groups = [
-        {"params": [p for n, p in named if n != "log_phi_j" and not p._backward_hooks]},
-        {"params": masked, "weight_decay": 0.0},
-        {"params": phi, "lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0},
-    ]
-    return [g for g in groups if g["params"]]
+    "Networks, tables, weights that are frozen in part, and concentrations, each with their learning rate."
+    groups = {name: [] for name in ("networks", "tables", "masked", "concentrations")}
+    for n, p in self.module.named_parameters():
+        if p.requires_grad: groups[self._kind(n, p)].append(p)
+    fast = {"lr": max(self.lr, min(self.lr * self.table_lr_factor, self.table_lr_max))}
+    own = {"tables": fast, "masked": fast | {"weight_decay": 0.0}, "concentrations": {"lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0}}
+    return [{"params": p, "name": kind, **own.get(kind, {})} for kind, p in groups.items() if p]
 
 @patch
 def configure_optimizers(self: SplicingTrainingPlan):

@@ -442,10 +442,12 @@ def test_without_events(mdata):
 
 
 def test_optimiser_options(build):
-    model = fit(build(), lr=3e-3, weight_decay=0.02, eps=1e-6, plan_kwargs={"concentration_lr_factor": 2.0})
+    model = fit(build(), lr=3e-3, weight_decay=0.02, eps=1e-6, plan_kwargs={"concentration_lr_factor": 2.0, "table_lr_factor": 3.0, "table_lr_max": 1.0})
     main, classifier = model.trainer.optimizers
-    first, phi = main.param_groups
+    group = {g["name"]: g for g in main.param_groups}
+    first, phi = group["networks"], group["concentrations"]
     assert (first["lr"], first["weight_decay"], first["eps"], phi["lr"]) == (3e-3, 0.02, 1e-6, 6e-3) and type(main).__name__ == "AdamW"
+    assert group["tables"]["lr"] == pytest.approx(9e-3) and any(p is model.module.splicing_decoder.head.weight for p in group["tables"]["params"])
 
 
 @pytest.mark.parametrize("mixing,n", [(True, 2), (False, 1)])
