@@ -23,10 +23,10 @@ from .data import ObservedPairs, event_codes, observed_pairs
 from .likelihoods import SplicingBatch
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'PAIR', 'OURS', 'SplicingKeys', 'EventField', 'at_pairs', 'CellStore', 'informative_psi',
-           'pairs_from_totals', 'require_counts', 'require_totals', 'build_store', 'register_store', 'get_store',
-           'take_ranges', 'splicing_arrays', 'expression_arrays', 'splicing_batch', 'CellDataset', 'CellLoader',
-           'CellSplitter']
+__all__ = ['MuDataEventField', 'MATRICES', 'PAIR', 'OURS', 'SplicingKeys', 'EventField', 'at_pairs', 'CellStore',
+           'informative_psi', 'pairs_from_totals', 'require_counts', 'require_totals', 'registered', 'build_store',
+           'register_store', 'get_store', 'take_ranges', 'splicing_arrays', 'expression_arrays', 'splicing_batch',
+           'CellDataset', 'CellLoader', 'CellSplitter']
 
 # %% ../nbs/25_batches.ipynb #f827609c
 class SplicingKeys:
@@ -116,17 +116,25 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
             f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer to have it derived, or restore the event's missing junctions."
         )
 
-# %% ../nbs/25_batches.ipynb #663697fd
+# %% ../nbs/25_batches.ipynb #ef532c17
+MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
+
+def registered(manager: AnnDataManager, key: str):
+    "A registered matrix; None if it is not registered, or optional and absent from this data set."
+    if key not in manager.data_registry: return None
+    try: return manager.get_from_registry(key)
+    except (KeyError, ValueError):
+        if key in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS): raise
+        return None
+
+# %% ../nbs/25_batches.ipynb #37d09215
 def build_store(
     manager: AnnDataManager,
     event: np.ndarray | None,  # (junctions,) event codes; None: each junction by itself
     n_genes: int | None = None,  # genes before the junctions, for concatenated features
 ) -> CellStore:
     "The cells of a registered data set."
-    get = lambda key: manager.get_from_registry(key) if key in manager.data_registry else None
-    x, y, n, psi, mask = (
-        get(k) for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
-    )
+    x, y, n, psi, mask = (registered(manager, k) for k in MATRICES)
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
@@ -140,14 +148,13 @@ def build_store(
         require_totals(n, pairs)
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
-# %% ../nbs/25_batches.ipynb #2f6668e0
+# %% ../nbs/25_batches.ipynb #d1954656
 _STORES = WeakKeyDictionary()
 
 def _fingerprint(manager: AnnDataManager) -> tuple:
     "Changes when a registered matrix is replaced."
-    of = lambda m: (id(m.data), m.nnz) if sp.issparse(m) else (getattr(m, "ctypes", m) and m.ctypes.data, m.shape)
-    keys = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
-    return tuple(of(manager.get_from_registry(k)) for k in keys if k in manager.data_registry)
+    of = lambda m: None if m is None else (id(m.data), m.nnz) if sp.issparse(m) else (m.ctypes.data, m.shape)
+    return tuple(of(registered(manager, k)) for k in MATRICES)
 
 # %% ../nbs/25_batches.ipynb #7bad6f03
 def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_genes: int | None = None) -> None:

@@ -13,7 +13,7 @@ from scvi.module import Classifier
 from scvi.train import AdversarialTrainingPlan
 from torch import Tensor
 
-# %% ../nbs/40_training.ipynb #d19757de
+# %% ../nbs/40_training.ipynb #ca1c52d0
 SCHEDULERS = ("plateau", "step")
 
 class SplicingTrainingPlan(AdversarialTrainingPlan):
@@ -50,7 +50,7 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
         scale_adversarial_loss: float | str = 1.0,
         concentration_lr_factor: float = 10.0,
         table_lr_factor: float = 10.0,
-        table_lr_max: float = 5e-3,
+        table_lr_max: float = 2e-3,
         **kwargs,
     ):
         if lr_scheduler_type not in SCHEDULERS:

@@ -653,6 +653,20 @@ def test_held_out_data(build, mdata):
     with pytest.raises(ValueError, match="2 of the model's 60 features of mdata\\['splicing'\\] are missing"): model.get_latent_representation(fewer)
 
 
+def test_held_out_data_with_reads_alone(build, mdata):
+    "Totals, PSI, mask and events of new cells are derived, and the model knows the events."
+    model, other = build(), mdata.copy()
+    z = model.get_latent_representation()
+    for layer in (KEYS.event_counts, KEYS.psi, KEYS.mask): del other["splicing"].layers[layer]
+    other["splicing"].X = None
+    del other["splicing"].var[KEYS.event]
+    np.testing.assert_allclose(model.get_latent_representation(other), z, atol=1e-5)
+    reads = other["splicing"].layers[KEYS.junction_counts].copy()
+    reads.data[0] = -1
+    other["splicing"].layers[KEYS.junction_counts] = reads
+    with pytest.raises(ValueError, match="negative"): model.get_latent_representation(other)
+
+
 def test_query(build, mdata):
     model = fit(build(), max_epochs=5)
     query = mdata[:40].copy()
