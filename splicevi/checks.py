@@ -151,7 +151,7 @@ def _without_bad(matrix: sp.csr_matrix) -> sp.csr_matrix:
     m.data[~(m.data >= 0) | np.isinf(m.data)] = 0
     return m
 
-# %% ../nbs/01_checks.ipynb #a62e8515
+# %% ../nbs/01_checks.ipynb #dc7c159d
 def _scan_splicing(
     adata: AnnData,
     layers: dict[str, object],  # "y" and those of "n", "psi", "mask" that are there
@@ -160,7 +160,7 @@ def _scan_splicing(
     "Look through the splicing layers in stretches of cells."
     faults, split = _Faults(), 0
     for rows in _dense_chunks(adata.shape):
-        part = {k: sp.csr_matrix(m[rows]) for k, m in layers.items()}
+        part = {k: sp.csr_matrix(m[rows], dtype=np.float64) for k, m in layers.items()}  # unsigned counts would wrap around
         for name in part.keys() & {"y", "n", "mask"}:
             for fault, bad in _bad_counts(part[name].data).items():
                 faults.add((name, fault), part[name], bad, rows.start)

@@ -50,7 +50,7 @@ class SampledProduct(torch.autograd.Function):
         by_cell = torch.sparse_csr_tensor(indptr, junction, grad, (h.shape[0], weight.shape[0]), check_invariants=False)
         return grad_h, by_cell.t() @ h, None, None, None
 
-# %% ../nbs/21_decoders.ipynb #8678013b
+# %% ../nbs/21_decoders.ipynb #744f443c
 def pair_logits(
     h: Tensor,  # (cells, hidden)
     weight: Tensor,  # (junctions, hidden)
@@ -59,7 +59,7 @@ def pair_logits(
 ) -> Tensor:  # (pairs,)
     "Linear layer evaluated at the observed pairs."
     if batch.junction.numel() == 0: return h.new_zeros(0) + 0 * (h.sum() + weight.sum() + bias.sum())
-    return SampledProduct.apply(h, weight, batch.cell, batch.junction, batch.indptr) + bias[batch.junction]
+    return SampledProduct.apply(h.to(weight.dtype), weight, batch.cell, batch.junction, batch.indptr) + bias[batch.junction]
 
 # %% ../nbs/21_decoders.ipynb #9eb66809
 def with_covariates(

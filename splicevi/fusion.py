@@ -25,7 +25,7 @@ class Mixing(nn.Module):
         "Weights of (expression, splicing), broadcastable to `mean`."
         raise NotImplementedError
 
-# %% ../nbs/11_fusion.ipynb #28fea5b3
+# %% ../nbs/11_fusion.ipynb #9d06ad2f
 @patch
 def forward(self: Mixing,
     mean: Tensor,  # (2, cells, latent) posterior means: expression, splicing
@@ -33,9 +33,8 @@ def forward(self: Mixing,
     present: Tensor,  # (2, cells) True where the cell has the modality
 ) -> tuple[Tensor, Tensor]:  # joint mean and variance, (cells, latent)
     "Joint posterior mean and variance."
-    w = self.weights(mean, var) * present.unsqueeze(-1)
-    total = w.sum(0)
-    w = w / total.clamp_min(torch.finfo(w.dtype).tiny)
+    alone = present.unsqueeze(-1).to(mean.dtype)
+    w = torch.where(present.all(0).unsqueeze(-1), self.weights(mean, var), alone)
     none = (~present.any(0)).unsqueeze(-1)
     return (w * mean).sum(0), (w * var).sum(0) + none
 
@@ -95,10 +94,10 @@ class Concatenation(Mixing):
 MIXINGS = {"equal": EqualMixing, "universal": UniversalMixing, "cell": CellMixing,
            "per_dimension_weighted_average": PerDimensionMixing, "concatenate": Concatenation}
 
-# %% ../nbs/11_fusion.ipynb #049d4053
+# %% ../nbs/11_fusion.ipynb #c3ad3c89
 def jeffreys(mean: Tensor, var: Tensor) -> Tensor:  # (cells,)
     "Symmetric Kullback-Leibler divergence between the two modalities' posteriors."
-    e, s = (Normal(m, v.sqrt()) for m, v in zip(mean, var))
+    e, s = (Normal(m, v.sqrt(), validate_args=False) for m, v in zip(mean, var))
     return (kl_divergence(e, s) + kl_divergence(s, e)).sum(-1)
 
 # %% ../nbs/11_fusion.ipynb #af1e3e62

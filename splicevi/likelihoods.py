@@ -87,10 +87,10 @@ class Binomial:
         lp = batch.y * logits - batch.n * F.softplus(logits) + log_binomial_coefficient(batch.n, batch.y)
         return sum_by_cell(lp, batch.cell, batch.n_cells)
 
-# %% ../nbs/10_likelihoods.ipynb #d43d6883
+# %% ../nbs/10_likelihoods.ipynb #d66234e3
 def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
     "As `log_rising`, and 0 where k is 0."
-    return torch.where(k > 0, log_rising(log_a, k.clamp_min(1)), torch.zeros_like(log_a))
+    return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
 
 class BetaBinomial:
     "Reads of a junction are BetaBinomial(n, c p, c (1 − p)) with p = σ(logit)."

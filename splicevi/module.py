@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['OPTIONS', 'starting_psi', 'moment_concentration', 'default_width', 'SPLICEVAE', 'check_options', 'residual_matrix']
 
-# %% ../nbs/30_module.ipynb #76c875b5
+# %% ../nbs/30_module.ipynb #da37d0d9
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from torch.distributions import Normal, kl_divergence
 
 from .batches import CellStore, splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
-from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding
+from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
 from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS, BetaBinomial, DirichletMultinomial, SplicingBatch, event_softmax
 
@@ -298,7 +298,7 @@ def _covariates(self: SPLICEVAE, batch_index: Tensor | None, cat_covs: Tensor | 
     "One column of codes for the batch and each categorical covariate."
     return (batch_index, *(torch.split(cat_covs, 1, dim=1) if cat_covs is not None else ()))
 
-# %% ../nbs/30_module.ipynb #5d88f18c
+# %% ../nbs/30_module.ipynb #9d1df456
 @patch
 def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
     "Means, variances (2, cells, latent) and presence (2, cells) of expression and splicing."
@@ -307,8 +307,8 @@ def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> t
     out = []
     if x is not None:
         log_x = x.log1p()
-        out.append((*self.z_encoder_expression(log_x if cont is None else torch.cat([log_x, cont], 1), *cats)[:2], x.sum(1) > 0))
-    if splicing is not None: out.append((*self.z_encoder_splicing(splicing, *cats, cont=cont)[:2], splicing.indptr.diff() > 0))
+        out.append((*posterior(self.z_encoder_expression, log_x if cont is None else torch.cat([log_x, cont], 1), *cats), x.sum(1) > 0))
+    if splicing is not None: out.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
     return tuple(torch.stack(t) for t in zip(*out))
 
 @patch
@@ -318,12 +318,13 @@ def _mix(self: SPLICEVAE, mean, var, present) -> tuple[Tensor, Tensor]:
     here = present[0].unsqueeze(1)
     return torch.where(here, mean[0], 0.0), torch.where(here, var[0], 1.0)
 
-# %% ../nbs/30_module.ipynb #b6f217b6
+# %% ../nbs/30_module.ipynb #1d4553f9
 @patch
 def inference(self: SPLICEVAE, x, splicing, batch_index, cont_covs=None, cat_covs=None, size_factor=None, n_samples: int = 1) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
     mean, var, present = self._encode(x, splicing, batch_index, cont_covs, cat_covs)
-    qz = Normal(*(lambda m, v: (m, v.sqrt()))(*self._mix(mean, var, present)))
+    joint_mean, joint_var = self._mix(mean, var, present)
+    qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
     z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
     return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=self._library(x, batch_index, cat_covs, size_factor))
 
@@ -406,7 +407,7 @@ def _concentration_prior(self: SPLICEVAE) -> Tensor:
     phi = getattr(self, "log_phi_j", None)
     return 0.5 * ((phi - np.log(20.0)) / 2.0).square().sum() if isinstance(phi, nn.Parameter) else torch.zeros((), device=self.device)
 
-# %% ../nbs/30_module.ipynb #5114fb22
+# %% ../nbs/30_module.ipynb #7dc4ecf6
 @patch
 def loss(
     self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight=1.0, n_obs: int | None = None
@@ -414,7 +415,7 @@ def loss(
     "Negative ELBO with the alignment penalty, averaged over the cells of the mini-batch."
     q = inference_outputs
     rec = self._reconstruction(tensors, generative_outputs, q["present"])
-    kl_z = kl_divergence(q["qz"], Normal(0.0, 1.0)).sum(-1)
+    kl_z = kl_divergence(q["qz"], Normal(0.0, 1.0, validate_args=False)).sum(-1)
     align = torch.zeros_like(kl_z) if self.single else self.penalty(q["mean"], q["var"]) * q["present"].all(0)
     prior = self._concentration_prior()
     loss = (sum(rec.values()) + kl_weight * (kl_z + align)).mean() + prior / (n_obs or kl_z.shape[0])

@@ -77,7 +77,7 @@ def resolve_modalities(mdata: MuData, modalities: dict[str, str] | None) -> dict
         )
     return out
 
-# %% ../nbs/48_setup.ipynb #c51b9a75
+# %% ../nbs/48_setup.ipynb #0b682e21
 def require_layer(adata: AnnData, layer: str | None, argument: str, where: str) -> None:
     "Raise if a named layer does not exist."
     if layer is not None and layer not in adata.layers:
@@ -87,6 +87,8 @@ def require_obs(adata, key: str | None, argument: str, where: str) -> None:
     "Raise if a named column of obs does not exist."
     if key is not None and key not in adata.obs:
         raise KeyError(f"{argument}={key!r}: {where}.obs has no such column; it has {shorten(adata.obs, 20) or 'none'}.")
+    if key is not None and (missing := int(adata.obs[key].isna().sum())):
+        raise ValueError(f"{argument}={key!r}: {missing:,} cells of {where}.obs have no value; fill them in, or drop these cells.")
 
 def layer_or_default(adata: AnnData, layer: str | None, default: str) -> str | None:
     "The named layer, else the default where it exists."
@@ -200,7 +202,7 @@ class SetupMixin:
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
 
-# %% ../nbs/48_setup.ipynb #61e3179c
+# %% ../nbs/48_setup.ipynb #08ee2219
 def _splicing_fields(mdata, where, ratio, totals, counts, mask) -> list:
     "Fields of the splicing modality."
     key = where["junc_ratio_layer"]
@@ -230,6 +232,8 @@ def _expression_fields(mdata, where, layer, size_factor_key) -> list:
     "Fields of the expression modality."
     key = where["rna_layer"]
     if key is None:
+        if size_factor_key is not None:
+            raise ValueError(f"size_factor_key={size_factor_key!r} has no use: size factors scale expression, and no expression modality is registered.")
         return []
     require_layer(mdata[key], layer, "rna_layer", f"mdata[{key!r}]")
     out = [fields.MuDataLayerField(REGISTRY_KEYS.X_KEY, layer, mod_key=key, is_count_data=False, mod_required=True)]

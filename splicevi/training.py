@@ -74,15 +74,15 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
             )
         )  # a mini-batch of one cell has no batch statistics
 
-# %% ../nbs/40_training.ipynb #ec2991ae
+# %% ../nbs/40_training.ipynb #690f77f5
 @patch(as_prop=True)
-def kl_weight(self: SplicingTrainingPlan) -> Tensor:
+def kl_weight(self: SplicingTrainingPlan) -> float:
     "KL weight by epochs, or by training steps that count mini-batches."
     over, now = (self.n_epochs_kl_warmup, self.current_epoch) if self.n_epochs_kl_warmup else (self.n_steps_kl_warmup, self.n_steps_done)
     share = min(1.0, now / over) if over else 1.0
-    return torch.tensor(self.min_kl_weight + share * (self.max_kl_weight - self.min_kl_weight), device=self.device)
+    return self.min_kl_weight + share * (self.max_kl_weight - self.min_kl_weight)
 
-# %% ../nbs/40_training.ipynb #292cea6d
+# %% ../nbs/40_training.ipynb #34618205
 @patch
 def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> None:
     "One clipped step of one optimiser."
@@ -92,7 +92,7 @@ def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> 
     optimizer.step()
 
 @patch
-def _adversarial_weight(self: SplicingTrainingPlan) -> Tensor | float:
+def _adversarial_weight(self: SplicingTrainingPlan) -> float:
     "Weight of the adversarial loss: fixed, or falling as the KL weight rises."
     return 1 - self.kl_weight if self.scale_adversarial_loss == "auto" else self.scale_adversarial_loss
 
@@ -114,14 +114,14 @@ def training_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_id
     self._log_step(out, loss, kl_weight, fool.detach() if rest else None)
     return out.loss.detach()
 
-# %% ../nbs/40_training.ipynb #9432e3f6
+# %% ../nbs/40_training.ipynb #ded25031
 @patch
 def _classifier_loss(self: SplicingTrainingPlan, z: Tensor, batch: dict[str, Tensor]) -> Tensor:
     "How badly the classifier guesses the batches."
     return self.loss_adversarial_classifier(z.detach(), batch[REGISTRY_KEYS.BATCH_KEY].long(), True)
 
 @patch
-def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: Tensor, fool: Tensor | None) -> None:
+def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, fool: Tensor | None) -> None:
     "Epoch averages for the history."
     n = out.n_obs_minibatch
     self.log("kl_weight", kl_weight, on_step=False, on_epoch=True, batch_size=n)

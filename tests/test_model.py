@@ -168,8 +168,11 @@ def test_logistic_normal(build):
 
 
 def test_deep_covariates(build):
-    second = lambda deep: build(deeply_inject_covariates=deep, splicing_decoder_architecture="vanilla", n_hidden=24).module.splicing_decoder.layers.fc_layers[1][0].in_features
-    assert (second(True), second(False)) == (26, 24)
+    def second(deep):
+        m = build(deeply_inject_covariates=deep, splicing_decoder_architecture="vanilla", expression_architecture="vanilla", n_hidden=24, encoder_hidden_dim=20, encode_covariates=True).module
+        layers = m.splicing_decoder.layers, m.expression_decoder.px_decoder, m.z_encoder_expression.encoder, m.z_encoder_splicing.encoder.encoder
+        return [l.fc_layers[1][0].in_features for l in layers]
+    assert (second(True), second(False)) == ([26, 26, 26, 22], [24, 24, 24, 20])
 
 
 def test_encode_covariates(build):
@@ -235,10 +238,13 @@ def test_max_nobs(build, monkeypatch):
 
 def test_pca_start(build):
     random, pca = (build(initialize_embeddings_from_pca=p).module.z_encoder_splicing.embedding.detach() for p in (False, True))
-    store = get_store(build().adata_manager)
-    loud = np.asarray(np.bincount(store.pairs.junction, minlength=N_JUNCTIONS))
+    model = build()
+    p, psi = get_store(model.adata_manager).pairs, model.module.z_encoder_splicing.psi_mean.numpy()
+    residual = np.zeros(p.shape)
+    residual[p.cell, p.junction] = (p.y - p.n * psi[p.junction]) / np.sqrt(p.n + 1)
+    axes = np.linalg.svd(residual)[2][:4].T  # the leading directions, by another route
     assert not torch.allclose(random, pca) and pca.std() == pytest.approx(random.std().item(), rel=0.3)
-    assert np.corrcoef(pca[:, 0].abs(), loud)[0, 1] > 0.2  # junctions seen more often load more
+    for k in range(4): assert abs(np.corrcoef(pca[:, k], axes[:, k])[0, 1]) > 0.95
     with pytest.raises(ValueError, match="needs splicing_encoder_architecture='partial'"): build(initialize_embeddings_from_pca=True, splicing_encoder_architecture="vanilla")
 
 
@@ -306,7 +312,16 @@ def test_mask_hides_events(build, mdata):
     shown[:, np.flatnonzero(s.var[KEYS.event] == s.var[KEYS.event].iloc[0])] = 0
     s.layers["shown"] = shown.tocsr()
     pairs = get_store(build(setup={"psi_mask_layer": "shown"}).adata_manager).pairs
-    assert 0 not in pairs.slot_event[pairs.slot_event == event_codes(s.var[KEYS.event])[0][0]] and len(pairs) < len(get_store(build().adata_manager).pairs)
+    hidden = event_codes(s.var[KEYS.event])[0][0]
+    whole = get_store(build().adata_manager).pairs
+    assert hidden in whole.slot_event and hidden not in pairs.slot_event and len(pairs) < len(whole)
+    z = build(setup={"psi_mask_layer": "shown"}).get_latent_representation()
+    reads = s.layers[KEYS.junction_counts].tolil()
+    reads[:, np.flatnonzero(s.var[KEYS.event] == s.var[KEYS.event].iloc[0])] = 0
+    for layer in (KEYS.event_counts, KEYS.psi, KEYS.mask, "shown"): del s.layers[layer]
+    s.layers[KEYS.junction_counts], s.X = reads.tocsr(), None
+    model = build()  # the same reads, removed instead of hidden
+    assert get_store(model.adata_manager).pairs.y.sum() == pairs.y.sum() and model.get_latent_representation().shape == z.shape
 
 
 def test_informative_psi_layer(build, mdata):
@@ -382,7 +397,16 @@ def test_no_rna_in_the_mudata(mdata):
     assert finite(fit(SPLICEVI(alone, n_latent=4)))
 
 
-@pytest.mark.parametrize("rule", ["equal", "cell", "concatenate", "per_dimension_weighted_average"])
+@pytest.mark.parametrize("rule,parameter", [("universal", "logits"), ("cell", "net.2.bias"), ("per_dimension_weighted_average", "free")])
+def test_weights_that_leave_a_modality_nothing(rule, parameter):
+    mdata = simulate(n_cells=N_CELLS, n_genes=N_GENES, n_junctions=N_JUNCTIONS, unpaired=0.5, observed=0.4, seed=1)
+    SPLICEVI.setup_mudata(mdata)
+    model = SPLICEVI(mdata, n_latent=4, modality_weights=rule)
+    with torch.no_grad(): dict(model.module.mixing.named_parameters())[parameter][:2] = torch.tensor([300.0, -300.0])
+    assert finite(fit(model)) and np.isfinite(model.get_latent_representation()).all()
+
+
+@pytest.mark.parametrize("rule", ["equal", "universal", "cell", "concatenate", "per_dimension_weighted_average"])
 def test_cells_without_a_modality(rule):
     mdata = simulate(n_cells=N_CELLS, n_genes=N_GENES, n_junctions=N_JUNCTIONS, unpaired=0.5, observed=0.4, seed=1)
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
@@ -727,3 +751,96 @@ def test_plateau_schedule_validates_by_itself(build):
 
 def test_repeated_names(build):
     with pytest.raises(ValueError, match="twice"): build().get_normalized_splicing(junction_list=["a", "a"])
+
+
+def test_edits_of_held_out_data_are_seen(build, mdata):
+    "Also in place, and also where the features are in another order."
+    model = build()
+    for order in (slice(None), slice(None, None, -1)):
+        other = assemble_mudata({k: mdata[k][:, order].copy() for k in ("rna", "splicing")}, mdata.obs)
+        before = model.get_latent_representation(other)
+        other["splicing"].layers[KEYS.mask].data[:] = 0
+        other["rna"].X = other["rna"].X * 2
+        after = model.get_latent_representation(other)
+        assert np.abs(after - before).max() > 1e-3 and (model.get_latent_representation(other, modality="splicing") == 0).all()
+
+
+def test_training_without_validation_cells(build):
+    with pytest.warns(UserWarning, match="early stopping is off"): assert finite(fit(build(), train_size=1.0))
+    with pytest.raises(ValueError, match="needs validation cells"): fit(build(), train_size=1.0, early_stopping=False, reduce_lr_on_plateau=True)
+
+
+def test_plan_kwargs_win(build):
+    assert fit(build(), plan_kwargs={"lr": 0.02, "optimizer": "Adam"}).trainer.optimizers[0].param_groups[0]["lr"] == 0.02
+    with pytest.warns(UserWarning, match="n_epochs_kl_warmup=50 wins"): fit(build(), n_steps_kl_warmup=4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float64])
+@pytest.mark.parametrize("form", [sparse.csr_matrix, sparse.csc_matrix, lambda m: m.toarray()])
+def test_forms_of_counts(build, mdata, dtype, form):
+    z = build().get_latent_representation()
+    for k in (KEYS.junction_counts, KEYS.event_counts): mdata["splicing"].layers[k] = form(mdata["splicing"].layers[k].astype(dtype))
+    mdata["rna"].X = form(mdata["rna"].X.astype(dtype))
+    np.testing.assert_allclose(build().get_latent_representation(), z, atol=1e-5)
+
+
+def test_fractions_of_reads(build, mdata):
+    "Length-normalised reads train under every likelihood."
+    s = mdata["splicing"]
+    for k in (KEYS.junction_counts, KEYS.event_counts): s.layers[k] = s.layers[k] * 0.3
+    for loss in ("dirichlet_multinomial", "beta_binomial", "binomial"): assert finite(fit(build(splicing_loss_type=loss)))
+
+
+def test_logistic_normal_repeats(build):
+    model = build(latent_distribution="ln")
+    np.testing.assert_array_equal(model.get_latent_representation(), model.get_latent_representation())
+
+
+def test_samples_cost_no_memory_where_the_mean_is_wanted(build):
+    import tracemalloc
+    model, peak = build(), {}
+    for n in (2, 40):
+        model.get_normalized_expression(use_z_mean=False, n_samples=n, batch_size=8)
+        tracemalloc.start()
+        model.get_normalized_expression(use_z_mean=False, n_samples=n, batch_size=8)
+        peak[n] = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak[40] < 1.5 * peak[2], peak
+    same = model.get_normalized_splicing(n_samples=3, return_mean=False, return_numpy=True)
+    assert same.shape == (3, N_CELLS, N_JUNCTIONS) and np.array_equal(same[0], same[2])
+    with pytest.raises(ValueError, match="n_samples=0"): model.get_normalized_splicing(n_samples=0)
+
+
+def test_no_host_synchronisation_in_the_loss(build):
+    "No operation of the forward or backward pass asks the device for a number."
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Asked(TorchDispatchMode):
+        names = []
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default): self.names.append(str(func))
+            return func(*args, **(kwargs or {}))
+    for options in ({}, dict(modality_weights="cell", gene_likelihood="nb"), dict(splicing_loss_type="beta_binomial", modality_penalty="MMD")):
+        model = build(**options)
+        tensors = next(iter(model._make_data_loader(adata=model.adata, batch_size=20)))
+        tensors["batch"] = torch.nn.functional.one_hot(tensors["batch"].squeeze(-1).long(), 2).float().argmax(1, keepdim=True)
+        Asked.names.clear()
+        with Asked(): model.module(tensors, loss_kwargs={"kl_weight": 0.5, "n_obs": 90})[2].loss.backward()
+        assert len(Asked.names) <= ONE_HOT_CHECKS, Asked.names
+
+
+ONE_HOT_CHECKS = 6  # one_hot looks at the range of its codes on CPU (twice for each of three decoder heads); on a GPU it does not
+
+
+def test_missing_values_of_covariates(build, mdata):
+    mdata.obs["age"] = np.r_[np.nan, np.ones(N_CELLS - 1)]
+    with pytest.raises(ValueError, match="continuous_covariate_keys='age': 1 cells"): build(setup=dict(continuous_covariate_keys=["age"]))
+
+
+def test_size_factors_without_expression(mdata):
+    with pytest.raises(ValueError, match="has no use"): SPLICEVI.setup_mudata(mdata, modalities={"junc_ratio_layer": "splicing"}, size_factor_key="x")
+
+
+def test_query_from_a_path(build, mdata, tmp_path):
+    fit(build()).save(tmp_path / "m")
+    assert SPLICEVI.load_query_data(mdata[:20].copy(), tmp_path / "m").module.n_batch == 2
