@@ -58,16 +58,28 @@ class JunctionReads:
             raise ValueError(f"{self.source}: {bad:,} introns end before they start, the first in row {first + 1} "
                              f"({self.chrom[first]}:{self.start[first]}-{self.end[first]}). Is this the right format?")
 
-# %% ../nbs/02_junctions.ipynb #550aa193
+# %% ../nbs/02_junctions.ipynb #64c0021e
+def _packed(*columns: np.ndarray) -> np.ndarray | None:
+    "One number for each row, different for different rows; None if it would not fit."
+    bits = [int(c.max(initial=0)).bit_length() for c in columns]
+    if sum(bits) > 63: return None
+    key = np.zeros(len(columns[0]), np.int64)
+    for c, b in zip(columns, bits):
+        key <<= b
+        key |= c
+    return key
+
+# %% ../nbs/02_junctions.ipynb #7512d10b
 def unique_introns(
     chrom: np.ndarray,  # (rows,) code of the chromosome
     start: np.ndarray, end: np.ndarray,  # (rows,)
     strand: np.ndarray,  # (rows,) code
 ) -> tuple[np.ndarray, np.ndarray]:  # (rows,) number of each row's junction; first row of each junction
     "Number the different junctions in the order of their first rows."
-    site = pd.factorize(np.asarray(chrom, np.int64) << 32 | np.asarray(start, np.int64))[0]
-    length = np.asarray(end, np.int64) - np.asarray(start, np.int64)
-    code, unique = pd.factorize(site.astype(np.int64) << 33 | length << 2 | np.asarray(strand, np.int64))
+    chrom, start, end, strand = (np.asarray(a, np.int64) for a in (chrom, start, end, strand))
+    key = _packed(chrom, start, end - start, strand)
+    if key is None: key = _packed(pd.factorize(chrom << 32 | start)[0], end - start, strand)
+    code, unique = pd.factorize(key)
     first = np.empty(len(unique), np.int64)
     first[code[::-1]] = np.arange(len(code))[::-1]
     return code, first
