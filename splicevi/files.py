@@ -91,7 +91,7 @@ def read_table(
     except UnicodeDecodeError as e:
         raise ValueError(f"{path} is not a text file.") from e
 
-# %% ../nbs/04_files.ipynb #33727e2e
+# %% ../nbs/04_files.ipynb #31b6f997
 def _parse(path: Path, sep: str, skip: int, width: int, whole: Mapping[int, str], text: Iterable[int]) -> pd.DataFrame:
     "The quick parser, with `_fault`'s message."
     types = {0: "category"} | {i: t for i, t in whole.items() if i < width} | {i: str for i in text if i < width}
@@ -101,7 +101,7 @@ def _parse(path: Path, sep: str, skip: int, width: int, whole: Mapping[int, str]
     except (EOFError, zlib.error, gzip.BadGzipFile): raise
     except (ValueError, OverflowError) as e:
         raise ValueError(_fault(path, sep, skip, width, types.keys() & whole.keys())) from e
-    if table.shape[1] != width or table[width - 1].isna().any():
+    if table.shape[1] != width or table[width - 1].isna().any() or any((table[i] < 0).any() for i in types.keys() & whole.keys()):
         raise ValueError(_fault(path, sep, skip, width, types.keys() & whole.keys()))
     return table
 
@@ -189,13 +189,15 @@ def read_star_junctions(
     cells = file_cells(paths, ["*SJ.out.tab", "*SJ.out.tab.gz", "*/SJ.out.tab", "*/SJ.out.tab.gz"], ["SJ.out.tab"])
     return union(read_ahead(lambda item: star_rows(item[1], [item[0]], multimapped=multimapped), cells.items(), progress), gtf)
 
-# %% ../nbs/04_files.ipynb #839f4ea1
+# %% ../nbs/04_files.ipynb #e2d84801
 def _anchored(t: pd.DataFrame, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     "First and last bases of the introns of BED12 rows."
     sizes = t[10].str.rstrip(",").str.split(",", expand=True) if len(t) else pd.DataFrame({0: [], 1: []})
     if sizes.shape[1] != 2 or sizes.isna().any(axis=None):
         row = int(np.argmax(t[10].str.rstrip(",").str.count(",") != 1)) + 1
         raise ValueError(f"{path}, row {row:,}: a junction has two blocks, not those of sizes {t[10].iloc[row - 1]!r}.")
+    off = t[1].to_numpy(np.int64) + pd.to_numeric(t[11].str.rstrip(",").str.rpartition(",")[2], errors="coerce").to_numpy() + sizes[1].to_numpy(np.int64) != t[2].to_numpy()
+    if off.any(): raise ValueError(f"{path}, row {int(np.argmax(off)) + 1:,}: the second block does not end where the row ends. Was the file cut off?")
     add = OFFSETS["bed"]
     return t[1].to_numpy(np.int64) + sizes[0].to_numpy(np.int64) + add[0], t[2].to_numpy(np.int64) - sizes[1].to_numpy(np.int64) + add[1]
 
@@ -283,12 +285,13 @@ def _cluster_names(rows: pd.Series, path: Path) -> pd.DataFrame:
         raise ValueError(f"{path}, row {at + 1:,}: {rows.iloc[at]!r} is not chr:start:end:clu_number_strand. Is this a table of leafcutter_cluster?")
     return out
 
-# %% ../nbs/04_files.ipynb #dff1d9e4
+# %% ../nbs/04_files.ipynb #06da7002
 def _cluster_rows(path: Path) -> JunctionReads:
     "The junctions of a table of leafcutter_cluster."
     with open_text(path) as handle:
         header, width = handle.readline().decode().split(), len(handle.readline().split())
     if not header or not width:
+        header = header[header[:1] == ["chrom"]:]
         return JunctionReads(header, pd.Categorical([]), *(np.empty(0, t) for t in (np.int64, np.int64, np.int8)), sp.csr_matrix((len(header), 0), dtype=np.float32), source=str(path))
     cells = header[-(width - 1):]
     try:

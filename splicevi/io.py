@@ -137,7 +137,7 @@ def read_starsolo(
     splicing.obs = rna.obs.copy()
     return assemble_mudata({KEYS.rna: rna, KEYS.splicing: splicing}, rna.obs)
 
-# %% ../nbs/04_io.ipynb #20be42fd
+# %% ../nbs/04_io.ipynb #889f074e
 _EVENTS = (KEYS.event, "atse_id", "ATSE", "cluster_id", "Cluster", "intron_group")  # columns that name the event
 
 def _places(var: pd.DataFrame) -> pd.DataFrame:
@@ -145,7 +145,7 @@ def _places(var: pd.DataFrame) -> pd.DataFrame:
     ids = (var[KEYS.junction] if KEYS.junction in var else pd.Series(var.index, var.index)).astype(str)
     out = ids.str.extract(r"^(?P<chrom>.+?)[:_](?P<start>\d+)[-:_](?P<end>\d+)(?:[:_](?P<strand>[+-]))?$")
     for c in ("chrom", "start", "end", "strand"):
-        if c in var: out[c] = var[c]
+        if c in var: out[c] = var[c].astype(object)
     if out[["chrom", "start", "end"]].isna().any(axis=None): return pd.DataFrame(index=var.index)
     return out.astype({"start": np.int64, "end": np.int64}).fillna({"strand": "?"})
 
