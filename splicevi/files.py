@@ -189,10 +189,11 @@ def read_star_junctions(
     cells = file_cells(paths, ["*SJ.out.tab", "*SJ.out.tab.gz", "*/SJ.out.tab", "*/SJ.out.tab.gz"], ["SJ.out.tab"])
     return union(read_ahead(lambda item: star_rows(item[1], [item[0]], multimapped=multimapped), cells.items(), progress), gtf)
 
-# %% ../nbs/04_files.ipynb #e2d84801
+# %% ../nbs/04_files.ipynb #cabc86d0
 def _anchored(t: pd.DataFrame, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     "First and last bases of the introns of BED12 rows."
-    sizes = t[10].str.rstrip(",").str.split(",", expand=True) if len(t) else pd.DataFrame({0: [], 1: []})
+    if not len(t): return np.empty(0, np.int64), np.empty(0, np.int64)
+    sizes = t[10].str.rstrip(",").str.split(",", expand=True)
     if sizes.shape[1] != 2 or sizes.isna().any(axis=None):
         row = int(np.argmax(t[10].str.rstrip(",").str.count(",") != 1)) + 1
         raise ValueError(f"{path}, row {row:,}: a junction has two blocks, not those of sizes {t[10].iloc[row - 1]!r}.")
