@@ -62,7 +62,7 @@ def depth(
     counts = adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X
     return Depth(observed_pairs(counts, code), adata.obs_names, events)
 
-# %% ../nbs/66_coverage.ipynb #9ade9a9c
+# %% ../nbs/66_coverage.ipynb #42463e83
 BANDS = (1, 2, 3, 5, 10, 20, 50)  # first number of reads of each band
 
 def extremes(
@@ -73,7 +73,7 @@ def extremes(
     slot = np.repeat(np.arange(len(p.slot_event)), p.slot_size)
     alone = np.bincount(slot[(p.y == p.n) & (p.y > 0)], minlength=len(p.slot_event)) > 0
     band = np.searchsorted(BANDS, p.slot_total, "right") - 1
-    labels = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(BANDS, BANDS[1:])] + [f"{BANDS[-1]} or more"]
+    labels = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(BANDS, BANDS[1:])] + [f"{BANDS[-1]}+"]
     n, k = (np.bincount(np.maximum(band[which], 0), minlength=len(BANDS)) for which in (slice(None), alone))
     return pd.DataFrame({"observed": n, "share": np.where(n > 0, k / np.maximum(n, 1), np.nan)}, labels).rename_axis("reads")
 
@@ -198,19 +198,19 @@ class CoverageReport:
         "Write one HTML file."
         return _write(Path(path), page("splicevi coverage", _sections(self)))
 
-# %% ../nbs/66_coverage.ipynb #56c65295
+# %% ../nbs/66_coverage.ipynb #0a5f0040
 def _sections(r: CoverageReport) -> list[str]:
     "The parts of the page."
     title, text = VERDICTS[r.verdict]
-    filters = r.filters.assign(**{c: [f"{v:.1%}" for v in r.filters[c]] for c in ("share of reads", "observed")})
-    table = f"<div class=words>{table_html(r.table)}</div><style>.words td:last-child {{ text-align: left; white-space: normal }} .words th {{ white-space: normal }}</style>"
+    filters = r.filters.set_axis([f"{c:,} cell{'s' * (c > 1)} or more" for c in r.filters.index]).assign(**{c: [f"{v:.1%}" for v in r.filters[c]] for c in ("share of reads", "observed")})
+    table = f"<div class=words>{table_html(r.table, decimals=1)}</div><style>.words :is(td, th):last-child {{ text-align: left; white-space: normal }} .words tbody th {{ white-space: normal; min-width: 170px }}</style>"
     out = [f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>" + facts_html(r.sizes, "tiles"),
            section("In numbers", "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.", table),
            section("Cells", "How many reads cross junctions, how many events a cell shows, and with how many reads.", figure_html(r.figures["cells"], name="Histograms of reads and events")),
-           section("Events", "Left: most events are seen in some of the cells only. Right: how often all reads of an event go to one junction. One read always does; if the share stays high with 20 reads and more, cells do choose.",
-                   figure_html(r.figures["events"], "The first bar on the right is 100 % in all data.", "Share of cells that show an event, and share of PSI 0 or 1"))]
+           section("Events", "Left: in how many of the cells each event is seen. Right: how often all reads of an event go to one junction. One read always does; if the share stays high with 20 reads and more, cells do choose.",
+                   figure_html(r.figures["events"], "On the right, the bar of one read is 100 % in all data; what matters is how fast the others fall.", "Share of cells that show an event, and share of PSI 0 or 1"))]
     if r.groups is not None:
-        out.append(section("Groups of cells", "An event is usable in a group if it has at least 20 reads from at least 5 of its cells.", figure_html(r.figures["groups"], name="Usable events of each group"), table_html(r.groups)))
+        out.append(section("Groups of cells", "An event is usable in a group if it has at least 20 reads from at least 5 of its cells.", figure_html(r.figures["groups"], name="Usable events of each group"), table_html(r.groups, decimals=1)))
     note = "Observed: the share of cells that show an event that is left, on average."
     return [*out, section("What a filter would leave", "If events have to be seen in a number of cells. Reads are lost slowly at first and then quickly: a filter is right where it still keeps nearly all of them.", table_html(filters, note)),
             section("What to do next", "", _advice(r.verdict))]
