@@ -119,7 +119,7 @@ def import_files(
     shape = ", ".join(f"{k} {a.n_obs:,} cells × {a.n_vars:,}" for k, a in mdata.mod.items())
     print(f"{out}   {shape}, {mdata['splicing'].var['event_id'].nunique():,} events" + (f"\n{report}   how far they can tell about splicing" if report else ""))
 
-# %% ../nbs/64_cli_import.ipynb #b0b2a4e7
+# %% ../nbs/64_cli_import.ipynb #ca14a4ef
 def _build(settings: Mapping):
     "Read, find events, check and write."
     from splicevi.core import KEYS
@@ -128,8 +128,9 @@ def _build(settings: Mapping):
     _validate(settings)
     rna, junctions, has_events = _read(settings)
     logger.info("%d cells, %d junctions; finding events …", *junctions.shape)
-    filters = {} if has_events else dict(shared=settings["shared"], min_reads=settings["min_reads"], min_cells=settings["min_cells"], max_size=settings["max_size"] or None)
-    mdata = to_mudata(rna, junctions, gtf=settings["gtf"], lengths=settings["gtf"] if settings["lengths"] else None, keep_events=has_events, **filters)
+    filters = {} if has_events else {k: settings[k] for k in ("shared", "min_reads", "min_cells")} | {"max_size": settings["max_size"] or None}
+    lengths = settings["gtf"] if settings["lengths"] else None
+    mdata = to_mudata(rna, junctions, gtf=settings["gtf"], lengths=lengths, keep_events=has_events, **filters)
     if settings["lengths"] and KEYS.rna in mdata.mod: _train_on_lengths(mdata[KEYS.rna])
     with staged_file(Path(settings["out"])) as part: mdata.write_h5mu(part)
     if settings["report"]:

@@ -6,7 +6,7 @@
 __all__ = ['BANDS', 'VERDICTS', 'Depth', 'depth', 'extremes', 'group_coverage', 'filter_table', 'verdict', 'coverage_figure',
            'event_figure', 'group_figure', 'summary', 'CoverageReport', 'coverage_report', 'aggregate_cells']
 
-# %% ../nbs/66_coverage.ipynb #b3f5056d
+# %% ../nbs/66_coverage.ipynb #107fb7ae
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,15 +16,17 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import scipy.sparse as sp
-from anndata import AnnData
 from mudata import MuData
 from plotly.subplots import make_subplots
 
 from . import plots
 from .core import KEYS, names
-from .data import event_codes, make_mudata, observed_pairs
+from .data import event_codes, observed_pairs
+from .metacells import aggregate_cells, column
 from .pairs import ObservedPairs
 from .report import _write, facts_html, figure_html, page, section, table_html
+
+_all_ = ["aggregate_cells"]
 
 # %% ../nbs/66_coverage.ipynb #a0514ba7
 @dataclass(slots=True)
@@ -77,7 +79,7 @@ def extremes(
     n, k = (np.bincount(np.maximum(band[which], 0), minlength=len(BANDS)) for which in (slice(None), alone))
     return pd.DataFrame({"observed": n, "share": np.where(n > 0, k / np.maximum(n, 1), np.nan)}, labels).rename_axis("reads")
 
-# %% ../nbs/66_coverage.ipynb #f03d382f
+# %% ../nbs/66_coverage.ipynb #d18b1cbb
 def group_coverage(
     depth: Depth,
     groups: pd.Series,  # (cells,) cell type or any other group; missing: no group
@@ -93,10 +95,11 @@ def group_coverage(
     reads = sp.coo_matrix((depth.pairs.slot_total[ok].astype(float), place), shape).toarray()
     cells = sp.coo_matrix((np.ones(ok.sum()), place), shape).toarray()
     usable = ((reads >= min_reads) & (cells >= min_cells)).sum(1)
+    typical = [float(np.median(events[code == k])) for k in range(len(found))]
     return pd.DataFrame({"cells": np.bincount(code[code >= 0], minlength=len(found)), "junction reads": reads.sum(1).astype(int),
-                         "events of a cell (median)": [float(np.median(events[code == k])) for k in range(len(found))], "usable events": usable}, pd.Index(found.astype(str), name="group"))
+                         "events of a cell (median)": typical, "usable events": usable}, pd.Index(found.astype(str), name="group"))
 
-# %% ../nbs/66_coverage.ipynb #7768b672
+# %% ../nbs/66_coverage.ipynb #be179224
 def filter_table(
     depth: Depth,
     cells: Sequence[int] = (1, 5, 10, 20, 50, 100, 500),  # cells that have to show an event
@@ -107,17 +110,21 @@ def filter_table(
     reads = np.bincount(p.slot_event, weights=p.slot_total, minlength=len(depth.events))
     for least in [c for c in cells if c <= max(len(depth.cells), 1)]:
         keep = seen >= least
-        rows[least] = (int(keep.sum()), int(p.event_size[keep].sum()), reads[keep].sum() / max(reads.sum(), 1), seen[keep].mean() / len(depth.cells) if keep.any() else np.nan)
+        share = seen[keep].mean() / len(depth.cells) if keep.any() else np.nan
+        rows[least] = (int(keep.sum()), int(p.event_size[keep].sum()), reads[keep].sum() / max(reads.sum(), 1), share)
     return pd.DataFrame.from_dict(rows, "index", columns=["events", "junctions", "share of reads", "observed"]).rename_axis("cells at least")
 
-# %% ../nbs/66_coverage.ipynb #422dd5d3
+# %% ../nbs/66_coverage.ipynb #0f999e0e
 VERDICTS = {
     "deep": ("Deep enough to look at single cells",
-             "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. PSI of single cells mean something, and a model adds what is missing."),
+             "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. "
+             "PSI of single cells mean something, and a model adds what is missing."),
     "sparse": ("Sparse, as most single-cell data: learn from similar cells together",
-               "A typical cell shows a part of the events, with few reads each. Do not read PSI of single cells off the counts: train a model, or compare groups of cells."),
+               "A typical cell shows a part of the events, with few reads each. "
+               "Do not read PSI of single cells off the counts: train a model, or compare groups of cells."),
     "too sparse": ("Too sparse to tell cells apart by splicing",
-                   "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred bases of a transcript, and few cross a junction. Expression will carry the model. "
+                   "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred bases of a transcript, "
+                   "and few cross a junction. Expression will carry the model. "
                    "Pool cells first (aggregate_cells), look only at the few events with many reads, or use full-length or long-read data."),
 }
 
@@ -138,7 +145,7 @@ def coverage_figure(depth: Depth) -> go.Figure:
         plots._histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
     return plots._style(fig, 230)
 
-# %% ../nbs/66_coverage.ipynb #f044cf4f
+# %% ../nbs/66_coverage.ipynb #b98d7e12
 def event_figure(depth: Depth) -> go.Figure:
     "In how many cells each event was observed, and how often PSI is 0 or 1."
     fig = make_subplots(1, 2, horizontal_spacing=0.13)
@@ -149,7 +156,8 @@ def event_figure(depth: Depth) -> go.Figure:
     fig.add_bar(x=table.index, y=100 * table["share"], marker=dict(color=plots.OKABE_ITO[1], line_width=0), showlegend=False, hoverinfo="text",
                 hovertext=[f"{k} reads: {s:.0%} of {n:,}" for k, n, s in table.itertuples()], row=1, col=2)
     fig.update_xaxes(title_text="% of cells that show an event", title_font_size=12, row=1, col=1).update_yaxes(title_text="events", row=1, col=1)
-    fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2).update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
+    fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2)
+    fig.update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
     return plots._style(fig, 250)
 
 # %% ../nbs/66_coverage.ipynb #5078150b
@@ -161,7 +169,7 @@ def group_figure(groups: pd.DataFrame) -> go.Figure:
     fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
     return plots._style(fig, 70 + 22 * len(t))
 
-# %% ../nbs/66_coverage.ipynb #2b5f22c4
+# %% ../nbs/66_coverage.ipynb #152c9956
 def summary(depth: Depth) -> pd.DataFrame:
     "The most telling numbers, each with what it means."
     per_cell, n = np.diff(depth.pairs.slot_indptr), depth.pairs.slot_total
@@ -172,7 +180,8 @@ def summary(depth: Depth) -> pd.DataFrame:
         ("junction reads of a cell (median)", median(depth.reads), "reads that jump over an intron; only these say anything about splicing"),
         ("events observed in a cell (median)", median(per_cell), f"of {len(depth.events):,} events; what is not read in a cell has to be learned from other cells"),
         ("observed (cell, event) pairs", f"{len(n) / max(len(depth.cells) * len(depth.events), 1):.1%}", "of all; a few percent are usual"),
-        ("cells without any event", f"{np.mean(per_cell == 0):.1%}" if len(per_cell) else "–", "for these splicing is unknown; their latent space comes from expression"),
+        ("cells without any event", f"{np.mean(per_cell == 0):.1%}" if len(per_cell) else "–",
+         "for these splicing is unknown; their latent space comes from expression"),
         ("reads of an observed event (median)", median(n), "with 1 read PSI is 0 or 1 whatever the truth, with 10 it is known to ± 0.16"),
         ("PSI exactly 0 or 1", f"{exact:.1%}", "of observed events; by chance where there are few reads, a choice of the cell where there are many"),
         ("observed with a single read", f"{np.mean(n == 1):.1%}" if len(n) else "–", "these can only be 0 or 1"),
@@ -198,35 +207,58 @@ class CoverageReport:
         "Write one HTML file."
         return _write(Path(path), page("splicevi coverage", _sections(self)))
 
-# %% ../nbs/66_coverage.ipynb #0a5f0040
+# %% ../nbs/66_coverage.ipynb #e9be4ae2
+_WIDE = "<style>.words :is(td, th):last-child { text-align: left; white-space: normal } .words tbody th { white-space: normal; min-width: 170px }</style>"
+
 def _sections(r: CoverageReport) -> list[str]:
     "The parts of the page."
     title, text = VERDICTS[r.verdict]
-    filters = r.filters.set_axis([f"{c:,} cell{'s' * (c > 1)} or more" for c in r.filters.index]).assign(**{c: [f"{v:.1%}" for v in r.filters[c]] for c in ("share of reads", "observed")})
-    table = f"<div class=words>{table_html(r.table, decimals=1)}</div><style>.words :is(td, th):last-child {{ text-align: left; white-space: normal }} .words tbody th {{ white-space: normal; min-width: 170px }}</style>"
-    out = [f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>" + facts_html(r.sizes, "tiles"),
-           section("In numbers", "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.", table),
-           section("Cells", "How many reads cross junctions, how many events a cell shows, and with how many reads.", figure_html(r.figures["cells"], name="Histograms of reads and events")),
-           section("Events", "Left: in how many of the cells each event is seen. Right: how often all reads of an event go to one junction. One read always does; if the share stays high with 20 reads and more, cells do choose.",
-                   figure_html(r.figures["events"], "On the right, the bar of one read is 100 % in all data; what matters is how fast the others fall.", "Share of cells that show an event, and share of PSI 0 or 1"))]
-    if r.groups is not None:
-        out.append(section("Groups of cells", "An event is usable in a group if it has at least 20 reads from at least 5 of its cells.", figure_html(r.figures["groups"], name="Usable events of each group"), table_html(r.groups, decimals=1)))
-    note = "Observed: the share of cells that show an event that is left, on average."
-    return [*out, section("What a filter would leave", "If events have to be seen in a number of cells. Reads are lost slowly at first and then quickly: a filter is right where it still keeps nearly all of them.", table_html(filters, note)),
-            section("What to do next", "", _advice(r.verdict))]
+    head = f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>" + facts_html(r.sizes, "tiles")
+    table = f"<div class=words>{table_html(r.table, decimals=1)}</div>{_WIDE}"
+    numbers = section("In numbers", "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.", table)
+    return [head, numbers, *_figures(r), _filters(r.filters), section("What to do next", "", _advice(r.verdict))]
 
-# %% ../nbs/66_coverage.ipynb #a2c0a1fc
+def _filters(table: pd.DataFrame) -> str:
+    "The section on filters."
+    shown = table.set_axis([f"{c:,} cell{'s' * (c > 1)} or more" for c in table.index])
+    shown = shown.assign(**{c: [f"{v:.1%}" for v in table[c]] for c in ("share of reads", "observed")})
+    text = ("If events have to be seen in a number of cells. Reads are lost slowly at first and then quickly: "
+            "a filter is right where it still keeps nearly all of them.")
+    return section("What a filter would leave", text, table_html(shown, "Observed: the share of cells that show an event that is left, on average."))
+
+# %% ../nbs/66_coverage.ipynb #076be1ed
+def _figures(r: CoverageReport) -> list[str]:
+    "The sections with figures."
+    cells = figure_html(r.figures["cells"], name="Histograms of reads and events")
+    events = figure_html(r.figures["events"], "On the right, the bar of one read is 100 % in all data; what matters is how fast the others fall.",
+                         "Share of cells that show an event, and share of PSI 0 or 1")
+    out = [section("Cells", "How many reads cross junctions, how many events a cell shows, and with how many reads.", cells),
+           section("Events", "Left: in how many of the cells each event is seen. Right: how often all reads of an event go to one junction. "
+                             "One read always does; if the share stays high with 20 reads and more, cells do choose.", events)]
+    if r.groups is not None:
+        figure = figure_html(r.figures["groups"], name="Usable events of each group")
+        text = "An event is usable in a group if it has at least 20 reads from at least 5 of its cells."
+        out.append(section("Groups of cells", text, figure, table_html(r.groups, decimals=1)))
+    return out
+
+# %% ../nbs/66_coverage.ipynb #20826c0c
 _CODE = {
-    "deep": 'model = splicevi.SPLICEVI(mdata)          # after SPLICEVI.setup_mudata(mdata, ...)\nmodel.train()',
-    "sparse": 'mdata = splicevi.events.to_mudata(rna, junctions, min_cells=20)    # leave out what hardly any cell shows\nmodel = splicevi.SPLICEVI(mdata)                                   # after SPLICEVI.setup_mudata(mdata, ...)\nmodel.train()',
-    "too sparse": 'from splicevi.coverage import aggregate_cells, coverage_report\n\npooled = aggregate_cells(mdata, by="cell_type", size=20)    # about 20 cells become one\ncoverage_report(pooled)',
+    "deep": """model = splicevi.SPLICEVI(mdata)          # after SPLICEVI.setup_mudata(mdata, ...)
+model.train()""",
+    "sparse": """mdata = splicevi.events.to_mudata(rna, junctions, min_cells=20)    # leave out what hardly any cell shows
+model = splicevi.SPLICEVI(mdata)                                   # after SPLICEVI.setup_mudata(mdata, ...)
+model.train()""",
+    "too sparse": """from splicevi.coverage import aggregate_cells, coverage_report
+
+pooled = aggregate_cells(mdata, by="cell_type", size=20)    # about 20 cells become one
+coverage_report(pooled)""",
 }
 
 def _advice(kind: str) -> str:
     "The next lines of code."
     return f"<pre>{html.escape(_CODE[kind])}</pre>"
 
-# %% ../nbs/66_coverage.ipynb #7c28d937
+# %% ../nbs/66_coverage.ipynb #61d10527
 def coverage_report(
     mdata: MuData,
     path: str | Path | None = None,  # the HTML file to write; None: none
@@ -235,79 +267,10 @@ def coverage_report(
 ) -> CoverageReport:
     "How far the data can tell about splicing."
     d = depth(mdata, splicing)
-    labels = _labels(mdata, label_key, splicing)
+    labels = column(mdata, label_key or "cell_type", required=label_key is not None)
     groups = None if labels is None else group_coverage(d, labels)
     figures = {"cells": coverage_figure(d), "events": event_figure(d)} | ({} if groups is None else {"groups": group_figure(groups)})
     sizes = {"cells": len(d.cells), "junctions": mdata[splicing].n_vars, "events": len(d.events), "junction reads": int(d.reads.sum())}
     out = CoverageReport(verdict(d), summary(d), filter_table(d), groups, figures, sizes)
     if path is not None: out.save(path)
     return out
-
-def _labels(mdata: MuData, key: str | None, splicing: str) -> pd.Series | None:
-    "A column of obs, of the MuData or the modality."
-    for obs in (mdata.obs, mdata[splicing].obs, *(a.obs for a in mdata.mod.values())):
-        if (key or "cell_type") in obs: return obs[key or "cell_type"]
-    if key is not None: raise ValueError(f"obs has no column {key!r}; it has {names(mdata.obs, 8) or 'none'}.")
-    return None
-
-# %% ../nbs/66_coverage.ipynb #658ffac1
-def _halves(
-    rows: np.ndarray,  # positions of cells
-    size: int,  # cells of a piece, about
-    space: np.ndarray | None,  # (cells, dimensions)
-    rng: np.random.Generator,
-) -> list[np.ndarray]:
-    "Cut a group into pieces of `size` / √2 to `size` · √2 cells."
-    if len(rows) < size * np.sqrt(2) or len(rows) < 2: return [rows]
-    if space is None: rows = rng.permutation(rows)
-    else:
-        x = space[rows] - space[rows].mean(0)
-        rows = rows[np.argsort(x @ np.linalg.svd(x, full_matrices=False)[2][0], kind="stable")]
-    half = len(rows) // 2
-    return _halves(rows[:half], size, space, rng) + _halves(rows[half:], size, space, rng)
-
-# %% ../nbs/66_coverage.ipynb #a8576b2c
-def _group_of_cells(mdata: MuData, by, size: int | None, use_rep: str | None, seed: int) -> pd.Series:
-    "Name of the metacell of each cell; missing where `by` is."
-    if not isinstance(by, pd.Series):
-        columns = [_labels(mdata, k, next(iter(mdata.mod))) for k in ([by] if isinstance(by, str) else by)]
-        table = pd.concat([c.reindex(mdata.obs_names) for c in columns], axis=1)
-        by = table.astype(object).apply(lambda row: np.nan if row.isna().any() else "_".join(map(str, row)), axis=1)
-    by = by.reindex(mdata.obs_names).astype(object)
-    if by.isna().all(): raise ValueError("No cell has a group.")
-    if size is None: return by
-    if size < 1: raise ValueError(f"size must be 1 or more, not {size}.")
-    space = None if use_rep is None else np.asarray(mdata.obsm[use_rep])
-    rng, out = np.random.default_rng(seed), by.copy()
-    for group, rows in pd.Series(np.arange(len(by))).groupby(by.to_numpy(), sort=True):
-        for k, piece in enumerate(_halves(rows.to_numpy(), size, space, rng)): out.iloc[piece] = f"{group}_{k}"
-    return out
-
-# %% ../nbs/66_coverage.ipynb #04147220
-def aggregate_cells(
-    mdata: MuData,
-    by,  # column of obs, several of them, or a Series of groups by cell
-    size: int | None = None,  # cells of a metacell, about; None: one metacell for each group
-    use_rep: str | None = None,  # entry of mdata.obsm: put cells together that are close in it; None: at random within the group
-    seed: int = 0,
-    rna: str = KEYS.rna, splicing: str = KEYS.splicing,  # the modalities
-) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
-    "Add the counts of cells that belong together."
-    group = _group_of_cells(mdata, by, size, use_rep, seed)
-    code, found = pd.factorize(group.to_numpy(), sort=True)
-    cells = np.flatnonzero(code >= 0)
-    add = sp.csr_matrix((np.ones(len(cells), np.float32), (code[cells], cells)), shape=(len(found), len(group)))
-    obs = _agreed(mdata.obs.iloc[cells], code[cells], found)
-    parts = {}
-    for key in (rna, splicing):
-        if key not in mdata.mod: continue
-        adata = mdata[key]
-        counts = adata.layers[KEYS.junction_counts] if key == splicing and KEYS.junction_counts in adata.layers else adata.X
-        parts[key] = AnnData(sp.csr_matrix(add @ sp.csr_matrix(counts)), obs=obs.copy(), var=adata.var.copy())
-    return make_mudata(parts.get(rna), parts.get(splicing), drop_unread=False, drop_singletons=False)
-
-def _agreed(obs: pd.DataFrame, code: np.ndarray, found) -> pd.DataFrame:
-    "Columns in which the cells of a group agree, and the number of cells."
-    groups = obs.groupby(code)
-    same = [c for c in obs if (groups[c].nunique(dropna=False) == 1).all()]
-    return groups[same].first().set_axis(pd.Index(found.astype(str))).assign(n_cells=np.bincount(code))

@@ -78,7 +78,7 @@ def _passes(
     if max_intron is not None: keep &= length <= max_intron
     return keep
 
-# %% ../nbs/03_events.ipynb #39e88339
+# %% ../nbs/03_events.ipynb #1473a7f0
 def find_events(
     junctions: AnnData | pd.DataFrame,  # chrom, start, end, strand (in var); a table may have `reads` and `cells`
     shared: str = "either",  # what junctions of an event share: "either" splice site, the "start" or the "end"
@@ -94,7 +94,9 @@ def find_events(
     event = _components(table.iloc[kept], shared)
     size = np.bincount(event)
     good = (size >= 2) & (size <= (max_size or np.inf))
-    if not good.any(): warnings.warn(f"No event is left of {len(table):,} junctions: no two of the {len(kept):,} that pass the filters share a splice site, or max_size is too small.", stacklevel=2)
+    if not good.any():
+        warnings.warn(f"No event is left of {len(table):,} junctions: no two of the {len(kept):,} that pass the filters share a splice site, "
+                      "or max_size is too small.", stacklevel=2)
     at = kept[good[event]]
     logger.info("%d events of %d junctions; %d junctions were filtered, %d are in no event.", good.sum(), len(at), len(table) - len(kept), len(kept) - len(at))
     out = (junctions.var if isinstance(junctions, AnnData) else junctions).iloc[at].copy()
@@ -129,7 +131,7 @@ def _lengths_of(
         for k in keys: out = np.where(np.isnan(out), table.reindex(k).to_numpy(float), out)
     return out
 
-# %% ../nbs/03_events.ipynb #d262b011
+# %% ../nbs/03_events.ipynb #37129205
 def length_normalize(
     rna: AnnData,  # (cells, genes) counts
     lengths: str | Path | Annotation | Mapping | pd.Series,  # a GTF, or length in bases by gene
@@ -141,7 +143,8 @@ def length_normalize(
     length = _lengths_of(rna.var, table)
     if bad := int((length <= 0).sum()): raise ValueError(f"{bad:,} genes have a length of 0 or less.")
     if np.isnan(length).all(): raise ValueError(f"No gene has a length: the genes are called {names(rna.var_names)}, the lengths {names(table.index)}.")
-    if lost := int(np.isnan(length).sum()): warnings.warn(f"{lost:,} of {len(length):,} genes have no length and get the median: {names(rna.var_names[np.isnan(length)])}.", stacklevel=2)
+    if lost := int(np.isnan(length).sum()):
+        warnings.warn(f"{lost:,} of {len(length):,} genes have no length and get the median: {names(rna.var_names[np.isnan(length)])}.", stacklevel=2)
     length = np.where(np.isnan(length), np.nanmedian(length), length)
     out = with_var(rna, rna.var.assign(length=length))
     counts = sp.csr_matrix(rna.X if layer is None else rna.layers[layer], dtype=np.float32)
@@ -155,7 +158,7 @@ def _by_id_or_name(gtf: Annotation) -> pd.Series:
     by_name = by_id.set_axis(gtf.genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"].reindex(by_id.index))
     return pd.concat([by_id, by_name])
 
-# %% ../nbs/03_events.ipynb #98178282
+# %% ../nbs/03_events.ipynb #b80cc439
 def to_mudata(
     rna: AnnData | MuData | None,  # (cells, genes) counts; a MuData with both modalities; None: junctions only
     junctions: AnnData | None = None,  # (cells, junctions) reads, as importers write them
@@ -168,7 +171,8 @@ def to_mudata(
     "The MuData that a model trains on."
     rna, junctions = _both(rna, junctions)
     if rna is not None and cells == "intersection" and (shared := junctions.obs_names.isin(rna.obs_names)).any(): junctions = junctions[shared]
-    if keep_events and (KEYS.event not in junctions.var or filters): raise ValueError("keep_events=True keeps the events as they are: the junctions need var['event_id'], and there is nothing to filter.")
+    if keep_events and (KEYS.event not in junctions.var or filters):
+        raise ValueError("keep_events=True keeps the events as they are: the junctions need var['event_id'], and there is nothing to filter.")
     if not keep_events: junctions = find_events(junctions, **filters)
     if gtf is not None: junctions = annotate(junctions, gtf)
     if lengths is not None and rna is not None: rna = length_normalize(rna, lengths)

@@ -119,14 +119,15 @@ def _one_strand(
         seen[table.loc[table["strand"] == strand, "row"].to_numpy(int), k] = True
     return np.where(seen.sum(1) == 1, np.where(seen[:, 0], 1, 2), 0).astype(np.int8)
 
-# %% ../nbs/02_gtf.ipynb #07268802
+# %% ../nbs/02_gtf.ipynb #6a73e512
 def overlapping(
     junctions: pd.DataFrame,  # chrom, start, end
     genes: pd.DataFrame,  # chrom, start, end and what is wanted of a gene
 ) -> pd.DataFrame:  # one row for each pair: `row`, the position of the junction, and the gene's columns
     "The genes that reach over each junction."
     bioframe = require_extra("bioframe", "io")
-    left = pd.DataFrame({"chrom": junctions["chrom"].astype(str).to_numpy(), "start": junctions["start"].to_numpy() - 1, "end": junctions["end"].to_numpy(), "row": range(len(junctions))})
+    left = junctions[["chrom", "start", "end"]].reset_index(drop=True)
+    left = left.assign(chrom=left["chrom"].astype(str), start=left["start"] - 1, row=np.arange(len(left)))
     right = genes.assign(start=genes["start"] - 1)  # both half-open, counted from 0
     found = bioframe.overlap(left, right, how="inner", suffixes=("", "_gene"))
     return found[["row", *(f"{c}_gene" for c in genes)]].rename(columns=lambda c: c.removesuffix("_gene")).astype({"row": int})

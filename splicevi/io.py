@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['read_starsolo', 'read_splicing_dataset', 'read_leafcutter', 'read_regtools', 'read_star_junctions', 'read_gtf']
 
-# %% ../nbs/04_io.ipynb #e41f125e
+# %% ../nbs/04_io.ipynb #85e4ff7c
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,8 @@ from mudata import MuData
 
 from .core import KEYS, logger, names
 from .data import assemble_mudata
-from .files import open_text, read_ahead, read_leafcutter, read_regtools, read_star_junctions, star_rows
+from .files import open_text, read_ahead, read_star_junctions, star_rows
+from .formats import read_leafcutter, read_regtools
 from .gtf import Annotation, read_gtf
 from .junctions import JunctionReads, junction_ids, union
 from .pairs import event_codes, observed_pairs, splicing_layers
@@ -149,7 +150,7 @@ def _places(var: pd.DataFrame) -> pd.DataFrame:
     if out[["chrom", "start", "end"]].isna().any(axis=None): return pd.DataFrame(index=var.index)
     return out.astype({"start": np.int64, "end": np.int64}).fillna({"strand": "?"})
 
-# %% ../nbs/04_io.ipynb #b1ab542c
+# %% ../nbs/04_io.ipynb #f9aaa251
 def read_splicing_dataset(
     path: str | Path,  # h5ad with the two layers of counts
     event_key: str | None = None,  # column of var with the events; None: event_id, or a name that other pipelines use
@@ -157,10 +158,13 @@ def read_splicing_dataset(
     "A table of junction and cluster counts."
     adata = anndata.read_h5ad(path)
     key = event_key or next((k for k in _EVENTS if k in adata.var), None)
-    if key not in adata.var: raise ValueError(f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {names(adata.var, 8) or 'none'}).")
-    if KEYS.junction_counts not in adata.layers: raise ValueError(f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {names(adata.layers) or 'none'}).")
+    if key not in adata.var:
+        raise ValueError(f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {names(adata.var, 8) or 'none'}).")
+    if KEYS.junction_counts not in adata.layers:
+        raise ValueError(f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {names(adata.layers) or 'none'}).")
     counts = sp.csr_matrix(adata.layers[KEYS.junction_counts], dtype=np.float32)
-    if bad := int((~(counts.data >= 0) | np.isinf(counts.data)).sum()): raise ValueError(f"{path}: {bad:,} junction counts are negative, NaN or infinite.")
+    if bad := int((~(counts.data >= 0) | np.isinf(counts.data)).sum()):
+        raise ValueError(f"{path}: {bad:,} junction counts are negative, NaN or infinite.")
     var = adata.var.drop(columns=["chrom", "start", "end", "strand"], errors="ignore").join(_places(adata.var))
     var[KEYS.event] = adata.var[key].astype(str)
     var[KEYS.junction] = _ids(var)

@@ -207,12 +207,13 @@ def union(
     counts = _matrix(found.counts, number, len(table))
     return _anndata(counts, table, found.cells)
 
-# %% ../nbs/02_junctions.ipynb #b194bdde
+# %% ../nbs/02_junctions.ipynb #5de88c38
 def _anndata(counts: sp.csr_matrix, table: pd.DataFrame, cells: list[str]) -> AnnData:
     "The table and the matrix under their names."
     cells = pd.Index(cells, dtype=object)
     if not cells.is_unique:
         again = cells[cells.duplicated()].unique()
-        raise ValueError(f"{len(again):,} cells occur twice: {names(again)}. Give the files as a dict, sample name to path, so that cells of different samples keep apart.")
+        raise ValueError(f"{len(again):,} cells occur twice: {names(again)}. "
+                         "Give the files as a dict, sample name to path, so that cells of different samples keep apart.")
     table.insert(4, KEYS.junction, junction_ids(table).to_numpy())
     return AnnData(counts, obs=pd.DataFrame(index=cells), var=table.set_index(KEYS.junction, drop=False).rename_axis(None))
