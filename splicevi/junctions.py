@@ -69,27 +69,27 @@ def _packed(*columns: np.ndarray) -> np.ndarray | None:
         key |= c
     return key
 
-# %% ../nbs/02_junctions.ipynb #7512d10b
+# %% ../nbs/02_junctions.ipynb #7ab6d39b
 def unique_introns(
     chrom: np.ndarray,  # (rows,) code of the chromosome
     start: np.ndarray, end: np.ndarray,  # (rows,)
     strand: np.ndarray,  # (rows,) code
 ) -> tuple[np.ndarray, np.ndarray]:  # (rows,) number of each row's junction; first row of each junction
     "Number the different junctions in the order of their first rows."
-    chrom, start, end, strand = (np.asarray(a, np.int64) for a in (chrom, start, end, strand))
+    chrom, start, end, strand = (np.asarray(a) for a in (chrom, start, end, strand))
     key = _packed(chrom, start, end - start, strand)
-    if key is None: key = _packed(pd.factorize(chrom << 32 | start)[0], end - start, strand)
+    if key is None: key = _packed(pd.factorize(chrom.astype(np.int64) << 32 | start)[0], end - start, strand)
     code, unique = pd.factorize(key)
     first = np.empty(len(unique), np.int64)
     first[code[::-1]] = np.arange(len(code))[::-1]
     return code, first
 
-# %% ../nbs/02_junctions.ipynb #444eb2c6
+# %% ../nbs/02_junctions.ipynb #12118358
 class Union:
     "One table of the junctions of many lists."
     columns = {"chrom": np.int32, "start": np.int64, "end": np.int64, "strand": np.int8}
 
-    def __init__(self, limit: int = 8_000_000):  # rows that may wait
+    def __init__(self, limit: int = 2_000_000):  # rows that may wait
         self.limit, self.waiting, self.rows, self.chroms = limit, [], 0, {}
         self.table = {k: np.empty(0, t) for k, t in self.columns.items()}
         self.cells, self.counts = [], []
@@ -172,28 +172,31 @@ def _final_rows(
     number[kept] = rank[code]
     return number, table.iloc[first[by_place]].reset_index(drop=True)
 
-# %% ../nbs/02_junctions.ipynb #81657d6f
+# %% ../nbs/02_junctions.ipynb #dffe9503
 def _matrix(
     rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]],  # of each list: reads, old numbers of junctions, entries of each cell
     number: np.ndarray,  # new number of each junction, -1 where it is dropped
     n: int,  # junctions in the end
 ) -> sp.csr_matrix:  # (cells, n) float32, sorted, without zeros
     "The reads under the new numbers of the junctions."
-    data = np.concatenate([r[0] for r in rows] or [np.empty(0)]).astype(np.float32)
+    data = np.concatenate([r[0] for r in rows] or [np.empty(0)]).astype(np.float32, copy=False)
     index = np.concatenate([r[1] for r in rows] or [np.empty(0, np.int32)])
     size = np.concatenate([r[2] for r in rows] or [np.empty(0, np.int64)])
-    index = number.astype(np.int32)[index] if len(number) else index
-    data[index < 0] = 0
-    m = sp.csr_matrix((data, np.maximum(index, 0), np.concatenate([[0], np.cumsum(size, dtype=np.int64)])), shape=(len(size), max(n, 1)))
+    if not n: return sp.csr_matrix((len(size), 0), dtype=np.float32)
+    index = number.astype(np.int32)[index]
+    if (number < 0).any():
+        data[index < 0] = 0
+        np.maximum(index, 0, out=index)
+    m = sp.csr_matrix((data, index, np.concatenate([[0], np.cumsum(size, dtype=np.int64)])), shape=(len(size), n))
     m.sum_duplicates()
     m.eliminate_zeros()
-    return m[:, :n]
+    return m
 
-# %% ../nbs/02_junctions.ipynb #9afd7974
+# %% ../nbs/02_junctions.ipynb #a81e7f1e
 def union(
     lists: Iterable[JunctionReads],
     gtf: "str | Path | Annotation | None" = None,  # for junctions without a strand
-    limit: int = 8_000_000,  # rows of lists that wait to be merged
+    limit: int = 2_000_000,  # rows of lists that wait to be merged
 ) -> AnnData:  # cells × junctions: reads in X; var: chrom, start, end, strand, junction_id and what the lists had more
     "The cells of all lists over the union of their junctions."
     found = Union(limit)
