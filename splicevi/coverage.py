@@ -145,13 +145,14 @@ def coverage_figure(depth: Depth) -> go.Figure:
         plots._histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
     return plots._style(fig, 230)
 
-# %% ../nbs/66_coverage.ipynb #b98d7e12
+# %% ../nbs/66_coverage.ipynb #65d43ce2
 def event_figure(depth: Depth) -> go.Figure:
     "In how many cells each event was observed, and how often PSI is 0 or 1."
     fig = make_subplots(1, 2, horizontal_spacing=0.13)
-    count, edge = np.histogram(100 * depth.observed, np.linspace(0, 100, 26))
+    most = 5 * np.ceil(20 * depth.observed.max(initial=0.05))  # the next 5 %
+    count, edge = np.histogram(100 * depth.observed, np.linspace(0, most, 26))
     fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), marker=dict(color=plots.OKABE_ITO[0], line_width=0), showlegend=False, hoverinfo="text",
-                hovertext=[f"{a:.0f} to {b:.0f} % of cells: {n:,} events" for a, b, n in zip(edge, edge[1:], count)], row=1, col=1)
+                hovertext=[f"{a:.3g} to {b:.3g} % of cells: {n:,} events" for a, b, n in zip(edge, edge[1:], count)], row=1, col=1)
     table = extremes(depth)
     fig.add_bar(x=table.index, y=100 * table["share"], marker=dict(color=plots.OKABE_ITO[1], line_width=0), showlegend=False, hoverinfo="text",
                 hovertext=[f"{k} reads: {s:.0%} of {n:,}" for k, n, s in table.itertuples()], row=1, col=2)
