@@ -23,6 +23,8 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
+from .cli_import import import_files
+
 # %% ../nbs/65_cli.ipynb #f2158674
 logger = logging.getLogger("splicevi")
 
@@ -430,7 +432,7 @@ def check(
         print("fine: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{v} {k}" for k, v in sizes(mdata).items()))
 
 # %% ../nbs/65_cli.ipynb #70d770df
-COMMANDS = {"train": train, "check": check}
+COMMANDS = {"train": train, "check": check, "import": import_files}
 
 def _help() -> str:
     "The overview."
