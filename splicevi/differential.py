@@ -250,11 +250,11 @@ def _agreement(self: DifferentialMixin, adata, store: CellStore, group: np.ndarr
     reads = group_reads(store, np.where(group < 0, -1, group * n + self._batches(adata)), 2 * n, wanted=("reads", "totals"))
     return batch_agreement(effect, reads.pooled_psi.reshape(2, n, -1))
 
-# %% ../nbs/46_differential.ipynb #c23ab798
+# %% ../nbs/46_differential.ipynb #7d25c708
 @patch
 def _junction_var(self: DifferentialMixin, adata) -> pd.DataFrame:
     "Names of the junctions, their events and genes, where the data have them."
-    mod = self.adata_manager.data_registry[SplicingKeys.COUNTS].mod_key
+    mod = self.adata_manager.data_registry[SplicingKeys.COUNTS].get("mod_key")
     var = (adata.var if mod is None else adata[mod].var).iloc[self.split_at or 0 :]
     return var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in var]]
 
