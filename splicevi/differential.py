@@ -18,7 +18,7 @@ from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
 from .batches import CellStore, SplicingKeys, get_store
-from .bulk import beta_binomial_test, likelihood_ratio, pseudobulk
+from .pseudobulk import beta_binomial_test, likelihood_ratio, pseudobulk
 from .core import KEYS
 from .core import names as shorten
 from .groups import Comparison, GroupReads, comparisons, group_reads

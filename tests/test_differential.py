@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from splicevi import SPLICEVI
-from splicevi.bulk import likelihood_ratio
+from splicevi.pseudobulk import likelihood_ratio
 from splicevi.core import KEYS
 from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing_layers
 from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
@@ -97,7 +97,8 @@ def test_unobserved_is_nan(model, mdata):
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     columns = np.flatnonzero(event == event[0])
     for i in rows: y[i, columns] = 0
-    part = AnnData(var=mdata["splicing"].var.copy(), obs=mdata.obs.copy(), layers=splicing_layers(observed_pairs(sparse.csr_matrix(y), event_codes(mdata["splicing"].var["event_id"])[0])))
+    layers = splicing_layers(observed_pairs(sparse.csr_matrix(y), event_codes(mdata["splicing"].var["event_id"])[0]))
+    part = AnnData(layers[KEYS.psi], var=mdata["splicing"].var.copy(), obs=mdata.obs.copy(), layers=layers)
     table = model.differential_splicing(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), **PAIR)
     first = table.iloc[columns]
     assert first["emp_prob1"].isna().all() and first["emp_effect"].isna().all() and (first["n_obs_group1"] == 0).all() and not first["is_ds_fdr"].any()
