@@ -15,7 +15,8 @@ from .batches import CellStore, take_ranges
 from .core import names as shorten
 
 # %% auto #0
-__all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'GroupReads', 'group_reads']
+__all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'GroupReads', 'group_reads', 'one_of',
+           'check_test', 'stack', 'call_at_fdr']
 
 # %% ../nbs/45_groups.ipynb #2150ab7d
 def rows_of(
@@ -171,3 +172,35 @@ def group_reads(
         key = np.repeat(group[rows[span]].astype(np.int64) * shape[1], size) + junction
         for k, v in values.items(): out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
     return GroupReads(**out)
+
+# %% ../nbs/45_groups.ipynb #abb54be3
+def one_of(name: str, value, allowed: Sequence) -> None:
+    if value not in allowed: raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
+
+def check_test(mode: str, delta, fdr_target: float, batch_correction: bool, batchid1, batchid2) -> None:
+    "Raise on arguments that no test can have."
+    one_of("mode", mode, ("vanilla", "change"))
+    if delta is not None and not delta >= 0: raise ValueError(f"delta={delta!r} must be a number that is not negative.")
+    if not 0 < fdr_target < 1: raise ValueError(f"fdr_target={fdr_target!r} must lie between 0 and 1.")
+    if not batch_correction and (batchid1 is not None or batchid2 is not None): raise ValueError("batchid1 and batchid2 say which batches to decode under; they need batch_correction=True.")
+
+# %% ../nbs/45_groups.ipynb #27a6242e
+def stack(tables: list[pd.DataFrame], found: list[Comparison], sort_by: str | None) -> pd.DataFrame:
+    "One table of all comparisons, each with its name."
+    out = []
+    for table, c in zip(tables, found):
+        if sort_by: table = table.sort_values(sort_by, ascending=False, kind="stable")
+        out.append(table.assign(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else table)
+    return pd.concat(out)
+
+# %% ../nbs/45_groups.ipynb #34da57d0
+def call_at_fdr(
+    proba: np.ndarray,  # (features,) posterior probabilities
+    target: float,  # expected share of false calls
+) -> np.ndarray:  # (features,) bool
+    "The longest list of the most probable features whose expected share of false ones is at most the target."
+    order = np.argsort(-np.asarray(proba), kind="stable")
+    share = np.cumsum(1 - np.asarray(proba)[order]) / np.arange(1, len(order) + 1)
+    out = np.zeros(len(order), bool)
+    out[order[: int((share <= target).sum())]] = True
+    return out

@@ -13,7 +13,7 @@ from scipy.special import gammaln
 # %% auto #0
 __all__ = ['GRID', 'Events', 'pooled_usage', 'log_dirichlet_multinomial', 'log_evidence', 'Prior', 'responsibilities',
            'fit_prior', 'usage_draws', 'mixed_quantile', 'Effect', 'summarise', 'EventEffect', 'summarise_events',
-           'blocks', 'Contrast', 'posterior', 'call_at_fdr', 'moved_reads']
+           'blocks', 'Contrast', 'posterior', 'moved_reads']
 
 # %% ../nbs/45_usage.ipynb #5f2b5f6c
 class Events:
@@ -218,18 +218,6 @@ def posterior(
         parts.append((summarise(psi, none[part.code], p, delta, no_change), summarise_events(psi, none, delta, part, no_change)))
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])
-
-# %% ../nbs/45_usage.ipynb #34da57d0
-def call_at_fdr(
-    proba: np.ndarray,  # (features,) posterior probabilities
-    target: float,  # expected share of false calls
-) -> np.ndarray:  # (features,) bool
-    "The longest list of the most probable features whose expected share of false ones is at most the target."
-    order = np.argsort(-np.asarray(proba), kind="stable")
-    share = np.cumsum(1 - np.asarray(proba)[order]) / np.arange(1, len(order) + 1)
-    out = np.zeros(len(order), bool)
-    out[order[: int((share <= target).sum())]] = True
-    return out
 
 # %% ../nbs/45_usage.ipynb #ac4176f6
 def moved_reads(

@@ -17,7 +17,8 @@ from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing
 from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
 from splicevi.batches import get_store
 from splicevi.simulate import simulate
-from splicevi.usage import Contrast, Events, call_at_fdr, fit_prior, moved_reads, posterior
+from splicevi.groups import call_at_fdr
+from splicevi.usage import Contrast, Events, fit_prior, moved_reads, posterior
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from splicevi import SPLICEVI
 from splicevi.data import assemble_mudata
 from splicevi.simulate import simulate
-from splicevi.usage import call_at_fdr
+from splicevi.groups import call_at_fdr
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]
