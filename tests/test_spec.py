@@ -4,7 +4,6 @@ import inspect
 import pytest
 
 REQUIRED = inspect.Parameter.empty
-LATER = pytest.mark.xfail(reason="differential analysis is the next step", strict=False)
 
 INIT = dict(
     adata=REQUIRED, modality_weights="equal", modality_penalty="Jeffreys", gene_likelihood="zinb", dispersion="gene",
@@ -50,7 +49,6 @@ METHODS = dict(
     differential_splicing=DIFFERENTIAL(0.1) | dict(norm_splicing_function="dm_posterior_mean"),
 )  # fmt: skip
 WITH_KWARGS = {"setup_anndata", "setup_mudata", "train", "differential_expression", "differential_splicing"}
-NAMES = [pytest.param(n, marks=LATER) if n.startswith("differential") else n for n in METHODS]
 
 
 def arguments(function) -> tuple[dict, bool]:
@@ -88,7 +86,7 @@ def test_constructor(cls):
     assert kwargs
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_method(cls, name):
     "Every argument of the method, in order, with its default."
     found, kwargs = arguments(getattr(cls, name))
@@ -97,7 +95,7 @@ def test_method(cls, name):
         assert kwargs
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", METHODS)
 def test_method_is_documented(cls, name):
     "The docstring explains every argument."
     doc = inspect.getdoc(getattr(cls, name)) or ""

@@ -1,0 +1,430 @@
+"""Differential expression and splicing: every argument does what it says, awkward groups are named, held-out data work."""
+import logging
+
+import numpy as np
+import pandas as pd
+import pytest
+import scvi
+from anndata import AnnData
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import sparse, stats
+
+from splicevi import SPLICEVI
+from splicevi.pseudobulk import likelihood_ratio
+from splicevi.core import KEYS
+from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing_layers
+from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
+from splicevi.batches import get_store
+from splicevi.simulate import simulate
+from splicevi.groups import call_at_fdr
+from splicevi.usage import Contrast, Events, fit_prior, moved_reads, posterior
+
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+pytestmark = pytest.mark.filterwarnings("ignore")
+N_GENES, N_JUNCTIONS = 40, 300
+PAIR = dict(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
+SIMULATED = dict(n_cells=400, n_genes=N_GENES, n_junctions=N_JUNCTIONS, n_cell_types=3, n_batches=3, observed=0.3, batch_effect_psi=0.6)
+
+
+def trained(mdata, setup=None, epochs=15, **options):
+    "A briefly trained model."
+    scvi.settings.seed = 0
+    SPLICEVI.setup_mudata(mdata, **({"batch_key": "batch"} | (setup or {})))
+    model = SPLICEVI(mdata, **({"n_latent": 5} | options))
+    model.train(max_epochs=epochs, lr=5e-3, batch_size=64, n_epochs_kl_warmup=5, early_stopping=False, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    return simulate(**SIMULATED, seed=0)
+
+
+@pytest.fixture(scope="module")
+def model(mdata):
+    return trained(mdata)
+
+
+@pytest.fixture(scope="module")
+def ds(model):
+    return model.differential_splicing(**PAIR)
+
+
+@pytest.fixture(scope="module")
+def de(model):
+    return model.differential_expression(**PAIR)
+
+
+def truth(mdata, a="type_1", b="type_2"):
+    "True difference of PSI, batches averaged."
+    v = mdata["splicing"].varm["psi_true_batch"]
+    of = lambda t: v[[c for c in v if c.startswith(t + "|")]].mean(axis=1).to_numpy()
+    return of(b) - of(a)
+
+
+# ---------------------------------------------------------------- splicing: columns and their meaning
+def test_columns(ds, model, mdata):
+    assert list(ds.columns) == ["proba_ds", "is_ds_fdr", "proba_not_ds", "bayes_factor", "effect_size", "effect_lower", "effect_upper", "est_prob1", "est_prob2",
+                                "emp_effect", "emp_prob1", "emp_prob2", "n_obs_group1", "n_obs_group2", "n_reads_group1", "n_reads_group2", "n_batches", "n_batches_agree",
+                                "junction_id", "event_id", "gene_name", "comparison", "group1", "group2"]
+    assert list(ds.index) == list(mdata["splicing"].var_names)
+    assert set(ds["comparison"]) == {"type_1 vs type_2"} and set(ds["group1"]) == {"type_1"} and set(ds["group2"]) == {"type_2"}
+    assert (ds["event_id"].astype(str).to_numpy() == mdata["splicing"].var["event_id"].astype(str).to_numpy()).all()
+
+
+def test_values_agree(ds):
+    p = ds["proba_ds"]
+    assert np.allclose(ds["bayes_factor"], np.log(p + 1e-8) - np.log(1 - p + 1e-8), atol=1e-6)
+    assert np.allclose(ds["effect_size"], ds["est_prob2"] - ds["est_prob1"], atol=1e-6)
+    assert np.allclose(ds.groupby("event_id", observed=True)[["est_prob1", "est_prob2"]].sum(), 1, atol=1e-5)
+    assert (ds["effect_lower"] <= ds["effect_upper"]).all() and (p + ds["proba_not_ds"] <= 1 + 1e-6).all()
+    assert np.allclose(ds["emp_effect"], ds["emp_prob2"] - ds["emp_prob1"], equal_nan=True)
+    assert (ds["is_ds_fdr"] == call_at_fdr(p.to_numpy(), 0.05)).all()
+
+
+def test_empirical_columns_are_those_of_the_observed_cells(ds, mdata):
+    v, rows = mdata["splicing"], (mdata.obs["cell_type"] == "type_1").to_numpy()
+    y, n = (v.layers[k][rows].toarray() for k in (KEYS.junction_counts, KEYS.event_counts))
+    with np.errstate(invalid="ignore"): psi = np.where(n > 0, y / n, np.nan)
+    assert np.allclose(ds["emp_prob1"], np.nanmean(psi, axis=0), equal_nan=True, atol=1e-5)
+    assert np.allclose(ds["n_obs_group1"], (n > 0).sum(0)) and np.allclose(ds["n_reads_group1"], n.sum(0))
+
+
+def test_unobserved_is_nan(model, mdata):
+    "No sentinel number where a group has no reads; no call either."
+    y = mdata["splicing"].layers[KEYS.junction_counts].tolil(copy=True)
+    event = mdata["splicing"].var["event_id"].to_numpy()
+    rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
+    columns = np.flatnonzero(event == event[0])
+    for i in rows: y[i, columns] = 0
+    layers = splicing_layers(observed_pairs(sparse.csr_matrix(y), event_codes(mdata["splicing"].var["event_id"])[0]))
+    part = AnnData(layers[KEYS.psi], var=mdata["splicing"].var.copy(), obs=mdata.obs.copy(), layers=layers)
+    table = model.differential_splicing(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), **PAIR)
+    first = table.iloc[columns]
+    assert first["emp_prob1"].isna().all() and first["emp_effect"].isna().all() and (first["n_obs_group1"] == 0).all() and not first["is_ds_fdr"].any()
+    assert first[["effect_size", "proba_ds"]].notna().all().all()
+
+
+def test_truth_is_found(ds, mdata):
+    t = truth(mdata)
+    assert np.corrcoef(ds["effect_size"], t)[0, 1] > 0.9
+    assert (np.abs(t[ds["proba_not_ds"] > 0.95]) < 0.2).mean() > 0.95
+
+
+# ---------------------------------------------------------------- splicing: arguments
+def test_swapped_groups_change_sign(ds, model):
+    other = model.differential_splicing(groupby="cell_type", group1="type_2", group2="type_1", silent=True)
+    assert np.allclose(other["effect_size"], -ds["effect_size"], atol=0.04) and np.allclose(other["proba_ds"], ds["proba_ds"], atol=0.1)
+
+
+def test_cells_by_mask_rows_and_query(ds, model, mdata):
+    of = lambda t: (mdata.obs["cell_type"] == t).to_numpy()
+    for first, second in ((of("type_1"), of("type_2")), (np.flatnonzero(of("type_1")), list(np.flatnonzero(of("type_2")))), ("cell_type == 'type_1'", "cell_type == 'type_2'")):
+        table = model.differential_splicing(idx1=first, idx2=second, silent=True)
+        pd.testing.assert_frame_equal(table, ds.drop(columns=["comparison", "group1", "group2"]))
+    rest = model.differential_splicing(idx1=of("type_1"), silent=True)
+    assert (rest["n_obs_group2"] >= ds["n_obs_group2"]).all() and rest["n_obs_group2"].sum() > ds["n_obs_group2"].sum()
+
+
+def test_several_groups_stack(model):
+    table = model.differential_splicing(groupby="cell_type", silent=True, all_stats=False, n_draws=20)
+    assert list(table["comparison"].unique()) == [f"type_{i} vs Rest" for i in (1, 2, 3)] and len(table) == 3 * N_JUNCTIONS
+    two = model.differential_splicing(groupby="cell_type", group1=["type_3", "type_1"], group2="type_2", silent=True, n_draws=20)
+    assert list(two["comparison"].unique()) == ["type_3 vs type_2", "type_1 vs type_2"]
+    assert list(model.differential_splicing(groupby="cell_type", group2="type_2", silent=True, n_draws=20)["group1"].unique()) == ["type_1", "type_3"]
+
+
+def test_delta(model, ds):
+    small, large = (model.differential_splicing(delta=d, **PAIR)["proba_ds"] for d in (0.02, 0.4))
+    assert (small >= ds["proba_ds"]).all() and (large <= ds["proba_ds"]).all() and large.sum() < ds["proba_ds"].sum() < small.sum()
+    assert np.allclose(model.differential_splicing(delta=0.0, **PAIR)["proba_ds"], 1)
+
+
+def test_vanilla_mode(model, ds):
+    table = model.differential_splicing(mode="vanilla", **PAIR)
+    assert {"proba_m1", "proba_m2", "bayes_factor"} <= set(table) and not {"proba_ds", "is_ds_fdr"} & set(table)
+    assert np.allclose(table["proba_m1"] + table["proba_m2"], 1)
+    sure = ds["effect_lower"] > 0.05
+    assert sure.any() and (table["proba_m2"][sure] > 0.97).all()
+
+
+def test_fdr_target(model, ds):
+    strict, loose = (model.differential_splicing(fdr_target=t, **PAIR)["is_ds_fdr"] for t in (0.001, 0.3))
+    assert strict.sum() <= ds["is_ds_fdr"].sum() < loose.sum() and (loose | ~strict).all()
+    assert 1 - ds["proba_ds"][ds["is_ds_fdr"]].mean() <= 0.05
+
+
+def test_all_stats(model, ds):
+    table = model.differential_splicing(all_stats=False, **PAIR)
+    assert not [c for c in table if c.startswith(("emp_", "n_"))]
+    pd.testing.assert_frame_equal(table, ds[table.columns])
+
+
+def test_silent(model, capfd):
+    model.differential_splicing(**PAIR, n_draws=5)
+    assert "type_1 vs type_2" not in "".join(capfd.readouterr())
+    model.differential_splicing(**(PAIR | {"silent": False}), n_draws=5)
+    assert "type_1 vs type_2" in "".join(capfd.readouterr())
+
+
+def test_batch_size_changes_nothing_but_speed(model):
+    a, b = (model.differential_splicing(batch_correction=True, batch_size=k, **PAIR)["effect_size"] for k in (7, 400))
+    assert np.allclose(a, b, atol=2e-3)
+
+
+def test_batch_correction_moves_towards_the_decoder(model, ds):
+    table = model.differential_splicing(batch_correction=True, **PAIR)
+    assert not np.allclose(table["effect_size"], ds["effect_size"], atol=1e-3) and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.8
+    assert (table["emp_effect"].fillna(9) == ds["emp_effect"].fillna(9)).all()
+
+
+def test_batchid(model):
+    run = lambda b1, b2: model.differential_splicing(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["effect_size"]
+    every = run(None, None)
+    assert np.allclose(every, run(["batch_1", "batch_2", "batch_3"], ["batch_3", "batch_2", "batch_1"]), atol=1e-4)
+    one = run(["batch_1"], "batch_1")
+    assert not np.allclose(every, one, atol=1e-3) and not np.allclose(one, run(["batch_1"], ["batch_2"]), atol=1e-3)
+
+
+def test_norm_splicing_function(model, mdata, ds):
+    table = model.differential_splicing(norm_splicing_function="decoder", n_draws=100, **PAIR)
+    of = lambda t: model.get_normalized_splicing(indices=np.flatnonzero(mdata.obs["cell_type"] == t), return_numpy=True).mean(0)
+    assert np.abs(table["effect_size"] - (of("type_2") - of("type_1"))).mean() < 0.02
+    assert list(table.columns) == list(ds.columns) and not np.allclose(table["effect_size"], ds["effect_size"], atol=0.01)
+
+
+def test_level_event(model, ds, mdata):
+    table = model.differential_splicing(level="event", **PAIR)
+    events = ds["event_id"].astype(str)
+    assert list(table.index) == list(pd.unique(events)) and (table["is_ds_fdr"] == call_at_fdr(table["proba_ds"].to_numpy(), 0.05)).all()
+    assert (table["proba_ds"] >= ds.groupby(events.to_numpy(), sort=False)["proba_ds"].max() - 1e-6).all()
+    top = ds.assign(size=ds["effect_size"].abs()).groupby(events.to_numpy(), sort=False)["size"].idxmax()
+    assert (table["top_junction"].to_numpy() == top.to_numpy()).mean() > 0.9 and (events[table["top_junction"]].to_numpy() == table.index).all()
+    assert np.allclose(table["effect_size"], ds.loc[table["top_junction"], "effect_size"])
+    assert (table["max_abs_effect"] >= table["effect_size"].abs() - 1e-5).all() and table["n_junctions"].sum() == N_JUNCTIONS
+    some = list(ds.index[[9, 3]])
+    few = model.differential_splicing(level="event", junction_list=some, **PAIR)
+    assert list(few.index) == list(pd.unique(events[some]))
+
+
+def test_junction_list(model, ds):
+    some = list(ds.index[[120, 4, 7]])
+    table = model.differential_splicing(junction_list=some, **PAIR)
+    assert list(table.index) == some and np.allclose(table["effect_size"], ds.loc[some, "effect_size"], atol=0.05)
+    decoded = model.differential_splicing(junction_list=some, norm_splicing_function="decoder", n_draws=20, **PAIR)
+    assert list(decoded.index) == some
+
+
+def test_sort_and_draws(model, ds):
+    table = model.differential_splicing(sort=True, **PAIR)
+    assert table["proba_ds"].is_monotonic_decreasing and set(table.index) == set(ds.index)
+    pd.testing.assert_frame_equal(model.differential_splicing(seed=0, n_draws=1000, **PAIR), ds)
+    assert not np.allclose(model.differential_splicing(seed=1, **PAIR)["effect_size"], ds["effect_size"], atol=1e-6)
+    assert (model.differential_splicing(no_change=0.2, **PAIR)["proba_not_ds"] >= ds["proba_not_ds"]).all()
+    assert model.differential_splicing(grid=(32.0,), **PAIR)["effect_size"].abs().mean() < ds["effect_size"].abs().mean()
+    sampled = model.differential_splicing(batch_correction=True, n_samples_overall=10, **PAIR)["effect_size"]
+    assert not np.allclose(sampled, model.differential_splicing(batch_correction=True, n_samples_overall=None, **PAIR)["effect_size"], atol=1e-5)
+
+
+def test_held_out_data(model, ds):
+    new = simulate(**SIMULATED, seed=0)[:250].copy()
+    table = model.differential_splicing(new, **PAIR)
+    assert (table["n_obs_group1"] <= ds["n_obs_group1"]).all() and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    shuffled = assemble_mudata({"rna": new["rna"].copy(), "splicing": new["splicing"][:, ::-1].copy()}, new.obs)
+    pd.testing.assert_frame_equal(model.differential_splicing(shuffled, **PAIR), table)
+    assert len(model.differential_expression(new, n_samples_overall=100, **PAIR)) == N_GENES
+
+
+@pytest.mark.parametrize("loss", ["beta_binomial", "binomial"])
+def test_other_likelihoods(mdata, ds, loss):
+    model = trained(mdata.copy(), splicing_loss_type=loss, epochs=2)
+    c = event_concentration(model.module, get_store(model.adata_manager))
+    assert len(c) == ds["event_id"].nunique() and (c > 0).all()
+    table = model.differential_splicing(**PAIR)
+    assert np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9 and list(table.columns) == list(ds.columns)
+
+
+@pytest.mark.parametrize("loss", ["beta_binomial", "binomial"])
+def test_unknown_events(mdata, ds, loss):
+    "Totals without event_id: each junction against the rest of its event."
+    part = mdata["splicing"].copy()
+    del part.var["event_id"]
+    other = assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs)
+    model = trained(other, splicing_loss_type=loss, epochs=2)
+    table = model.differential_splicing(**PAIR)
+    assert "event_id" not in table and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    with pytest.raises(ValueError, match="level='event' needs the event"): model.differential_splicing(level="event", **PAIR)
+
+
+def test_concatenated_anndata(mdata, ds):
+    y, x = mdata["splicing"].layers[KEYS.junction_counts], mdata["rna"].X
+    zeros = sparse.csr_matrix(x.shape, dtype=np.float32)
+    var = pd.concat([mdata["rna"].var[["gene_name"]], mdata["splicing"].var[["event_id", "junction_id", "gene_name"]].astype(object)])
+    adata = AnnData(sparse.hstack([x, y], format="csr"), obs=mdata.obs.copy(), var=var, layers={KEYS.junction_counts: sparse.hstack([zeros, y], format="csr")})
+    SPLICEVI.setup_anndata(adata, batch_key="batch")
+    model = SPLICEVI(adata, n_genes=N_GENES, n_junctions=N_JUNCTIONS, n_latent=5)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    table = model.differential_splicing(**PAIR)
+    assert list(table.index) == list(mdata["splicing"].var_names) and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    assert list(model.differential_expression(n_samples_overall=100, **PAIR).index) == list(mdata["rna"].var_names)
+
+
+def test_one_modality(mdata):
+    splicing = trained(assemble_mudata({"splicing": mdata["splicing"].copy()}, mdata.obs), epochs=1)
+    assert len(splicing.differential_splicing(n_draws=10, **PAIR)) == N_JUNCTIONS
+    with pytest.raises(ValueError, match="no expression modality"): splicing.differential_expression(**PAIR)
+    expression = trained(assemble_mudata({"rna": mdata["rna"].copy()}, mdata.obs), epochs=1)
+    with pytest.raises(ValueError, match="no splicing modality"): expression.differential_splicing(**PAIR)
+
+
+# ---------------------------------------------------------------- errors
+@pytest.mark.parametrize("options,message", [
+    (dict(), "groupby, a column of obs"), (dict(groupby="kind"), "cell_type, batch"), (dict(groupby="cell_type", group1="B cell"), "type_1, type_2, type_3"),
+    (dict(groupby="cell_type", group1="type_1", group2="B cell"), "group2: B cell"), (dict(groupby="cell_type", group1="type_1", group2="type_1"), "share"),
+    (dict(idx1=[0, 1, 2], idx2=[2, 3]), "share 1 cells"), (dict(idx1=[0]), "one cell"), (dict(idx1=[]), "no cell"), (dict(idx1="cell_type == 'B'"), "no cell"),
+    (dict(idx1="kind == 'B'"), "cell_type"), (dict(idx1=[True, False]), "mask of 2 values"), (dict(idx1=[100_000, 1]), "row 100,000"), (dict(idx2=[0, 1]), "idx2 needs idx1"),
+    (PAIR | dict(mode="fold"), "'vanilla', 'change'"), (PAIR | dict(fdr_target=0), "fdr_target"), (PAIR | dict(batchid1=["batch_1"]), "batch_correction=True"),
+    (PAIR | dict(batch_correction=True, batchid2=["b"]), "batchid2: b is no batch"), (PAIR | dict(delta=-0.1), "delta"),
+])
+def test_errors(model, options, message):
+    for method in (model.differential_splicing, model.differential_expression):
+        with pytest.raises((ValueError, KeyError, TypeError), match=message.replace("(", r"\(")): method(**options)
+
+
+@pytest.mark.parametrize("options,message", [
+    (dict(delta=1.5), "between 0 and 1"), (dict(delta=None), "between 0 and 1"), (dict(norm_splicing_function="mean"), "'dm_posterior_mean', 'decoder'"),
+    (dict(level="gene"), "'junction', 'event'"), (dict(level="event", mode="vanilla"), "mode='change'"), (dict(junction_list=["x"]), "not in the model: x"),
+    (dict(n_draw=3), "no argument n_draw"), (dict(n_draws=0), "at least 1"),
+])
+def test_splicing_errors(model, options, message):
+    with pytest.raises((ValueError, KeyError, TypeError), match=message): model.differential_splicing(**PAIR, **options)
+
+
+def test_untrained(mdata):
+    SPLICEVI.setup_mudata(mdata)
+    with pytest.raises(RuntimeError): SPLICEVI(mdata, n_latent=4).differential_splicing(**PAIR)
+
+
+def test_nothing_is_left_in_the_data(model, mdata):
+    before = set(model.adata.obs.columns), set(model.adata["splicing"].var.columns)
+    model.differential_expression(n_samples_overall=50, **PAIR)
+    model.differential_splicing(n_draws=5, **PAIR)
+    assert before == (set(model.adata.obs.columns), set(model.adata["splicing"].var.columns))
+
+
+# ---------------------------------------------------------------- expression
+def test_expression_columns(de, mdata):
+    wanted = ["proba_de", "proba_not_de", "bayes_factor", "scale1", "scale2", "pseudocounts", "delta", "lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max", "raw_mean1", "raw_mean2",
+              "non_zeros_proportion1", "non_zeros_proportion2", "raw_normalized_mean1", "raw_normalized_mean2", "is_de_fdr_0.05", "comparison", "group1", "group2"]
+    assert list(de.columns) == wanted and list(de.index) == list(mdata["rna"].var_names)
+    x = mdata["rna"].X[(mdata.obs["cell_type"] == "type_1").to_numpy()]
+    assert np.allclose(de["raw_mean1"], np.asarray(x.mean(0)).ravel()) and np.allclose(de["non_zeros_proportion1"], np.asarray((x > 0).mean(0)).ravel())
+
+
+def test_expression_is_right(de, mdata):
+    mean = mdata["rna"].varm["mean_true"]
+    assert np.corrcoef(np.log2(mean["type_1"] / mean["type_2"]), de["lfc_mean"])[0, 1] > 0.9
+
+
+def test_expression_arguments(model, de):
+    run = lambda **options: model.differential_expression(**(PAIR | dict(n_samples_overall=500) | options))
+    assert run(delta=2.0)["proba_de"].sum() < run(delta=0.1)["proba_de"].sum() and (run(delta=2.0)["delta"] == 2).all()
+    vanilla = run(mode="vanilla")
+    assert {"proba_m1", "proba_m2"} <= set(vanilla) and "proba_de" not in vanilla
+    assert ((vanilla["proba_m1"] > 0.5) == (de["lfc_mean"] > 0))[de["lfc_mean"].abs() > 0.5].all()
+    assert not {"raw_mean1", "non_zeros_proportion2"} & set(run(all_stats=False))
+    assert "is_de_fdr_0.2" in run(fdr_target=0.2) and run(sort=True)["proba_de"].is_monotonic_decreasing
+    assert len(run(groupby=None, group1=None, group2=None, idx1=[0, 1, 2], batch_size=2)) == N_GENES
+    assert (run(pseudocounts=0.5)["pseudocounts"] == 0.5).all() and len(run(filter_outlier_cells=True)) == N_GENES
+    assert list(run(group1=None, group2=None)["comparison"].unique()) == [f"type_{i} vs Rest" for i in (1, 2, 3)]
+
+
+def test_expression_counts_have_a_say(model, mdata):
+    raw = np.log2(np.asarray([mdata["rna"].X[(mdata.obs["cell_type"] == t).to_numpy()].mean(0) for t in ("type_1", "type_2")]).reshape(2, -1))
+    off = lambda t: np.abs(t["lfc_mean"].to_numpy() - (raw[0] - raw[1])).mean()
+    assert off(model.differential_expression(**PAIR)) < off(model.differential_expression(use_counts=False, **PAIR))
+
+
+def test_expression_batches(model):
+    run = lambda b1, b2: model.differential_expression(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["lfc_mean"]
+    same, other = run("batch_1", ["batch_1"]), run(["batch_1"], ["batch_2"])
+    assert not np.allclose(same, other, atol=0.05) and np.isfinite(run(None, None)).all()
+
+
+# ---------------------------------------------------------------- pure functions
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6))
+def test_random_events(seed):
+    "Junctions in any order, events without reads: usages sum to one, probabilities are probabilities, order does not matter."
+    rng = np.random.default_rng(seed)
+    event = rng.permutation(np.repeat(np.arange(6), rng.integers(1, 5, 6)))
+    a = rng.poisson(rng.exponential(4, (2, len(event)))) * (rng.random((2, 6)) < 0.7)[:, event]
+    c = Contrast(a, event)
+    j, e = posterior(c, n_draws=50)
+    assert np.allclose(c.events.sum(j.psi1), 1, atol=1e-4) and np.allclose(c.events.sum(c.p), 1)
+    for p in (*j[:3], *e[:2]): assert (p >= -1e-9).all() and (p <= 1 + 1e-9).all()
+    assert (e.proba >= c.events.max(j.proba) - 1e-9).all() and (j.lower <= j.upper).all()
+    assert np.isclose(c.prior.weights.sum(), 1)
+    alone = np.isin(c.junctions, np.flatnonzero(np.bincount(event)[event] == 1))
+    assert np.allclose(j.effect[alone], 0, atol=1e-6)
+    shuffle = rng.permutation(len(event))
+    assert np.allclose(Contrast(a[:, shuffle], event[shuffle]).prior.weights, c.prior.weights)
+
+
+def test_prior_finds_the_weights():
+    rng = np.random.default_rng(0)
+    p, g, change = np.array([0.3, 0.7]), 2.0, rng.random(3000) < 0.3
+    q = [np.where(change[:, None], rng.dirichlet(g * p, 3000), p) for _ in range(2)]
+    a = np.stack([rng.multinomial(60, k).ravel() for k in q]).astype(float)
+    c = Contrast(a, np.repeat(np.arange(3000), 2))
+    assert 0.7 < c.prior.weights[0] < 0.85  # on the safe side: the pooled usage was fitted to the same reads
+    assert 1 < np.average(np.log2(c.prior.grid), weights=c.prior.weights[1:]) + 1 < 3  # scales about g
+    assert fit_prior(np.zeros((0, 8))).weights[0] == pytest.approx(0.75)
+
+
+def test_call_at_fdr_is_monotone():
+    p = np.random.default_rng(0).random(500)
+    sizes = [call_at_fdr(p, t).sum() for t in (0.01, 0.05, 0.2, 0.9)]
+    assert sizes == sorted(sizes) and call_at_fdr(p, 0.05)[p.argmax()] == (1 - p.max() <= 0.05)
+    assert not call_at_fdr(np.zeros(3), 0.5).any() and call_at_fdr(np.array([]), 0.5).size == 0
+
+
+def test_moved_reads_keep_their_number():
+    rng = np.random.default_rng(0)
+    event = np.array([1, 0, 1, 0, 0])
+    a, own, average = rng.random((3, 5)) * 9, rng.random((3, 5)), rng.random((3, 5))
+    moved, e = moved_reads(a, own, average, event), Events(event)
+    assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(moved_reads(a, own, own, event), a)
+
+
+def test_agreement_of_batches():
+    pooled = np.array([[[0.1, 0.5], [0.2, np.nan]], [[0.3, 0.4], [0.1, 0.2]]])
+    out = batch_agreement(np.array([0.2, 0.1]), pooled)
+    assert list(out["n_batches"]) == [2, 1] and list(out["n_batches_agree"]) == [1, 0]
+
+
+# ---------------------------------------------------------------- pseudobulk
+def test_pseudobulk_adds_up(mdata):
+    bulk = pseudobulk(mdata, "cell_type", "batch")
+    assert bulk.n_obs == 9 and bulk.obs["n_cells"].sum() == mdata.n_obs
+    assert bulk.layers[KEYS.junction_counts].sum() == pytest.approx(mdata["splicing"].layers[KEYS.junction_counts].sum())
+    other = mdata.copy()
+    other.obs["batch"] = other.obs["batch"].astype(object).where(other.obs["batch"] != "batch_1")
+    assert pseudobulk(other, "cell_type", "batch").n_obs == 6
+    with pytest.raises(KeyError, match="no column donor"): pseudobulk(mdata, "cell_type", "donor")
+
+
+def test_beta_binomial_test(mdata):
+    table = beta_binomial_test(pseudobulk(mdata, "cell_type", "batch"), "cell_type", "type_1", "type_2")
+    t, tested = truth(mdata), table["p_value"].notna()
+    assert tested.mean() > 0.8 and np.corrcoef(table["effect_size"][tested], t[tested])[0, 1] > 0.9 and list(table.index) == list(mdata["splicing"].var_names)
+    assert (table["q_value"][tested] >= table["p_value"][tested] - 1e-12).all() and table.loc[~tested, "psi1"].isna().all()
+
+
+@pytest.mark.parametrize("samples,n", [(3, 30), (5, 200)])
+def test_p_values_of_donors_without_difference(samples, n):
+    rng = np.random.default_rng(0)
+    y = rng.binomial(n, rng.beta(6, 4, (500, 2 * samples))).astype(float)
+    statistic, _ = likelihood_ratio(y, np.full(y.shape, float(n)), np.repeat([0, 1], samples))
+    assert 0.02 < (stats.chi2.sf(statistic, 1) < 0.05).mean() < 0.08
