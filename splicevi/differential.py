@@ -116,7 +116,7 @@ class DifferentialMixin(FoldChangeMixin):
         "Sums of decoded PSI over the cells for each row of weights, (weights, junctions)."
         total, start = 0, 0
         for tensors, q in self._posteriors(adata, rows, batch_size):
-            z = self._latent_points(q, use_z_mean, 1)
+            z = self._latent_points(q, use_z_mean)
             psi = sum(self._usage(self._decoder_inputs(tensors, z, c), events) for c in codes) / len(codes)
             part = torch.as_tensor(weights[:, start : start + len(psi)], dtype=psi.dtype, device=psi.device)
             total, start = total + (part @ psi).cpu().numpy(), start + len(psi)

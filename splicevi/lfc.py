@@ -78,7 +78,7 @@ def _expected_counts(self: FoldChangeMixin, adata, rows: np.ndarray, batch_size)
     "Counts of each gene that the decoder expects of the cells, before dropout, (genes,)."
     total = 0
     for tensors, q in self._posteriors(adata, rows, batch_size):
-        px = self.module.expression_decoder(*self._decoder_inputs(tensors, self._latent_points(q, True, 1), None))
+        px = self.module.expression_decoder(*self._decoder_inputs(tensors, self._latent_points(q, True), None))
         total = total + (q["library"] + px.log_scale).exp().sum(0).double().cpu().numpy()
     return total
 
