@@ -2,6 +2,7 @@
 # make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
 # make test              the notebooks and tests/ under one pytest run
 # make test-slow         the same with the slow cells and tests
+# make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
 PYTHON  ?= python3
 DATA    ?= example
@@ -12,7 +13,7 @@ BIN     := $(VENV)/bin
 FACTS   := settings.ini setup.py pyproject.toml constraints.txt
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-slow readme clean help
+.PHONY: demo test test-slow test-browser readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -23,7 +24,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest
 
 test-slow: $(VENV)/.installed-dev
-	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m "not cuda"
+	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m "not cuda and not browser"
+
+test-browser: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py
 
 readme: $(VENV)/.installed-dev
 	$(BIN)/python tools/readme.py
