@@ -10,14 +10,12 @@ __all__ = ['logger', 'CHOICES', 'FACTS', 'COMMANDS', 'Refused', 'read', 'column'
 import logging
 import os
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout
 from io import StringIO
 from pathlib import Path
 
@@ -163,52 +161,13 @@ def epochs_for(
     "Epochs that make about `steps` gradient steps."
     return int(min(max(round(steps / max(0.9 * n_cells / batch_size, 1)), 40), 400))
 
-# %% ../nbs/65_cli.ipynb #93e5f2c7
-@contextmanager
-def _ctrl_c_stops(trainer) -> Iterator[None]:
-    "End training after the epoch when Ctrl-C is pressed once; only the main thread can be interrupted."
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.getsignal(signal.SIGINT)
-
-    def stop(number, frame):
-        signal.signal(signal.SIGINT, before)
-        trainer.should_stop = True
-    signal.signal(signal.SIGINT, stop)
-    try: yield
-    finally: signal.signal(signal.SIGINT, before)
-
-# %% ../nbs/65_cli.ipynb #29de7b41
-def _progress(quiet: bool):
-    "A Lightning callback: a bar with epochs and the validation ELBO, and Ctrl-C."
-    from lightning.pytorch.callbacks import Callback
-    from tqdm import tqdm
-
-    class Progress(Callback):
-        def __init__(self): self.open = ExitStack()
-
-        def on_train_start(self, trainer, module):
-            self.open.enter_context(_ctrl_c_stops(trainer))
-            bar = tqdm(total=trainer.max_epochs, unit=" epochs", mininterval=0.5, file=sys.stderr, disable=quiet)
-            self.bar = self.open.enter_context(bar)
-
-        def on_train_epoch_end(self, trainer, module):
-            elbo = trainer.callback_metrics.get("elbo_validation")
-            if elbo is not None: self.bar.set_postfix_str(f"validation ELBO {float(elbo):,.1f}", refresh=False)
-            self.bar.update()
-
-        def on_train_end(self, trainer, module): self.open.close()
-
-        def on_exception(self, trainer, module, exception): self.open.close()
-    return Progress()
-
 # %% ../nbs/65_cli.ipynb #cf22eaef
 def _fit(mdata, settings: Mapping):
     "A trained model."
     import scvi
 
     from splicevi.core import MODALITIES
+    from splicevi.dashboard import TrainingDashboard
     from splicevi.model import SPLICEVI
 
     _hush()
@@ -221,7 +180,7 @@ def _fit(mdata, settings: Mapping):
     logger.info("Training for up to %d epochs …", epochs)
     with redirect_stdout(StringIO()):  # scvi-tools prints why it stopped; the report shows it
         model.train(max_epochs=epochs, lr=settings["lr"], batch_size=settings["batch_size"], n_epochs_kl_warmup=min(20, epochs),
-                    accelerator=settings["accelerator"], enable_progress_bar=False, callbacks=[_progress(settings["quiet"])])
+                    accelerator=settings["accelerator"], enable_progress_bar=False, dashboard=False if settings["quiet"] else TrainingDashboard("console"))
     logger.info("Trained for %d epochs.", len(model.history["elbo_train"]))
     return model
 

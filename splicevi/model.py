@@ -14,6 +14,8 @@ import numpy as np
 import pandas as pd
 import torch
 from anndata import AnnData
+from fastcore.basics import patch
+from lightning.pytorch.callbacks import Callback
 from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
@@ -22,6 +24,7 @@ from .batches import CellLoader, CellSplitter, SplicingKeys, get_store, register
 from .differential import DifferentialMixin
 from .module import SPLICEVAE
 from .predict import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
+from .running import Stopper, TrainingRun, claim, interrupt_stops, release
 from .setup import AnnDataSetupMixin, realign
 from .training import SplicingTrainingPlan
 
@@ -217,9 +220,13 @@ class TrainMixin:
         gradient_clipping_max_norm: float = 5.0,
         datasplitter_kwargs: dict | None = None,
         plan_kwargs: dict | None = None,
+        dashboard=False,
+        background: bool = False,
         **kwargs,
-    ):
+    ) -> TrainingRun | None:
         """Train by amortised variational inference on expression and splicing together.
+
+        An interrupt (Ctrl-C, or the kernel's ■) ends training after the mini-batch at work: the model keeps what it has learnt, is trained and has its history. A second one interrupts at once.
 
         Parameters
         ----------
@@ -252,9 +259,26 @@ class TrainMixin:
             Whether gradients are clipped, and to which norm.
         datasplitter_kwargs, plan_kwargs
             To :class:`~splicevi.batches.CellSplitter` and :class:`~splicevi.training.SplicingTrainingPlan`; what is named here wins over the arguments above.
+        dashboard
+            Whether to show curves, speed and the latent space while training; a :class:`~splicevi.dashboard.TrainingDashboard` says how.
+        background
+            Whether to train in a thread and return at once.
         **kwargs
             To :class:`scvi.train.Trainer` (callbacks, strategy, enable_progress_bar, …).
+
+        Returns
+        -------
+        With `background` a :class:`~splicevi.running.TrainingRun`, which has ``wait()``, ``stop()``, ``running`` and ``recorder``.
+
+        Raises
+        ------
+        RuntimeError
+            If the model is being trained already.
         """
+        stopper, kwargs["callbacks"] = Stopper(), _callbacks(kwargs.get("callbacks"), dashboard, background)
+        kwargs["callbacks"].append(stopper)
+        if any(getattr(c, "draws", False) for c in kwargs["callbacks"]): kwargs.setdefault("enable_progress_bar", False)
+        watchers = [c for c in kwargs["callbacks"] if hasattr(c, "watch")]
         plan = dict(
             lr=lr,
             weight_decay=weight_decay,
@@ -297,7 +321,40 @@ class TrainMixin:
             check_val_every_n_epoch=check_val_every_n_epoch,
             **kwargs,
         )
-        return runner()
+        return self._start(runner, stopper, watchers, background)
+
+# %% ../nbs/50_model.ipynb #a043c8bd
+def _callbacks(given, dashboard, background: bool) -> list[Callback]:
+    "A new list of the callbacks with the dashboard; in the background there is at least a record."
+    out = [given] if isinstance(given, Callback) else list(given or [])
+    if dashboard is not None and dashboard is not False:
+        from splicevi.dashboard import as_dashboard
+        out.append(as_dashboard(dashboard))
+    if background and not any(hasattr(c, "watch") for c in out):
+        from splicevi.recorder import RecordingCallback
+        out.append(RecordingCallback())
+    return out
+
+# %% ../nbs/50_model.ipynb #93ff826f
+@patch
+def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool) -> TrainingRun | None:
+    "Train here, where an interrupt asks for the end, or in a thread."
+    claim(self)
+    try:
+        for w in watchers: w.watch(self, background)
+    except BaseException:
+        release(self)
+        raise
+    if background: return TrainingRun(lambda: self._run(runner), stopper, watchers[0].recorder)
+    with interrupt_stops(stopper): self._run(runner)
+    if stopper.requested and not any(getattr(w, "draws", False) for w in watchers):
+        warnings.warn(f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; the model keeps what it has learnt.", UserWarning, stacklevel=3)
+
+@patch
+def _run(self: TrainMixin, runner) -> None:
+    "Train."
+    try: runner()
+    finally: release(self)
 
 # %% ../nbs/50_model.ipynb #07a79b06
 class SPLICEVI(

@@ -175,6 +175,13 @@ def configure_optimizers(self: SplicingTrainingPlan):
 
 # %% ../nbs/40_training.ipynb #0ba5221a
 @patch
+def on_train_epoch_start(self: SplicingTrainingPlan) -> None:
+    "Log the networks' learning rate, once an epoch."
+    optimizers = self.optimizers()
+    main = optimizers[0] if isinstance(optimizers, list) else optimizers
+    self.log("learning_rate", main.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+
+@patch
 def on_train_epoch_end(self: SplicingTrainingPlan) -> None:
     "Advance a step schedule, or a plateau schedule that watches a training metric."
     for s in self._schedulers:
