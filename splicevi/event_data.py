@@ -183,12 +183,16 @@ class EventValues(NamedTuple):
         "y / n, NaN where nothing was read, (cells, k)."
         return np.divide(self.y, self.n[:, None], out=np.full(self.y.shape, np.nan), where=self.n[:, None] > 0)
 
-# %% ../nbs/59_event_data.ipynb #d103dde6
+# %% ../nbs/59_event_data.ipynb #3be07abe
+@patch(as_prop=True)
+def stamp(self: EventData) -> tuple | None:
+    "Changes when the model is trained further."
+    return None if self.model is None else tuple(p._version for p in self.model.module.parameters())
+
 @patch
 def _once(self: EventData, key: str, make):
     "What `make` returns, computed once for each state of the model."
-    stamp = None if self.model is None else tuple(p._version for p in self.model.module.parameters())
-    if key not in self._kept or self._kept[key][0] != stamp: self._kept[key] = stamp, make()
+    if key not in self._kept or self._kept[key][0] != self.stamp: self._kept[key] = self.stamp, make()
     return self._kept[key][1]
 
 @patch
@@ -201,8 +205,8 @@ def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
     from splicevi.batches import get_store
     from splicevi.differential import event_concentration
-    code, store = self.model.module.junc2atse.cpu().numpy(), get_store(self.model.adata_manager)
-    return self._once("concentrations", lambda: event_concentration(self.model.module, store)[code])
+    m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
+    return self._once("concentrations", lambda: event_concentration(m, store())[m.junc2atse.cpu().numpy()])
 
 # %% ../nbs/59_event_data.ipynb #21d7900e
 @patch
