@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['columns_of', 'rows_of', 'WholeEvents', 'DecodeMixin', 'as_frame', 'LatentMixin', 'ExpressionMixin', 'SplicingMixin',
-           'SmoothedSplicingMixin']
+           'SmoothedSplicingMixin', 'LatentPoints']
 
 # %% ../nbs/44_predict.ipynb #db3e8559
 from collections.abc import Iterator, Sequence
 from numbers import Number
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -463,16 +463,55 @@ def _usage(self: SplicingMixin, inputs: tuple[Tensor, ...], events: WholeEvents)
     return self.module.psi(logits, at(events.event))[..., at(events.pick)]
 
 @patch
+def _concentration(self: SplicingMixin, wanted: np.ndarray) -> Tensor:
+    "Concentration c of the wanted junctions, (junctions,) or one for all."
+    m = self.module
+    c, wanted = m.log_phi_j.exp(), torch.as_tensor(wanted, device=self.device)
+    if not c.dim(): return c
+    return (c[m.junc2atse] if m.splicing_loss_type == "dirichlet_multinomial" and c.numel() == m.n_atse else c)[wanted]
+
+@patch
 def _smooth(self: SplicingMixin, p: Tensor, tensors: dict, wanted: np.ndarray) -> Tensor:
     "(c p + y) / (c + n) for the wanted junctions."
-    s, m = splicing_batch(tensors), self.module
+    s = splicing_batch(tensors)
     column = torch.full((self.n_junctions,), -1, device=p.device)
     column[torch.as_tensor(wanted, device=p.device)] = torch.arange(len(wanted), device=p.device)
     to = column[s.junction.long()]
     y, n = (torch.zeros(s.n_cells, len(wanted), device=p.device).index_put((s.cell[to >= 0], to[to >= 0]), v[to >= 0]) for v in (s.y, s.n))
-    phi = m.log_phi_j.exp()
-    if phi.dim():
-        phi = (phi[m.junc2atse] if m.splicing_loss_type == "dirichlet_multinomial" and phi.numel() == m.n_atse else phi)[
-            torch.as_tensor(wanted, device=p.device)
-        ]
-    return (phi * p + y) / (phi + n)
+    c = self._concentration(wanted)
+    return (c * p + y) / (c + n)
+
+# %% ../nbs/44_predict.ipynb #5c07e1a2
+class LatentPoints(NamedTuple):
+    "Posterior means of cells, with the covariates that a decoder needs of them."
+    z: Tensor  # (cells, latent)
+    covariates: dict[str, Tensor]  # registry key to (cells, covariates)
+
+@patch
+@torch.inference_mode()
+def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None) -> LatentPoints:
+    "Posterior means of all cells, to be decoded many times, a few junctions at a time."
+    adata, rows, _ = self._begin(adata, None, None, None)
+    keep, parts = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CONT_COVS_KEY, REGISTRY_KEYS.CAT_COVS_KEY), []
+    for tensors, q in self._posteriors(adata, rows, batch_size):
+        parts.append(((self._latent_points(q, True)), {k: tensors[k] for k in keep if k in tensors}))
+    return LatentPoints(torch.cat([z.cpu() for z, _ in parts]), {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]})
+
+# %% ../nbs/44_predict.ipynb #5c07e1a3
+@patch
+@torch.inference_mode()
+def decode_splicing(
+    self: SplicingMixin,
+    points: LatentPoints,  # of the cells, see `latent_points`
+    junction_list: Sequence[str],  # names of the junctions
+    chunk: int = 65_536,  # cells decoded at once
+) -> np.ndarray:  # (cells, junctions) decoded usage p, each cell under its own batch
+    "Decoded PSI of a few junctions in cells whose latent points are known."
+    wanted = columns_of(junction_list, self.junction_names, "junctions")
+    events = WholeEvents(wanted, self.module.junc2atse.cpu().numpy(), self.module.splicing_loss_type == "dirichlet_multinomial")
+    self.module.eval()
+    parts = []
+    for rows in torch.arange(len(points.z)).split(chunk):
+        tensors = {k: v[rows].to(self.device) for k, v in points.covariates.items()}
+        parts.append(self._usage(self._decoder_inputs(tensors, points.z[rows].to(self.device), None), events).cpu())
+    return torch.cat(parts).numpy()

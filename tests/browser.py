@@ -1,0 +1,111 @@
+"""A real JupyterLab and a real browser, for tests of what people see."""
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.request import urlopen
+
+import nbformat
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+# Messages of JupyterLab itself that say nothing about a notebook's views.
+KNOWN = ("favicon", "source map", "sourcemap", "Deprecat", "preload", "WebSocket connection", "contentvisibility", "server extension")
+
+
+def browser_path() -> str | None:
+    "The browser to drive: CHROMIUM, then the system's, then Playwright's own; None where there is none."
+    if named := os.environ.get("CHROMIUM"):
+        return named if Path(named).exists() or shutil.which(named) else None
+    found = next((p for name in ("chromium", "chromium-browser", "google-chrome") if (p := shutil.which(name))), None)
+    if found:
+        return found
+    try:
+        from playwright.sync_api import sync_playwright
+
+        with sync_playwright() as p:
+            return p.chromium.executable_path if Path(p.chromium.executable_path).exists() else None
+    except Exception:  # no Playwright, or one without a browser
+        return None
+
+
+def write_notebook(path: Path, *cells: str) -> Path:
+    "A notebook of code cells."
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(c) for c in cells])
+    nb.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nb, path)
+    return path
+
+
+@contextmanager
+def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
+    "Address of a JupyterLab that serves `folder`; everything it writes goes to `home`."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    dirs = {k: str(home / k.lower()) for k in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    env = os.environ | dirs | {"PYTHONPATH": str(pythonpath), "OMP_NUM_THREADS": "2"}
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
+               "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
+               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+    home.mkdir(parents=True, exist_ok=True)
+    with open(home / "lab.log", "wb") as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
+        try:
+            address = f"http://127.0.0.1:{port}"
+            _wait_for(address, server, home / "lab.log")
+            yield address
+        finally:
+            server.terminate()
+            try: server.wait(15)
+            except subprocess.TimeoutExpired: server.kill()
+
+
+def _wait_for(address: str, server, log: Path, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if server.poll() is not None: break
+        try:
+            with urlopen(f"{address}/api", timeout=2): return
+        except OSError: time.sleep(0.3)
+    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+
+
+class Notebook:
+    "One notebook open in the browser."
+
+    def __init__(self, page, address: str, path: str, width: int = 1200, height: int = 1000, dark: bool = False):
+        self.page, self.errors = page, []
+        page.on("console", lambda m: m.type in ("error", "warning") and not any(k in m.text for k in KNOWN) and self.errors.append(f"{m.type}: {m.text}"))
+        page.on("pageerror", lambda e: self.errors.append(f"exception: {e}"))
+        page.set_viewport_size({"width": width, "height": height})
+        page.goto(f"{address}/doc/tree/{path}")
+        page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
+        if dark: self.command("apputils:change-theme", theme="JupyterLab Dark")
+
+    def command(self, name: str, **args):
+        "Run one of JupyterLab's commands without waiting for it."
+        self.page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, args])
+
+    def run_all(self) -> None:
+        self.page.wait_for_function("() => { const n = window.jupyterapp.shell.currentWidget; return n && n.sessionContext && n.sessionContext.session && n.sessionContext.session.kernel && n.sessionContext.session.kernel.status === 'idle'; }", timeout=90_000)
+        self.command("notebook:run-all-cells")
+
+    def wait_idle(self, seconds: float = 240) -> None:
+        "Until every code cell has a number, none is waiting and the kernel rests."
+        self.page.wait_for_function(
+            "() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);"
+            " return p.length && p.every(t => /\\[\\d+\\]/.test(t) || t.trim() === '[ ]:' && false) }", timeout=seconds * 1000)
+
+    def save(self) -> None:
+        self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+    def interrupt(self) -> None:
+        self.command("notebook:interrupt-kernel")
+
+    def failed(self) -> list[str]:
+        "Text of the error outputs on the page."
+        return [e.inner_text() for e in self.page.query_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")]
