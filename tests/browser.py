@@ -51,7 +51,9 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
                "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
                "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
-    home.mkdir(parents=True, exist_ok=True)
+    quiet = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    quiet.parent.mkdir(parents=True, exist_ok=True)
+    quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     with open(home / "lab.log", "wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
         try:
@@ -94,17 +96,35 @@ class Notebook:
         self.page.wait_for_function("() => { const n = window.jupyterapp.shell.currentWidget; return n && n.sessionContext && n.sessionContext.session && n.sessionContext.session.kernel && n.sessionContext.session.kernel.status === 'idle'; }", timeout=90_000)
         self.command("notebook:run-all-cells")
 
-    def wait_idle(self, seconds: float = 240) -> None:
-        "Until every code cell has a number, none is waiting and the kernel rests."
-        self.page.wait_for_function(
-            "() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')].map(e => e.textContent);"
-            " return p.length && p.every(t => /\\[\\d+\\]/.test(t) || t.trim() === '[ ]:' && false) }", timeout=seconds * 1000)
+    def wait_done(self, seconds: float = 240) -> None:
+        "Until every code cell has a number."
+        self.page.wait_for_function("() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]; return p.length && p.every(e => /\\[\\d+\\]/.test(e.textContent)) }", timeout=seconds * 1000)
+
+    def execute(self, code: str) -> str:
+        "What the kernel prints when it runs the code, beside the notebook's cells."
+        return self.page.evaluate("""async code => {
+          const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
+          const future = kernel.requestExecute({ code });
+          future.onIOPub = m => { if (m.content.text) out.push(m.content.text); if (m.content.ename) out.push(m.content.ename + ': ' + m.content.evalue) };
+          await future.done;
+          return out.join('');
+        }""", code)
 
     def save(self) -> None:
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
 
+    def shut_down(self) -> None:
+        "End the kernel."
+        self.page.evaluate("() => window.jupyterapp.shell.currentWidget.sessionContext.shutdown()")
+
     def interrupt(self) -> None:
         self.command("notebook:interrupt-kernel")
+
+    def shot(self, path: Path, selector: str | None = None) -> None:
+        "A screenshot of the page, or of the first element that matches."
+        path.parent.mkdir(parents=True, exist_ok=True)
+        target = self.page.locator(selector).first if selector else self.page
+        target.screenshot(path=path)
 
     def failed(self) -> list[str]:
         "Text of the error outputs on the page."

@@ -1,0 +1,298 @@
+"""What people see: a real JupyterLab in a real browser. `make test` runs the smoke test, `make test-browser` all; pictures are left in test-artifacts/."""
+import json
+import re
+import time
+
+import pytest
+from browser import FLAGS, Notebook, browser_path, jupyter_lab, write_notebook
+
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
+BROWSER = browser_path()
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: install chromium, or name one with CHROMIUM=/path/to/chromium")
+
+SETUP = """
+import logging, warnings
+warnings.simplefilter("ignore")
+logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+import scvi
+from splicevi import SPLICEVI
+from splicevi.dashboard import TrainingDashboard
+from splicevi.explorer import PSIExplorer
+from splicevi.simulate import simulate
+scvi.settings.seed = 0
+mdata = simulate(n_cells=300, n_genes=100, n_junctions=200, n_cell_types=3, observed=0.3, seed=1)
+SPLICEVI.setup_mudata(mdata, batch_key="batch")
+model = SPLICEVI(mdata, n_latent=10)
+"""
+TRAIN = "model.train(max_epochs={n}, lr=1e-3, early_stopping=False, n_epochs_kl_warmup=10, dashboard=True)"
+EXPLORE = """
+ds = model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
+ex = PSIExplorer(model, ds=ds)
+ex
+"""
+
+
+@pytest.fixture(scope="module")
+def shots(root):
+    "Folder of the pictures."
+    (root / "test-artifacts").mkdir(exist_ok=True)
+    return root / "test-artifacts"
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory, root):
+    "Address of a JupyterLab, and the folder that it serves."
+    folder = tmp_path_factory.mktemp("notebooks")
+    with jupyter_lab(folder, tmp_path_factory.mktemp("home"), root) as address:
+        yield address, folder
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_notebook(lab, browser, shots, request):
+    "Open a notebook of cells; a picture of a test that fails is kept."
+    address, folder = lab
+    opened = []
+
+    def open_it(name, *cells, **look):
+        if cells: write_notebook(folder / name, *cells)
+        opened.append(Notebook(browser.new_page(), address, name, **look))
+        return opened[-1]
+    yield open_it
+    for nb in opened:
+        nb.page.screenshot(path=shots / f"{request.node.name}-end.png")
+        nb.page.close()
+
+
+EPOCH = re.compile(r"epoch (\d+) / (\d+)")
+
+
+def epoch(nb) -> int:
+    "The epoch that the dashboard shows; -1 before there is one."
+    found = EPOCH.search(" ".join(e.inner_text() for e in nb.page.query_selector_all(".svi")))
+    return int(found[1]) if found else -1
+
+
+def curve_points(nb) -> int:
+    "How many points the dashboard's curves have."
+    return nb.page.evaluate("() => [...document.querySelectorAll('.svi svg path')].reduce((n, p) => n + (p.getAttribute('d') || '').split(/[ML]/).length, 0)")
+
+
+def wait_until(condition, seconds=120, every=0.25):
+    "The first true value of the condition."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition(): return value
+        time.sleep(every)
+    raise AssertionError("did not happen in time")
+
+
+def plotted(nb) -> None:
+    "Until the explorer's figures are drawn."
+    nb.page.wait_for_function("() => document.querySelectorAll('.splicevi-plot .js-plotly-plot .main-svg').length >= 5", timeout=60_000)
+
+
+def heading(nb) -> str:
+    return nb.page.locator(".splicevi-explorer .sv-head").first.inner_text()
+
+
+def arcs(nb) -> str:
+    "Names of the junctions whose arcs are drawn."
+    return nb.page.evaluate("() => JSON.stringify([...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => (p.data || []).filter(t => t.meta !== undefined).map(t => t.name)).filter(n => n.length)[0] || [])")
+
+
+def click_arc(nb, junction: str) -> None:
+    "Click the first arc of a junction."
+    at = nb.page.evaluate("""junction => {
+      for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) for (const t of plot._fullData || []) for (let i = 0; i < (t.customdata || []).length; i++) {
+        const d = t.customdata[i];
+        if (!(Array.isArray(d) && d[0] === junction && t.mode === 'markers' && plot.data.some(o => o.meta !== undefined && o.name === junction))) continue;
+        plot.scrollIntoView({ block: 'center' });
+        const box = plot.getBoundingClientRect(), l = plot._fullLayout;
+        return [box.left + l.xaxis._offset + l.xaxis.l2p(t.x[i]), box.top + l.yaxis._offset + l.yaxis.l2p(t.y[i])];
+      }
+      return null;
+    }""", junction)
+    assert at, f"no arc of {junction}"
+    nb.page.mouse.move(*at)
+    time.sleep(0.5)
+    nb.page.mouse.click(*at)
+
+
+def click_point(nb, customdata: str) -> None:
+    "Click the point of the volcano with this label."
+    at = nb.page.evaluate("""label => {
+      for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) {
+        for (const trace of plot._fullData || []) {
+          const data = trace.customdata || [];
+          for (let i = 0; i < data.length; i++) {
+            if ((Array.isArray(data[i]) ? data[i][0] : data[i]) !== label || trace.x === undefined) continue;
+            const l = plot._fullLayout, x = l.xaxis, y = l.yaxis;
+            if (!/PSI \\(Δψ\\)|difference of PSI/.test(x.title?.text || '')) continue;
+            plot.scrollIntoView({ block: 'center' });
+            const box = plot.getBoundingClientRect();
+            return [box.left + x._offset + x.l2p(x.d2l(trace.x[i])), box.top + y._offset + y.l2p(y.d2l(trace.y[i]))];
+          }
+        }
+      }
+      return null;
+    }""", customdata)
+    assert at, f"no point {customdata} in a volcano"
+    nb.page.mouse.move(*at)
+    time.sleep(0.5)
+    nb.page.mouse.click(*at)
+
+
+def check_no_complaints(nb) -> None:
+    "Nothing on the page failed, and the browser has no complaint."
+    assert not nb.failed(), nb.failed()
+    assert not nb.errors, nb.errors
+
+
+def take(nb, name: str) -> None:
+    "Type a name into the explorer's search box and take that answer."
+    box = nb.page.locator(".splicevi-search input").first
+    box.click()
+    box.fill(name)
+    nb.page.locator(f".splicevi-search li:has(.name:text-is('{name}'))").first.click()
+
+
+def other_row(nb) -> tuple[str, str]:
+    "Label and event of a called junction of another event than the one shown."
+    code = "r = ex.state.events(); r = r[r.called & (r.event_id != ex.event)].sort_values('effect_size'); print(r.index[0], r.event_id.iloc[0])"
+    return tuple(nb.execute(code).split())
+
+
+@pytest.mark.smoke
+def test_watch_training_then_explore(open_notebook, shots):
+    "Curves grow while the cell runs; then a search and a click on the volcano change the event that is shown."
+    nb = open_notebook("smoke.ipynb", SETUP, TRAIN.format(n=120), EXPLORE, width=1300, height=1500)
+    nb.run_all()
+    first = wait_until(lambda: (e := epoch(nb)) >= 2 and (e, curve_points(nb)))
+    later = wait_until(lambda: (e := epoch(nb)) > first[0] + 3 and (e, curve_points(nb)))
+    assert later[0] < 120 and later[1] > first[1], (first, later)
+    nb.shot(shots / "dashboard-live.png")
+    nb.wait_done()
+    assert "finished" in nb.page.locator(".svi:visible").last.inner_text()
+    plotted(nb)
+    before, gene = heading(nb), nb.execute("print(next(g for g in ex.state.data.index.genes if g != ex.gene))").strip()
+    take(nb, gene)
+    wait_until(lambda: heading(nb) == gene != before, 30)
+    row, event = other_row(nb)
+    before = arcs(nb)
+    click_point(nb, row)
+    wait_until(lambda: nb.execute("print(ex.event)").strip() == event, 30)
+    wait_until(lambda: arcs(nb) != before, 30)
+    nb.shot(shots / "explorer.png", ".splicevi-explorer")
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+def test_explorer_panels_follow_each_other(open_notebook, shots):
+    "A row of the table, an arc and the buttons change what the other panels show."
+    nb = open_notebook("panels.ipynb", SETUP, "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)", EXPLORE, width=1300, height=2000)
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    before = nb.execute("print(ex.event)")
+    nb.page.locator(".splicevi-explorer tbody tr:not(.on)").nth(5).click()
+    wait_until(lambda: nb.execute("print(ex.event)") != before, 30)
+    junction = nb.execute("print(next(j for j in ex.state.junctions.index if j != ex.junction))").strip()
+    click_arc(nb, junction)
+    wait_until(lambda: nb.execute("print(ex.junction)").strip() == junction, 30)
+    title = lambda: nb.page.evaluate("() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => p._fullLayout.title?.text || '').join('|')")
+    before = title()
+    nb.page.locator(".splicevi-explorer button:has-text('observed')").first.click()
+    wait_until(lambda: title() != before, 30)
+    assert nb.execute("print(ex.show)").strip() == "observed"
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", (False, True), ids=("light", "dark"))
+def test_views_fit_into_700_pixels(open_notebook, shots, dark):
+    nb = open_notebook(f"narrow{dark}.ipynb", SETUP, TRAIN.format(n=25), EXPLORE, width=860, height=2600, dark=dark)  # 700 are left beside the menus
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    time.sleep(2)
+    wide = nb.page.evaluate("() => [...document.querySelectorAll('.splicevi-explorer, .svi')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])")
+    kind = "dark" if dark else "light"
+    nb.shot(shots / f"dashboard-{kind}-700.png", ".jp-Cell:nth-of-type(2) .jp-OutputArea")
+    nb.shot(shots / f"explorer-{kind}-700.png", ".splicevi-explorer")
+    assert not wide, wide
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+def test_stop_button_ends_a_run_in_the_background(open_notebook, shots):
+    nb = open_notebook("background.ipynb", SETUP, "run = model.train(max_epochs=5000, lr=1e-3, early_stopping=False, dashboard=True, background=True)", "6 * 7")
+    nb.run_all()
+    nb.wait_done(60)  # the cells return while training goes on
+    wait_until(lambda: epoch(nb) >= 3)
+    nb.shot(shots / "background.png")
+    assert nb.execute("print(run.running)").strip() == "True"
+    nb.page.locator("button:has-text('Stop')").click()
+    wait_until(lambda: nb.execute("print(run.running)").strip() == "False", 60)
+    wait_until(lambda: "stopped" in " ".join(nb.page.locator(".svi:visible").all_inner_texts()), 30)
+    assert nb.execute("print(run.wait(), model.is_trained, 3 <= len(model.history['elbo_train']) < 5000)").split() == ["True"] * 3
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+def test_interrupt_keeps_the_model(open_notebook):
+    nb = open_notebook("interrupt.ipynb", SETUP, TRAIN.format(n=5000))
+    nb.run_all()
+    wait_until(lambda: epoch(nb) >= 3)
+    nb.interrupt()
+    nb.wait_done(60)
+    assert "stopped" in nb.page.locator(".svi:visible").last.inner_text()
+    assert nb.execute("print(model.is_trained, len(model.history['elbo_train']) >= 3, model.get_latent_representation().shape)").strip() == "True True (300, 10)"
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+def test_saved_notebook_shows_the_last_state(open_notebook, lab, shots):
+    "Saved, its kernel ended, and opened again: dashboard and explorer still say what they said."
+    nb = open_notebook("saved.ipynb", SETUP, TRAIN.format(n=15), EXPLORE, width=1300, height=1500)
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    shown = heading(nb)
+    time.sleep(2)
+    nb.save()
+    nb.shut_down()
+    nb.page.close()
+    again = open_notebook("saved.ipynb", width=1300, height=1500)
+    wait_until(lambda: "finished" in again.page.locator(".jp-Notebook").inner_text(), 30)
+    time.sleep(3)
+    text = again.page.locator(".jp-Notebook").inner_text()
+    again.shot(shots / "reopened.png")
+    assert "epoch 15 / 15" in text and shown in text and "model not found" not in text, text[-2000:]
+    assert not [e for e in again.errors if "model not found" not in e], again.errors  # JupyterLab's own word on every widget without a kernel
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("name", ("01_quickstart.ipynb", "02_explore_psi.ipynb"))
+def test_tutorial_runs_in_the_browser(open_notebook, lab, shots, root, name):
+    notebook = json.loads((root / "nbs" / "tutorials" / name).read_text())
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code": cell["outputs"], cell["execution_count"] = [], None
+    (lab[1] / name).write_text(json.dumps(notebook))
+    nb = open_notebook(name, width=1300, height=1500)
+    nb.run_all()
+    nb.wait_done(400)
+    plotted(nb)
+    assert not nb.page.query_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    nb.shot(shots / name.replace(".ipynb", ".png"), ".splicevi-explorer")
+    assert not nb.errors, nb.errors
