@@ -115,7 +115,7 @@ def _event_title(junctions: pd.DataFrame) -> str:
     parts = [str(junctions[c].iloc[0]) for c in ("gene_name", "event_id") if c in junctions and pd.notna(junctions[c].iloc[0])]
     return " · ".join([f"<b>{parts[0]}</b>", *parts[1:]]) if parts else "Splicing of one event"
 
-# %% ../nbs/56_arcs.ipynb #7bc0de92
+# %% ../nbs/56_arcs.ipynb #644a928b
 def event_arcs(
     junctions: pd.DataFrame,  # of one event: chrom, start, end, strand; maybe annotated, gene_name, event_id; index: junction_id
     psi: pd.DataFrame,  # (junctions, groups) PSI; NaN: not observed
@@ -127,6 +127,7 @@ def event_arcs(
     title: str | None = None,  # None: gene, event and place; "": none
     template: str | None = None,  # "light", "dark" or None
     flip: bool = False,  # draw the minus strand from left to right, too
+    width: int = 700,  # pixels; labels are placed for this width
 ) -> go.Figure:
     "The junctions of an event as arcs over exons, a lane for each group."
     t = theme(template)
@@ -135,14 +136,14 @@ def event_arcs(
     lanes = _lanes(junctions, psi, reads, groups, hue)
     if not lanes: return empty_figure("No group of cells to draw: choose a column of obs that has values.", title or _event_title(junctions), template)
     left = min(max(text_width(l.name, 12) for l in lanes) + 34, 180)
-    axis = event_axis(junctions, exons, 700 - left - 24)
+    axis = event_axis(junctions, exons, width - left - 24)
     spans = np.column_stack([axis.at(junctions[c]) for c in ("start", "end")])
     longest = [tuple(max((l.text(i)[k] for l in lanes), key=len) for k in (0, 1)) for i in range(len(junctions))]
     layout = arc_layout(spans, longest, axis.knots[-1, 1])
-    return _compose(junctions, lanes, axis, spans, layout, selected, title, template, left, flip and _strand(junctions) == "-")
+    return _compose(junctions, lanes, axis, spans, layout, selected, title, template, left, width, flip and _strand(junctions) == "-")
 
-# %% ../nbs/56_arcs.ipynb #dc03572d
-def _compose(junctions, lanes: list[Lane], axis: Axis, spans, layout: Layout, selected, title, template, left: float, flipped: bool) -> go.Figure:
+# %% ../nbs/56_arcs.ipynb #f448cebc
+def _compose(junctions, lanes: list[Lane], axis: Axis, spans, layout: Layout, selected, title, template, left: float, width: int, flipped: bool) -> go.Figure:
     "Place the lanes and draw them."
     t, strand, step = theme(template), _strand(junctions), layout.top + 30
     bases = [step * k + 10 for k in range(len(lanes))][::-1]
@@ -159,7 +160,7 @@ def _compose(junctions, lanes: list[Lane], axis: Axis, spans, layout: Layout, se
     _ends(fig, axis, strand, flipped, bases[-1], t)
     head, foot = fig.layout.margin.t, 12
     low, span = -18 - 13 * rows, [-8, axis.knots[-1, 1] + 8]
-    fig.update_layout(margin=dict(l=left, r=24, b=foot), height=round(head + foot + top - low), hovermode="closest", clickmode="event")
+    fig.update_layout(margin=dict(l=left, r=24, b=foot), width=width, height=round(head + foot + top - low), hovermode="closest", clickmode="event")
     fig.update_xaxes(visible=False, range=span[::-1] if flipped else span, fixedrange=True)
     return fig.update_yaxes(visible=False, range=[low, top], fixedrange=True)
 

@@ -84,15 +84,15 @@ def theme(
     if template not in THEMES: raise ValueError(f"template={template!r} is not known; it is 'light', 'dark' or None (transparent, for any page).")
     return THEMES[template]
 
-# %% ../nbs/52_style.ipynb #43af7c79
+# %% ../nbs/52_style.ipynb #4cdadfc0
 def _heading(title: str | None, subtitle: str | None, t: Theme) -> tuple[dict | None, int]:
     "The title for the layout, and the room it takes in pixels."
     if not title: return None, 8
     lines = [f'<span style="font-size:12px;color:{t.soft}">{s}</span>' for s in (subtitle or "").split("<br>") if s]
     place = dict(x=0.016, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=12))
-    return dict(text="<br>".join([title, *lines]), font=dict(size=16, color=t.ink), **place), 46 + 17 * len(lines)
+    return dict(text="<br>".join([title, *lines]), font=dict(size=16, color=t.ink), **place), 44 + 16 * len(lines)
 
-# %% ../nbs/52_style.ipynb #847b05ff
+# %% ../nbs/52_style.ipynb #0d2383e9
 def _style(
     fig: go.Figure,
     height: int,  # pixels
@@ -105,11 +105,11 @@ def _style(
     heading, top = _heading(title, subtitle, t)
     fig.update_layout(
         template="none", width=700, height=height, title=heading, font=dict(family=FONT, size=12, color=t.ink), paper_bgcolor=t.paper, plot_bgcolor=t.paper,
-        margin=dict(l=56, r=12, t=top + 24 * bool(fig.layout.annotations), b=48), hoverlabel_font_family=FONT,
+        margin=dict(l=56, r=12, t=top + 20 * bool(fig.layout.annotations), b=48), hoverlabel_font_family=FONT,
         legend=dict(orientation="h", yanchor="top", y=-0.16, x=0, itemsizing="constant"),
     )
-    fig.update_xaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=8)
-    fig.update_yaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=6)
+    fig.update_xaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=8, title_font_size=12)
+    fig.update_yaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=6, title_font_size=12)
     return fig.update_annotations(font=dict(size=13, color=t.ink))
 
 # %% ../nbs/52_style.ipynb #925af622
