@@ -105,10 +105,10 @@ def _line(x1: float, y1: float, x2: float, y2: float, opacity: float = 0.13, das
     "A thin line in the page's ink."
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-opacity="{opacity:g}"' + (f' stroke-dasharray="{dash}"' if dash else "") + "/>"
 
-# %% ../nbs/60_svg.ipynb #9fb715fe
+# %% ../nbs/60_svg.ipynb #c6201dd8
 def _path(frame: Frame, curve: Curve) -> str:
     "A curve; a single point is a dot."
-    points = [f"{x:.1f},{y:.1f}" for x, y in zip(frame.px(curve.x), frame.py(curve.y))]
+    points = [f"{x},{y}" for x, y in np.column_stack([frame.px(curve.x), frame.py(curve.y)]).round(1).tolist()]
     d = "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
     dash = ' stroke-dasharray="1.5 3.5"' if curve.dashed and len(points) > 1 else ""
     return f'<path d="{d}" fill="none" stroke="{curve.color}" stroke-width="{1.8 if len(points) > 1 else 5}" stroke-linejoin="round" stroke-linecap="round"{dash}><title>{escape(curve.name)}: {short(curve.y[-1])}</title></path>'
@@ -215,7 +215,7 @@ def _band_label(x: tuple, band: float, width: float) -> str:
     end = at > 0.45 * width
     return _text(at if end or not inside else at, 11, "warm-up ends" if inside else "KL warm-up", "end" if end else "start", 0.55, 10)
 
-# %% ../nbs/60_svg.ipynb #3c3555ea
+# %% ../nbs/60_svg.ipynb #e0c63687
 def dots(
     coords: np.ndarray,  # (cells, 2)
     labels: Sequence[str] | None = None,  # (cells,)
@@ -237,4 +237,4 @@ def dots(
 def _cloud(at: np.ndarray, color: str, size: float, name: str) -> str:
     "The dots of one label."
     if not len(at): return ""
-    return f'<path d="{"".join(f"M{x:.1f},{y:.1f}h0" for x, y in at)}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
+    return f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
