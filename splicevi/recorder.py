@@ -239,7 +239,7 @@ class _Timed:
 @patch
 def _timed(self: RecordingCallback) -> _Timed: return _Timed(self)
 
-# %% ../nbs/57_recorder.ipynb #43ccb094
+# %% ../nbs/57_recorder.ipynb #2e79bf5c
 @patch
 def _begin(self: RecordingCallback, trainer, plan) -> None:
     "Note what is known before the first mini-batch."
@@ -272,6 +272,7 @@ def _read_patience(self: RecordingCallback, trainer) -> None:
 def _end(self: RecordingCallback, trainer, phase: str, message: str = "", where: str = "") -> None:
     "Note why training ended."
     self._read_patience(trainer)
+    if hasattr(self, "draws") and hasattr(trainer.early_stopping_callback, "early_stopping_reason"): trainer.early_stopping_callback.early_stopping_reason = None  # or it is printed below the view
     self.recorder.phase, self.recorder.message, self.recorder.where = phase, message, where
     self.changed(trainer, now=True)
 
