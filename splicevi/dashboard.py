@@ -97,7 +97,7 @@ def _widget_view(*args, **kwargs):
 
 VIEWS = {"html": HTMLView, "widget": _widget_view, "console": ConsoleView}
 
-# %% ../nbs/61_dashboard.ipynb #12c5f250
+# %% ../nbs/61_dashboard.ipynb #5c32ddd9
 class TrainingDashboard(RecordingCallback):
     """Live view of a training run; a Lightning callback for :meth:`splicevi.SPLICEVI.train`.
 
@@ -108,7 +108,7 @@ class TrainingDashboard(RecordingCallback):
     color_by
         Column of ``obs`` that colours the latent map; `None` for ``cell_type`` where there is one.
     map_every
-        Epochs between latent maps; `None` for as often as one per cent of the time allows, and no more than every 5 seconds; 0 for none.
+        Epochs between latent maps; `None` for as often as half a per cent of the time allows, at most every 10 seconds; 0 for none.
     n_cells
         Cells of the latent map, at most.
     held_out
@@ -133,16 +133,12 @@ class TrainingDashboard(RecordingCallback):
 
     def __getstate__(self): return self.__dict__ | {"_view": None, "_probe": None, "_held": None, "model": None}
 
-# %% ../nbs/61_dashboard.ipynb #a2bcf46f
-@patch
-def _super_watch(self: TrainingDashboard, model, background: bool) -> None: RecordingCallback.watch(self, model, background)
-
+# %% ../nbs/61_dashboard.ipynb #77682ef8
 @patch
 def watch(self: TrainingDashboard, model, background: bool = False) -> None:
     "Start a new record and open the view."
-    self._super_watch(model, background)
-    self._drawn = self._mapped = -np.inf
-    self._cost = self._map_seconds = 0.0
+    RecordingCallback.watch(self, model, background)
+    self._drawn, self._cost, self._looked, self._looked_epoch = -np.inf, 0.0, None, None
     kind = choose_view(self.view, background)
     labels = obs_column(model, self.color_by)
     wants_map = self.map_every != 0 and (kind != "console" or self.map_every is not None)
@@ -169,39 +165,41 @@ def obs_column(
             if column in table: return table[column].astype("category").rename(name)
     if key is not None: raise KeyError(f"color_by={key!r} is no column of obs; it has {shorten(dict.fromkeys(c for t in tables for c in t.columns), 20)}.")
 
-# %% ../nbs/61_dashboard.ipynb #ad76e790
+# %% ../nbs/61_dashboard.ipynb #c45ef362
 @patch
 def changed(self: TrainingDashboard, trainer, now: bool = False) -> None:
-    "Draw, if it is time."
+    "Look at the model and draw, if it is time."
+    if not trainer.is_global_zero: return
     start = time.perf_counter()
-    if self._view is None or not trainer.is_global_zero or not (now or start - self._drawn >= self.interval): return
-    self._look(trainer, start, end_of_run=self.recorder.ended)
+    if self._due(start): self._look(start)
+    if self._view is None or not (now or start - self._drawn >= self.interval): return
     try: self._view.update(self.recorder)
     except Exception as e:
         self._view = None
         warnings.warn(f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}", UserWarning, stacklevel=2)
     self._drawn = time.perf_counter()
 
-# %% ../nbs/61_dashboard.ipynb #033a8521
+# %% ../nbs/61_dashboard.ipynb #6af5e926
 @patch
-def _due(self: TrainingDashboard, now: float, end_of_run: bool) -> bool:
-    "Whether the latent space should be looked at again."
-    rec = self.recorder
-    if not rec.epoch: return False
-    if end_of_run or not np.isfinite(self._mapped): return True
-    if self.map_every: return rec.epoch - self._mapped_at >= self.map_every
-    return now - self._mapped >= max(5.0, 100 * self._map_seconds)
+def _due(self: TrainingDashboard, now: float) -> bool:
+    "Whether the latent space should be looked at."
+    rec, seen = self.recorder, self._looked_epoch
+    if (self._probe is None and self._held is None) or rec.phase in ("waiting", "error"): return False
+    if rec.epoch and (rec.ended or seen is None): return rec.epoch != seen
+    if self.map_every: return rec.epoch > (seen or 0) and rec.batch == 0 and rec.epoch % self.map_every == 0
+    if self._looked is None: self._looked = now
+    return now - self._looked >= max(10.0, 200 * self._cost)
 
 @patch
-def _look(self: TrainingDashboard, trainer, now: float, end_of_run: bool) -> None:
-    "Add a latent map and the held-out score to the record, if it is time."
+def _look(self: TrainingDashboard, now: float) -> None:
+    "Add a latent map and the held-out score to the record."
     rec = self.recorder
-    if (self._probe is None and self._held is None) or rec.phase == "error" or not self._due(now, end_of_run): return
     if self._probe is not None:
         before = rec.maps[-1].coords if rec.maps else None
         rec.maps.append(LatentMap(rec.epoch, turned(main_plane(self._probe.latent()), before)))
-    if self._held is not None: rec.add(rec.epoch - 1, {"held_out_correlation": self._held.correlation()})
-    self._mapped, self._mapped_at, self._map_seconds = time.perf_counter(), rec.epoch, time.perf_counter() - now
+    if self._held is not None and rec.epoch: rec.add(rec.epoch - 1, {"held_out_correlation": self._held.correlation()})
+    self._looked, self._looked_epoch = time.perf_counter(), rec.epoch
+    self._cost = self._looked - now
 
 # %% ../nbs/61_dashboard.ipynb #ecc25422
 def as_dashboard(

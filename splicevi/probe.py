@@ -39,7 +39,7 @@ def sample_rows(
     "A fixed sample of cells; the generator is its own."
     return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
 
-# %% ../nbs/58_probe.ipynb #a516935c
+# %% ../nbs/58_probe.ipynb #8035d2a8
 class Probe:
     "Some cells of a model's data, encoded by the model as it is now."
     def __init__(
@@ -53,10 +53,10 @@ class Probe:
 
     def parts(self) -> Iterator[tuple[dict, torch.Tensor]]:
         "Tensors and mean latent points of the cells, some at a time."
-        module = self.model.module
+        module, device = self.model.module, self.model.module.device
         for start in range(0, len(self.rows), self.chunk):
             arrays = self.data[np.arange(start, min(start + self.chunk, len(self.rows)))]
-            tensors = {k: torch.as_tensor(v).to(module.device) for k, v in arrays.items()}
+            tensors = {k: torch.as_tensor(v).to(device) for k, v in arrays.items()}
             given = module._get_inference_input(tensors)
             encoded = module._encode(*(given[k] for k in ("x", "splicing", "batch_index", "cont_covs", "cat_covs")))
             yield tensors, module.transform(module._mix(*encoded)[0])

@@ -184,14 +184,14 @@ def _numbers(metrics: Mapping, validation: bool) -> dict[str, float]:
     is_validation = lambda name: name.endswith("_validation") or name == "validation_loss"
     return {k: float(v) for k, v in metrics.items() if is_validation(k) == validation and not k.endswith("_step")}
 
-# %% ../nbs/57_recorder.ipynb #8dfd831c
+# %% ../nbs/57_recorder.ipynb #56ea088f
 class RecordingCallback(Callback):
     "Keeps a `TrainingRecorder` up to date."
     def __init__(self): self.recorder, self.stopper, self.model = TrainingRecorder(), Stopper(), None
 
     def watch(self, model, background: bool = False) -> None:
         "A model is about to be trained: start a new record."
-        self.recorder, self.model = TrainingRecorder(facts=model_facts(model)), model
+        self.recorder, self.stopper, self.model = TrainingRecorder(facts=model_facts(model)), Stopper(), model
 
     def changed(self, trainer, now: bool = False) -> None:
         "Something was noted; for views."
@@ -199,12 +199,17 @@ class RecordingCallback(Callback):
     def on_train_start(self, trainer, plan) -> None:
         with self._timed(): self._begin(trainer, plan)
 
-    def on_train_epoch_start(self, trainer, plan) -> None: self._epoch_start = time.perf_counter()
+    def on_train_epoch_start(self, trainer, plan) -> None:
+        with self._timed():
+            self._epoch_start = time.perf_counter()
+            self._read_patience(trainer)
+            if self.recorder.epoch: self.changed(trainer)
 
     def on_train_batch_end(self, trainer, plan, *args) -> None:
         with self._timed():
             self.recorder.batch += 1
             self.recorder.epoch_seconds = time.perf_counter() - self._epoch_start
+            self.stopper.on_train_batch_end(trainer)
             self.changed(trainer)
 
     def on_validation_end(self, trainer, plan) -> None:
@@ -212,9 +217,7 @@ class RecordingCallback(Callback):
             with self._timed(): self.recorder.add(trainer.current_epoch, _numbers(trainer.callback_metrics, True))
 
     def on_train_epoch_end(self, trainer, plan) -> None:
-        with self._timed():
-            self._end_epoch(trainer, plan)
-            self.changed(trainer)
+        with self._timed(): self._end_epoch(trainer, plan)
 
     def on_train_end(self, trainer, plan) -> None:
         with self._timed(): self._end(trainer, *end_of(trainer, self.stopper))
@@ -222,25 +225,28 @@ class RecordingCallback(Callback):
     def on_exception(self, trainer, plan, error: BaseException) -> None:
         with self._timed(): self._end(trainer, *error_of(error, self.recorder))
 
-# %% ../nbs/57_recorder.ipynb #a26c04e8
+# %% ../nbs/57_recorder.ipynb #1891f0cc
 class _Timed:
     "Adds the seconds spent within to a record's overhead."
+    clock = staticmethod(time.perf_counter)
+
     def __init__(self, callback): self.callback = callback
 
-    def __enter__(self): self.start = time.perf_counter()
+    def __enter__(self): self.start = self.clock()
 
-    def __exit__(self, *error): self.callback.recorder.overhead += time.perf_counter() - self.start
+    def __exit__(self, *error): self.callback.recorder.overhead += self.clock() - self.start
 
 @patch
 def _timed(self: RecordingCallback) -> _Timed: return _Timed(self)
 
-# %% ../nbs/57_recorder.ipynb #855a1cdb
+# %% ../nbs/57_recorder.ipynb #2e79bf5c
 @patch
 def _begin(self: RecordingCallback, trainer, plan) -> None:
     "Note what is known before the first mini-batch."
     rec, stop = self.recorder, trainer.early_stopping_callback
     self._epoch_start = time.perf_counter()
-    self.stopper = next((c for c in trainer.callbacks if isinstance(c, Stopper)), self.stopper)
+    own, self.stopper = self.stopper, next((c for c in trainer.callbacks if isinstance(c, Stopper)), self.stopper)
+    if own.requested: self.stopper.stop()  # the button was faster than the trainer
     rec.phase, rec.n_batches = "training", int(trainer.num_training_batches)
     rec.max_epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
     rec.n_cells = int(getattr(plan, "n_obs_training", None) or 0)
@@ -255,12 +261,18 @@ def _end_epoch(self: RecordingCallback, trainer, plan) -> None:
     rec.add(trainer.current_epoch, _numbers(trainer.callback_metrics, False))
     rec.seconds.append(now - self._epoch_start)
     rec.batch, rec.epoch_seconds, self._epoch_start = 0, 0.0, now
-    if trainer.early_stopping_callback is not None: rec.waited = int(trainer.early_stopping_callback.wait_count)
     rec.memory, rec.cuda_memory = resident_memory(), cuda_memory(plan.device)
+
+@patch
+def _read_patience(self: RecordingCallback, trainer) -> None:
+    "Checks since the last improvement; early stopping counts after the callbacks of an epoch's end."
+    if trainer.early_stopping_callback is not None: self.recorder.waited = int(trainer.early_stopping_callback.wait_count)
 
 @patch
 def _end(self: RecordingCallback, trainer, phase: str, message: str = "", where: str = "") -> None:
     "Note why training ended."
+    self._read_patience(trainer)
+    if hasattr(self, "draws") and hasattr(trainer.early_stopping_callback, "early_stopping_reason"): trainer.early_stopping_callback.early_stopping_reason = None  # or it is printed below the view
     self.recorder.phase, self.recorder.message, self.recorder.where = phase, message, where
     self.changed(trainer, now=True)
 

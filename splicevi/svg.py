@@ -16,7 +16,7 @@ from .plots import OKABE_ITO, _robust_range
 # %% auto #0
 __all__ = ['MARGIN', 'short', 'ticks', 'tick_labels', 'Curve', 'thin', 'Frame', 'svg', 'Row', 'value_range', 'panel', 'dots']
 
-# %% ../nbs/60_svg.ipynb #72214836
+# %% ../nbs/60_svg.ipynb #c372283b
 def short(
     value: float,
     digits: int = 4,  # significant ones
@@ -25,7 +25,9 @@ def short(
     if not np.isfinite(value): return "–"
     if value == 0: return "0"
     size = int(np.floor(np.log10(abs(value))))
-    if size < -2 or size > 6: return np.format_float_scientific(value, precision=2, trim="-", exp_digits=1)
+    if size < -2 or size > 6:
+        head, power = f"{value:.{min(digits, 3) - 1}e}".split("e")
+        return f"{head.rstrip('0').rstrip('.') if '.' in head else head}e{int(power)}"
     return f"{value:,.{max(min(digits - 1 - size, 6), 0)}f}" if size < digits - 1 else f"{value:,.0f}"
 
 # %% ../nbs/60_svg.ipynb #025df6db
@@ -47,12 +49,13 @@ def ticks(
 
 def _within(values: np.ndarray, lo: float, hi: float) -> np.ndarray: return np.sort(values[(values >= lo * 0.999) & (values <= hi * 1.001)])
 
-# %% ../nbs/60_svg.ipynb #ea4a1f18
-def tick_labels(values: np.ndarray) -> list[str]:
-    "Ticks with the same number of decimals, or as powers."
+# %% ../nbs/60_svg.ipynb #c768d1a6
+def tick_labels(values: np.ndarray, log: bool = False) -> list[str]:
+    "Ticks with the same number of decimals, or as powers; on a logarithmic axis each as short as it goes."
     if not len(values): return []
     values, top = np.where(values == 0, 0.0, values), np.abs(values).max()  # no -0
     if top < 1e-2 or top >= 1e6: return [short(v, 2) for v in values]
+    if log: return [f"{v:,.6g}" for v in values]
     spread = np.min(np.diff(values)) if len(values) > 1 else top
     return [f"{v:,.{max(int(np.ceil(-np.log10(spread) - 1e-9)), 0)}f}" if spread < 1 else f"{v:,.0f}" for v in values]
 
@@ -105,10 +108,10 @@ def _line(x1: float, y1: float, x2: float, y2: float, opacity: float = 0.13, das
     "A thin line in the page's ink."
     return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-opacity="{opacity:g}"' + (f' stroke-dasharray="{dash}"' if dash else "") + "/>"
 
-# %% ../nbs/60_svg.ipynb #9fb715fe
+# %% ../nbs/60_svg.ipynb #97d65a0b
 def _path(frame: Frame, curve: Curve) -> str:
     "A curve; a single point is a dot."
-    points = [f"{x:.1f},{y:.1f}" for x, y in zip(frame.px(curve.x), frame.py(curve.y))]
+    points = [f"{x},{y}" for x, y in np.column_stack([frame.px(curve.x), frame.py(curve.y)]).round(1).tolist()]
     d = "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
     dash = ' stroke-dasharray="1.5 3.5"' if curve.dashed and len(points) > 1 else ""
     return f'<path d="{d}" fill="none" stroke="{curve.color}" stroke-width="{1.8 if len(points) > 1 else 5}" stroke-linejoin="round" stroke-linecap="round"{dash}><title>{escape(curve.name)}: {short(curve.y[-1])}</title></path>'
@@ -117,7 +120,7 @@ def _axes(frame: Frame, labels_below: bool) -> str:
     "Grid lines and their numbers."
     ys = ticks(*frame.y, n=max(int(frame.height // 30), 2), log=frame.log)
     xs = [x for x in ticks(*frame.x, n=5) if float(x).is_integer()]
-    out = [_line(frame.left, p, frame.left + frame.width, p) + _text(frame.left - 6, p + 3.6, t, "end") for p, t in zip(frame.py(ys), tick_labels(ys))]
+    out = [_line(frame.left, p, frame.left + frame.width, p) + _text(frame.left - 6, p + 3.6, t, "end") for p, t in zip(frame.py(ys), tick_labels(ys, frame.log))]
     if labels_below: out += [_text(p, frame.top + frame.height + 14, f"{x:,.0f}", "middle") for x, p in zip(xs, frame.px(xs))]
     return "".join(out)
 
@@ -136,7 +139,7 @@ def svg(
     "A drawing as wide as its place allows."
     return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="100%" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
 
-# %% ../nbs/60_svg.ipynb #8fbe41d9
+# %% ../nbs/60_svg.ipynb #bf666d11
 class Row(NamedTuple):
     "Curves that share a pair of axes."
     curves: Sequence[Curve]
@@ -153,7 +156,8 @@ def value_range(
     "Ends of the axis of values; a logarithmic one holds every value."
     if log:
         values = np.concatenate([c.y for c in curves])
-        wide = 1.1 if values.max() > 1.5 * values.min() else 1.9
+        ratio = values.max() / values.min()
+        wide = 1.9 if ratio < 1.001 else ratio**0.06
         return values.min() / wide, values.max() * wide
     n = max(len(c.y) for c in curves)
     return tuple(_robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
@@ -215,7 +219,7 @@ def _band_label(x: tuple, band: float, width: float) -> str:
     end = at > 0.45 * width
     return _text(at if end or not inside else at, 11, "warm-up ends" if inside else "KL warm-up", "end" if end else "start", 0.55, 10)
 
-# %% ../nbs/60_svg.ipynb #3c3555ea
+# %% ../nbs/60_svg.ipynb #e0c63687
 def dots(
     coords: np.ndarray,  # (cells, 2)
     labels: Sequence[str] | None = None,  # (cells,)
@@ -237,4 +241,4 @@ def dots(
 def _cloud(at: np.ndarray, color: str, size: float, name: str) -> str:
     "The dots of one label."
     if not len(at): return ""
-    return f'<path d="{"".join(f"M{x:.1f},{y:.1f}h0" for x, y in at)}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
+    return f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'

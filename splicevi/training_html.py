@@ -19,7 +19,7 @@ from .training_facts import HEADS, Panel, data_line, headline, panels, stats
 __all__ = ['STYLE', 'TONES', 'style', 'title_html', 'head_html', 'stats_html', 'panel_html', 'legend_html', 'map_html',
            'body_html', 'page_html']
 
-# %% ../nbs/60_training_html.ipynb #ff74ee76
+# %% ../nbs/60_training_html.ipynb #f1f7c214
 STYLE = """
 .svi{font:13px/1.45 Inter,"Helvetica Neue",Helvetica,Arial,sans-serif;color:var(--jp-content-font-color1,var(--vscode-editor-foreground,inherit));max-width:860px;font-variant-numeric:tabular-nums;box-sizing:border-box}
 .svi *{box-sizing:border-box}.svi svg{display:block;font-family:inherit}
@@ -34,8 +34,8 @@ STYLE = """
 .svi-stats small{display:block;font-size:11px;opacity:.62}.svi-stats b{font-weight:600;font-size:14px}.svi-stats i{font-style:normal;font-size:11.5px;opacity:.7;margin-left:5px}
 .svi-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:8px 14px;margin-top:6px}
 .svi-panel{border-top:1px solid rgba(128,134,145,.3);padding-top:5px;min-width:0}
-.svi-panel h4{margin:0 2px 2px!important;font:600 12px/1.4 inherit!important;font-size:12px!important;display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline}
-.svi-panel h4 span{font-weight:400;white-space:nowrap}.svi-panel h4 span:first-of-type{margin-left:auto}
+.svi-top{margin:0 2px 2px;font-size:12px;line-height:1.4;display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline}
+.svi-top b{font-weight:600;margin-right:auto}.svi-top>span{white-space:nowrap}
 .svi-dot{display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:4px}
 .svi-legend{display:flex;flex-wrap:wrap;gap:1px 11px;font-size:11.5px;margin:2px 2px 0;opacity:.9}
 .svi .svi-log{display:none}
@@ -74,7 +74,7 @@ def stats_html(rec: TrainingRecorder) -> str:
     one = lambda s: f"<div><small>{escape(s.name)}</small><b>{escape(s.value)}</b>{f'<i>{escape(s.note)}</i>' if s.note else ''}</div>"
     return f'<div class="svi-stats">{"".join(map(one, stats(rec)))}</div>'
 
-# %% ../nbs/60_training_html.ipynb #eb758bae
+# %% ../nbs/60_training_html.ipynb #6d97fbc8
 def _dot(name: str, color: str) -> str: return f'<span><span class="svi-dot" style="background:{color}"></span>{escape(name)}</span>'
 
 def _sample(name: str, dash: str) -> str:
@@ -87,9 +87,9 @@ def panel_html(p: Panel, rec: TrainingRecorder) -> str:
     epochs = (1.0, float(max(rec.epoch, 2)))
     drawn = [panel(p.rows, p.title, epochs, rec.warmup + 0.5, log) for log in (False, True)]
     both = f'<div class="svi-lin">{drawn[0]}</div><div class="svi-log">{drawn[1]}</div>'
-    return f'<div class="svi-panel"><h4>{escape(p.title)}{key}</h4>{both}</div>'
+    return f'<div class="svi-panel"><div class="svi-top"><b>{escape(p.title)}</b>{key}</div>{both}</div>'
 
-# %% ../nbs/60_training_html.ipynb #74902642
+# %% ../nbs/60_training_html.ipynb #3da63e0e
 def legend_html(hue: Mapping[str, str], most: int = 12) -> str:
     "Colours of the categories."
     more = f"<span>and {len(hue) - most:,} more</span>" if len(hue) > most else ""
@@ -106,7 +106,7 @@ def map_html(
     by = f" by {escape(rec.label_name)}" if rec.labels is not None else ""
     drawn = dots(last.coords, rec.labels, hue, f"latent space at epoch {last.epoch}")
     when = f"{last.epoch:,} epoch{'' if last.epoch == 1 else 's'}" if last.epoch else "the start"
-    return f'<div class="svi-panel"><h4>latent space after {when}{by}<span>{len(last.coords):,} cells, PCA</span></h4>{drawn}{legend_html(hue) if hue else ""}</div>'
+    return f'<div class="svi-panel"><div class="svi-top"><b>latent space after {when}{by}</b><span>{len(last.coords):,} cells, PCA</span></div>{drawn}{legend_html(hue) if hue else ""}</div>'
 
 # %% ../nbs/60_training_html.ipynb #dd173ba9
 def body_html(
