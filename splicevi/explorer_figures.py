@@ -18,7 +18,7 @@ from .explorer_state import ExplorerState
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'NO_TEST', 'PANELS', 'lanes', 'wide', 'arcs', 'psi', 'heatmap', 'latent', 'expression', 'volcano',
-           'volcano_mark', 'figures']
+           'narrow_volcano', 'volcano_mark', 'figures']
 
 # %% ../nbs/61_explorer_figures.ipynb #5c44705d
 MOST_LANES = 6
@@ -94,14 +94,22 @@ def expression(state: ExplorerState, **look) -> go.Figure:
     if values is None: return empty_figure(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, **look)
     return plots.expression_violin(values, state._group, gene, "log(1 + counts per 10,000)", plots.colors(state._group), **look)
 
-# %% ../nbs/61_explorer_figures.ipynb #c1366432
+# %% ../nbs/61_explorer_figures.ipynb #3d7747dc
 NO_TEST = "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, or call ex.compare(group1, group2)."
 
 def volcano(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
-    if tested is None: return empty_figure(NO_TEST, "Differential splicing", **look)
+    if tested is None: return empty_figure(NO_TEST, look.get("title", "Differential splicing"), look.get("template"))
     return plots.volcano(tested, selected=state.row if marked else None, **look)
+
+def narrow_volcano(state: ExplorerState) -> go.Figure:
+    "The volcano for a narrow column: no title, no names of genes, nothing marked."
+    fig = volcano(state, marked=False, title="")
+    if state.ds is None: return fig.update_annotations(text="No test yet.<br>" + ("Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)") + "<br>or set ex.ds = table.")
+    genes = set(state.events()["gene_name"])
+    fig.layout.annotations = [a for a in fig.layout.annotations if a.text not in genes]
+    return fig.update_layout(margin_t=26, height=400)
 
 def volcano_mark(state: ExplorerState) -> list:
     "The traces of the chosen row alone."

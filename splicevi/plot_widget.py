@@ -44,7 +44,7 @@ async function render({ model, el }) {
 export default { render };
 """
 
-# %% ../nbs/61_plot_widget.ipynb #e99e709d
+# %% ../nbs/61_plot_widget.ipynb #0d8ec3fb
 _PLOT_JS = """
 const shared = (globalThis.__splicevi ??= {});
 shared.plotly ??= new Promise(give => { shared.give = give });
@@ -63,7 +63,7 @@ function render({ model, el }) {
     for (const a of layout.annotations || []) if (a.font?.color === model.get("ink")) a.font.color = soft;
     if (layout.title?.font) layout.title.font.color = soft;
     div.style.height = (layout.height || 300) + "px";
-    const bar = { displaylogo: false, displayModeBar: model.get("tools") ? "hover" : false, modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d"] };
+    const bar = { displaylogo: false, displayModeBar: model.get("tools") ? "hover" : false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] };
     const marks = model.get("marks") ? JSON.parse(model.get("marks")) : [];
     Plotly.react(div, [...(fig.data || []), ...marks], layout, bar);
     if (!div.__heard) {
