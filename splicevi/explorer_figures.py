@@ -39,10 +39,10 @@ def wide(state: ExplorerState, column: str, kind: str) -> pd.DataFrame:  # (junc
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
     return table.reindex(index=list(state.junctions.index), columns=list(state._group.categories))
 
-# %% ../nbs/61_explorer_figures.ipynb #a257d495
+# %% ../nbs/61_explorer_figures.ipynb #cfb02389
 def arcs(state: ExplorerState, **look) -> go.Figure:
     "The junctions of the event over its exons."
-    if state.junctions["start"].isna().any(): return empty_figure("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", state.event, **look)
+    if state.junctions["start"].isna().any(): return empty_figure("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", look.get("title", state.event), look.get("template"))
     j = state.junctions.astype({"start": int, "end": int})
     few = lanes(state)
     fig = plots.event_arcs(j, wide(state, "psi", state.show), wide(state, "reads", "observed"), state.event_exons(), few, state.junction, plots.colors(state._group), **look)
