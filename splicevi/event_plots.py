@@ -15,7 +15,7 @@ from plotly.subplots import make_subplots
 
 from .style import PSI_SCALE, _style, colors, empty_figure, need_columns, shorten, text_width, theme
 
-# %% ../nbs/58_event_plots.ipynb #75e9023d
+# %% ../nbs/58_event_plots.ipynb #410f7c6a
 KINDS = {"observed": "observed PSI", "decoded": "decoded PSI", "smoothed": "smoothed PSI (decoded and observed together)"}
 FEW = 5  # fewer cells than this are drawn as points
 
@@ -23,7 +23,7 @@ def _one_violin(fig: go.Figure, at: dict, y: float, values: np.ndarray, color: s
     "The cells of one group: a violin, points, or a word."
     values = values[np.isfinite(values)]
     if not len(values):
-        fig.add_annotation(x=0.5, xref=f"x{at['col'] if at['col'] > 1 else ''} domain", y=y, text="no cell observed", showarrow=False, font=dict(size=11, color=t.soft), **at)
+        fig.add_annotation(x=0.5, xref=f"x{at['col'] if at['col'] > 1 else ''} domain", y=y, text="no cell" if span is None else "no cell with a value", name="none", showarrow=False, **at)
     elif len(values) < FEW:
         fig.add_scatter(x=values.round(4), y=np.full(len(values), y), mode="markers", marker=dict(color=color, size=7, opacity=0.7), name=name, hovertemplate="%{x:.3~f}",
                         showlegend=False, **at)
@@ -78,7 +78,7 @@ def _nothing(cells: pd.DataFrame, kind: str) -> str:
     if kind == "observed": return "No cell has a read of this event: choose another event, or look at decoded PSI."
     return f"There is no {kind} PSI: pass a trained model, or look at observed PSI (kind='observed')."
 
-# %% ../nbs/58_event_plots.ipynb #1cece74d
+# %% ../nbs/58_event_plots.ipynb #61d7a687
 def _psi_rows(cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown: list, hue, title: str, template) -> go.Figure:
     "Panels of violins, one for each junction."
     t, labels = theme(template), pd.Categorical(cells["group"])
@@ -91,7 +91,7 @@ def _psi_rows(cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown:
         if means is not None: _psi_means(fig, at, means[means["junction_id"] == junction], list(labels.categories), kind, t)
     notes = [_note(cells[(labels == g) & (cells["junction_id"] == shown[0]).to_numpy()], kind) for g in labels.categories]
     _style(fig, 100, title, template, f"violin: cells{' · dot: mean of the group with 95 % interval' if means is not None else ''}" if title else None)
-    fig.update_annotations(font_size=11)
+    fig.update_annotations(font_size=11).update_annotations(font_color=t.soft, selector=dict(name="none"))
     fig.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], title_text="PSI")
     left = _rows(fig, names, notes, len(shown), t)
     return fig.update_layout(height=fig.layout.margin.t + 48 + 42 * len(names), margin_l=left, violingap=0, violinmode="overlay")
@@ -126,7 +126,7 @@ def psi_tables(
     return {k: g.pivot_table(index="junction_id", columns="group", values="psi", observed=True).reindex(order["junction_id"], columns=[*order["group"]])
             for k, g in found.items() if g["psi"].notna().any()}
 
-# %% ../nbs/58_event_plots.ipynb #f02fed3a
+# %% ../nbs/58_event_plots.ipynb #feaae20f
 def psi_heatmap(
     psi: Mapping[str, pd.DataFrame] | pd.DataFrame,  # title to (junctions, groups) PSI; or the table `groups`
     labels: Sequence[str] | None = None,  # a name for each junction; None: the index
@@ -144,10 +144,17 @@ def psi_heatmap(
         hover = [[f"{k}<br>{g}: " + (f"PSI {v:.3f}" if np.isfinite(v) else "not observed") for g, v in zip(table.columns, line)] for k, line in zip(table.index, table.to_numpy(float))]
         fig.add_heatmap(x=[str(c) for c in table.columns], y=list(range(len(rows))), z=table.to_numpy(float).round(4), zmin=0, zmax=1,
                         colorscale=[list(c) for c in PSI_SCALE], xgap=1, ygap=1, text=hover, hovertemplate="%{text}<extra></extra>", hoverongaps=True,
-                        showscale=col == len(tables), colorbar=dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1]), row=1, col=col)
-    _style(fig, 120 + 24 * len(rows) + (30 if title else 0), title, template)
+                        showscale=col == len(tables), colorbar=dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1], lenmode="pixels", len=100, y=1, yanchor="top"), row=1, col=col)
+        _no_value(fig, dict(row=1, col=col), table, theme(template))
+    _style(fig, 150 + max(24 * len(rows), 60) + (30 if title else 0), title, template)
     fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=[shorten(r, 190) for r in rows])
     return fig.update_xaxes(showgrid=False, tickangle=-35 if first.shape[1] < 8 else -90, type="category")
+
+# %% ../nbs/58_event_plots.ipynb #4926cd1e
+def _no_value(fig: go.Figure, at: dict, table: pd.DataFrame, t) -> None:
+    "A dash in squares that have no PSI."
+    row, col = np.nonzero(table.isna().to_numpy())
+    if len(row): fig.add_scatter(x=[str(table.columns[c]) for c in col], y=row, mode="text", text="–", textfont=dict(color=t.soft, size=12), hoverinfo="skip", showlegend=False, name="no value", **at)
 
 # %% ../nbs/58_event_plots.ipynb #4979e706
 def latent_psi(
@@ -174,7 +181,7 @@ def latent_psi(
     note = f"{seen.sum():,} of {len(show):,} cells observed" + (f" (a sample of {len(psi):,})" if len(show) < len(psi) else "") + " · grey: not observed"
     return _map(fig, 420, axis, title, template, note)
 
-# %% ../nbs/58_event_plots.ipynb #4f517a19
+# %% ../nbs/58_event_plots.ipynb #a627182f
 def _latent_cells(fig: go.Figure, name: str, xy, psi, at: np.ndarray, reads, cells, size: int, t, fast: bool) -> None:
     "Some cells of the map."
     if not len(at): return
@@ -183,7 +190,7 @@ def _latent_cells(fig: go.Figure, name: str, xy, psi, at: np.ndarray, reads, cel
     told = [""] * len(at) if reads is None else [f", {reads[i]:,.0f} reads" for i in at]
     hover = [f"{a}PSI {psi[i]:.3f}{r}" if seen else f"{a}not observed" for i, a, r in zip(at, text, told)]
     bar = dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1], len=0.8)
-    color = dict(color=psi[at].round(4), colorscale=[list(c) for c in PSI_SCALE], cmin=0, cmax=1, showscale=True, colorbar=bar) if seen else dict(color=t.body, opacity=0.35)
+    color = dict(color=psi[at].round(4), colorscale=[list(c) for c in PSI_SCALE], cmin=0, cmax=1, showscale=True, colorbar=bar) if seen else dict(color=t.body, opacity=0.5)
     fig.add_trace((go.Scattergl if fast else go.Scatter)(x=xy[at, 0].round(3), y=xy[at, 1].round(3), mode="markers", name=name, customdata=at, text=hover,
                   hovertemplate="%{text}<extra></extra>", showlegend=False, marker=dict(size=size, **color)))
 
@@ -195,7 +202,7 @@ def _map(fig: go.Figure, height: int, axis: str, title: str | None, template: st
     fig.update_xaxes(title_text=f"{axis} 1", **frame)
     return fig.update_yaxes(title_text=f"{axis} 2", **frame).update_layout(margin_l=40)
 
-# %% ../nbs/58_event_plots.ipynb #5706b3b1
+# %% ../nbs/58_event_plots.ipynb #8177110e
 def expression_violin(
     values: np.ndarray,  # (cells,) expression of the gene
     groups,  # (cells,) group of each cell
@@ -215,6 +222,7 @@ def expression_violin(
     for y, (name, v) in enumerate(zip(names, own)): _one_violin(fig, at, y, v, hue[name], name, None, t)
     _mean(fig, at, *_expression_means(own, names, gene), t)
     _style(fig, 100, title, template, "violin: cells · dot: mean of the group with 95 % interval" if title else None)
+    fig.update_annotations(font=dict(size=11, color=t.soft))
     notes = [f"{len(v):,} cell{'s' * (len(v) != 1)}, {np.mean(v > 0) if len(v) else 0:.0%} express it" for v in own]
     left = _rows(fig, names, notes, 1, t)
     fig.update_xaxes(title_text=unit, rangemode="tozero")
