@@ -279,7 +279,7 @@ def say_written(self: View, path: Path) -> None:
     "Say what was written, and where."
     self.written.value = f"<span class=sv-soft>wrote {html.escape(str(path))} ({path.stat().st_size / 1000:,.0f} kB) in {html.escape(str(path.resolve().parent))}</span>"
 
-# %% ../nbs/62_explorer.ipynb #31b2741d
+# %% ../nbs/62_explorer.ipynb #9325adf6
 DEPENDS = {"event": ("arcs", "psi", "latent", "expression"), "junction": ("arcs", "psi", "latent"), "groupby": ("arcs", "psi", "expression"), "show": ("arcs", "psi", "latent"),
            "ds": ("volcano",), "comparison": ("volcano",)}
 
@@ -298,9 +298,8 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs": self.head.value = self.heading()
     panel = self.kind.value if name == "psi" else name
-    if name == "volcano": fig = narrow_volcano(s)
-    else: fig = PANELS[panel](s, **({"title": ""} if name == "arcs" else {}))
-    self.plots[name].draw(fig)
+    look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
+    self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
 
 # %% ../nbs/62_explorer.ipynb #37d58ee0
 @patch

@@ -525,11 +525,12 @@ def test_one_event_of_100_000_cells_takes_a_second():
     start = time.perf_counter()
     view = view_of(ex)
     first = time.perf_counter() - start
-    seconds = []
-    for event in list(ex.state.data.index.events)[3:40:4]:
-        start = time.perf_counter()
+    seconds, cpu = [], []
+    for event in [e for e in list(ex.state.data.index.events)[3:40:4] if e != ex.event]:
+        start, work = time.perf_counter(), time.process_time()
         ex.event = event
         seconds.append(time.perf_counter() - start)
+        cpu.append(time.process_time() - work)
     sent = sum(len(p.widget.figure) for k, p in view.plots.items() if k != "volcano")
-    print(json.dumps(dict(opened=round(opened, 2), first_sight=round(first, 2), events=[round(s, 3) for s in seconds], megabytes=round(sent / 1e6, 2))))
-    assert np.median(seconds) < 1
+    print(json.dumps(dict(opened=round(opened, 2), first_sight=round(first, 2), wall=[round(s, 3) for s in seconds], cpu=[round(s, 3) for s in cpu], megabytes=round(sent / 1e6, 2))))
+    assert np.median(cpu) < 1  # work of both cores together, which other programs do not stretch
