@@ -19,7 +19,7 @@ from .style import INK
 # %% auto #0
 __all__ = ['packed_plotly', 'plotly_library', 'PlotWidget']
 
-# %% ../nbs/61_plot_widget.ipynb #fe785c0b
+# %% ../nbs/61_plot_widget.ipynb #bb25a13b
 @lru_cache
 def packed_plotly() -> str:
     "plotly.js, gzipped, in base64."
@@ -31,6 +31,7 @@ const shared = (globalThis.__splicevi ??= {});
 shared.plotly ??= new Promise(give => { shared.give = give });
 async function render({ model, el }) {
   el.style.display = "none";
+  if (model.get("hides")) { const rule = document.createElement("style"); rule.textContent = "." + model.get("hides") + " { display: none }"; el.ownerDocument.head.append(rule) }
   if (shared.asked) return;
   shared.asked = true;
   const packed = Uint8Array.from(atob(model.get("packed")), c => c.charCodeAt(0));
@@ -82,23 +83,25 @@ _PLOT_CSS = """
 .splicevi-plot .modebar-btn path { fill: currentColor !important; opacity: .55 }
 """
 
-# %% ../nbs/61_plot_widget.ipynb #e4939584
+# %% ../nbs/61_plot_widget.ipynb #7139c7e0
 @lru_cache
 def _classes() -> tuple[type, type]:
     "The widgets' classes, made when anywidget is there."
     anywidget, traitlets = require_extra("anywidget", "notebook"), require_extra("traitlets", "notebook")
     class Library(anywidget.AnyWidget):
         _esm = _LIBRARY_JS
-        packed = traitlets.Unicode("").tag(sync=True)
+        packed, hides = (traitlets.Unicode("").tag(sync=True) for _ in range(2))
     class Plot(anywidget.AnyWidget):
         _esm, _css = _PLOT_JS, _PLOT_CSS
         figure, marks, ink = (traitlets.Unicode("").tag(sync=True) for _ in range(3))
         clicked, tools = traitlets.List([]).tag(sync=True), traitlets.Bool(True).tag(sync=True)
     return Library, Plot
 
-def plotly_library():
+def plotly_library(
+    hides: str = "",  # class of elements that are not shown where widgets are
+):
     "The widget that brings Plotly's script; it shows nothing and has to be displayed with the figures."
-    return _classes()[0](packed=packed_plotly())
+    return _classes()[0](packed=packed_plotly(), hides=hides)
 
 # %% ../nbs/61_plot_widget.ipynb #cfa58d85
 class PlotWidget:

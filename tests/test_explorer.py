@@ -470,13 +470,18 @@ def test_without_widgets(model, ds, monkeypatch, tmp_path):
     assert 'pip install "splicevi[notebook]"' in shown[0]["text/plain"] and ex.event in shown[0]["text/html"]
 
 
-def test_shown_with_a_table_for_pages_without_widgets(ex, monkeypatch):
-    "The widget comes with a table of what was shown, for viewers without a kernel."
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
+def test_a_still_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
+    "Beside the widget a still is displayed, hidden where widgets work, and brought up to date at each change."
+    shown, updated = [], []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a[0], k)))
+    monkeypatch.setattr("IPython.display.update_display", lambda *a, **k: updated.append((a[0].data, k["display_id"])))
     ex._ipython_display_()
-    if isinstance(shown[0], dict):
-        assert "application/vnd.jupyter.widget-view+json" in shown[0] and ex.event in shown[0]["text/html"]
+    (widget, _), (page, known) = shown
+    assert widget is ex.widget and known["display_id"] == ex.still_name and ex.event in page.data and f'class="{ex.still_name}"' in page.data
+    assert view_of(ex).widget.children[1].hides == ex.still_name
+    event = list(ex.state.data.index.events)[9]
+    ex.event = event
+    assert len(updated) == 1 and event in updated[0][0] and updated[0][1] == ex.still_name
 
 
 def test_colab_is_asked_for_its_widgets(ex, monkeypatch):
