@@ -96,11 +96,30 @@ def table_part(table: pd.DataFrame, digits: int = 3) -> str:
     rows = "".join(f"<tr>{''.join(cell(c, v) for c, v in zip(table, row))}</tr>" for row in table.itertuples(index=False, name=None))
     return f"<div class=wide><table><thead><tr>{''.join(cell(c, c, 'th') for c in table)}</tr></thead><tbody>{rows}</tbody></table></div>"
 
-# %% ../nbs/61_explorer_export.ipynb #84cd8d64
-def figure_part(fig: go.Figure) -> str:
-    "A figure as HTML, without the script, as wide as its place."
-    fig = go.Figure(fig).update_layout(width=None, autosize=True)
-    return fig.to_html(full_html=False, include_plotlyjs=False, default_width="100%", default_height=f"{fig.layout.height or 400}px", config=dict(displaylogo=False, responsive=True))
+# %% ../nbs/61_explorer_export.ipynb #e6e23268
+_PAGE_JS = """
+const plots = [...document.querySelectorAll(".plot")].map(div => [div, div.querySelector("script").textContent]);
+const shade = a => "rgba(" + getComputedStyle(document.body).color.match(/[\\d.]+/g).slice(0, 3).join(",") + "," + a + ")";
+const draw = () => plots.forEach(([div, text]) => {
+  const fig = JSON.parse(text.replaceAll("INK", shade(0.75)));
+  Object.assign(fig.layout, { autosize: true, width: div.clientWidth, font: Object.assign({}, fig.layout.font, { color: shade(0.86) }) });
+  if (fig.layout.title?.font) fig.layout.title.font.color = shade(0.95);
+  Plotly.react(div, fig.data, fig.layout, { displaylogo: false, displayModeBar: div.dataset.tools ? "hover" : false, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] });
+});
+plots.forEach(([div]) => div.replaceChildren());
+draw();
+addEventListener("resize", draw);
+matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+""".replace("INK", INK)
+
+def figure_part(
+    fig: go.Figure,
+    tools: bool = False,  # whether zoom and download buttons appear over the figure
+) -> str:
+    "A place for a figure, and its data."
+    fig = go.Figure(fig).update_layout(width=None, modebar=dict(bgcolor="rgba(0,0,0,0)", color=INK))
+    data = fig.to_json().replace("</", "<\\/")
+    return f'<div class=plot{" data-tools=1" if tools else ""} style="height:{fig.layout.height or 300}px"><script type="application/json">{data}</script></div>'
 
 def page(
     title: str,
@@ -111,9 +130,10 @@ def page(
     from plotly.offline import get_plotlyjs
     body = "\n".join(f"<div class=row>{''.join(f'<div>{p}</div>' for p in parts)}</div>" for parts in rows)
     return (f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-            f"<style>{_PAGE_STYLE}</style><script>{get_plotlyjs()}</script></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n{body}\n</main></body></html>\n")
+            f"<style>{_PAGE_STYLE}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n{body}\n</main>"
+            f"<script>{get_plotlyjs()}</script><script>{_PAGE_JS}</script></body></html>\n")
 
-# %% ../nbs/61_explorer_export.ipynb #e6a303da
+# %% ../nbs/61_explorer_export.ipynb #be0eecfd
 def event_page(
     state: ExplorerState,
     figures: Mapping[str, go.Figure],  # see `splicevi.explorer_figures.figures`
@@ -124,7 +144,7 @@ def event_page(
     except ValueError: place = "no coordinates"
     lead = f"{place} · {len(state.junctions)} junctions · {len(state.data.obs):,} cells" + (f" grouped by {state.groupby}" if state.groupby else "") + f" · {state.show} PSI"
     columns = {"group": "group", "junction_id": "junction", "kind": "PSI", "psi": "mean", "lower": "95 % from", "upper": "to", "n_cells": "cells", "reads": "reads", "total": "of event"}
-    part = {k: figure_part(f) for k, f in figures.items()}
+    part = {k: figure_part(f, k in ("latent", "volcano")) for k, f in figures.items()}
     rows = [[part[k] for k in keys if k in part] for keys in (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",))]
     return page(title, lead, [*filter(None, rows), ["<h2>Numbers</h2>" + table_part(state.frame()[list(columns)].rename(columns=columns))]])
 

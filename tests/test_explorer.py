@@ -429,7 +429,7 @@ def test_bed_counts_from_zero(ex, tmp_path):
 def test_html_is_self_contained(ex, tmp_path):
     "One copy of the script, all panels, nothing fetched, the numbers as text."
     text = ex.to_html(tmp_path / "a.html").read_text()
-    assert text.count("plotly.js v") == 1 and text.count('class="plotly-graph-div"') == 6
+    assert text.count("plotly.js v") == 1 and text.count("<div class=plot") == 6
     assert not re.findall(r"<(?:script|link|img|iframe)[^>]*(?:src|href)=", text)
     assert ex.event in text and "type_1" in text and "95 % from" in text
 
