@@ -302,11 +302,12 @@ def draw(self: View, name: str) -> None:
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
 
-# %% ../nbs/62_explorer.ipynb #90711872
+# %% ../nbs/62_explorer.ipynb #1644e4dd
 @patch
 def controls(self: View, what: set[str]) -> None:
     "Bring the controls in line with the state."
     s = self.state
+    if s.groupby not in [v for _, v in self.groupby.options]: self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
     self.groupby.value, self.show.value = s.groupby, s.show
     if what & {"event"}: self.search.show(s.gene or s.event)
     if what & {"ds", "comparison"}:

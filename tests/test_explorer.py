@@ -247,6 +247,23 @@ def test_bare_mudata(mdata):
     assert PSIExplorer(SPLICEVI(other)).show == "observed"
 
 
+def test_cells_without_a_group_and_groups_of_numbers(mdata):
+    "Cells without a value are in no group; whole numbers make groups; both from Python and on the screen."
+    some = hold_out(mdata, 0.1)[0]
+    some.obs["cluster"] = np.arange(150) % 3
+    some.obs["known"] = pd.Categorical(np.where(np.arange(150) < 60, None, some.obs["cell_type"].astype(object)))
+    ex = PSIExplorer(some, groupby="known", latent=np.zeros((150, 2)))
+    view = view_of(ex)
+    table = ex.frame()
+    v = ex.state.values()
+    assert table.drop_duplicates("group")["total"].sum() == v.n[60:].sum() and ex.frame("cells")["group"].isna().sum() == 60 * len(ex.state.junctions)
+    ex.groupby = "cluster"
+    assert list(ex.frame()["group"].unique()) == ["0", "1", "2"] and view.groupby.value == "cluster"
+    first = ex.frame()[lambda t: t["group"] == "0"]
+    assert first["total"].iloc[0] == v.n[::3].sum()
+    ex.figures()
+
+
 def test_events_without_reads_gene_or_coordinates(mdata):
     "Nothing read, no gene name, no coordinates: figures say what is missing, tables hold NaN."
     import mudata as md
