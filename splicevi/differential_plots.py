@@ -42,13 +42,13 @@ def volcano_values(
     values["called"] = called & (values["effect"].abs() >= delta if proba is not None or "is_ds_fdr" not in ds else True)
     return values[np.isfinite(values["effect"]) & np.isfinite(values["proba"])].reset_index(drop=True)
 
-# %% ../nbs/58_differential_plots.ipynb #6db4aec9
+# %% ../nbs/58_differential_plots.ipynb #88992211
 def top_labels(
     values: pd.DataFrame,  # of `volcano_values`
     place: np.ndarray,  # (rows, 2) pixels
     n: int,  # names at most
     bounds: tuple,  # left, bottom, right, top of the figure, pixels
-) -> list[tuple[int, int, str]]:  # row, side (-1 left, 1 right), gene
+) -> list[tuple[int, int, str]]:  # row, side (-1 left, 1 right, 0 above), gene
     "Which genes to name, and on which side of their point."
     called = values.index[values["called"] | values["chosen"]]
     order = values.loc[called].assign(size=values["effect"].abs()).sort_values(["chosen", "y", "size"], ascending=False).index
@@ -57,10 +57,11 @@ def top_labels(
     for i in order:
         gene, (x, y) = values.at[i, "gene"], place[i]
         if gene in seen: continue
-        for side in ((1, -1) if values.at[i, "effect"] > 0 else (-1, 1)):
-            left, right = sorted((x + 5 * side, x + side * (10 + text_width(gene, 11))))
-            box = (left, y - 8, right, y + 8)
-            if left < bounds[0] or right > bounds[2] or overlaps(box, boxes) or overlaps(box, (d for k, d in dots.items() if k != i)): continue
+        wide = text_width(gene, 11)
+        for side in (*((1, -1) if values.at[i, "effect"] > 0 else (-1, 1)), 0):
+            left, foot = (x - wide / 2, y + 7) if side == 0 else (min(x + 5 * side, x + side * (10 + wide)), y - 8)
+            box = (left, foot, left + wide + 5 * bool(side), foot + 14)
+            if box[0] < bounds[0] or box[2] > bounds[2] or overlaps(box, boxes) or overlaps(box, (d for k, d in dots.items() if k != i)): continue
             boxes, out, seen = [*boxes, box], [*out, (int(i), side, gene)], seen | {gene}
             break
         if len(out) == n: break
@@ -106,7 +107,7 @@ def _no_test(ds: pd.DataFrame) -> str:
     "Why there is no point."
     return "No test to draw: run model.differential_splicing to fill this figure." if not len(ds) else f"None of the {len(ds):,} rows has an effect and a probability: the groups share no observed event."
 
-# %% ../nbs/58_differential_plots.ipynb #09b4ee1a
+# %% ../nbs/58_differential_plots.ipynb #45181b16
 def _compared(ds: pd.DataFrame) -> str:
     "Which groups the table compares."
     pairs = ds[["group1", "group2"]].drop_duplicates() if {"group1", "group2"} <= set(ds.columns) else []
@@ -118,7 +119,7 @@ def _volcano_frame(fig: go.Figure, values: pd.DataFrame, ds: pd.DataFrame, delta
     called = values[values["called"]]
     note = f"{len(called):,} of {len(values):,} called" + (f" · {lost:,} without a value left out" if lost else "")
     _style(fig, 430, title, template, note if title else None)
-    wide, top = max(values["effect"].abs().max() * 1.12, 2.2 * delta), NINES + 0.25
+    wide, top = max(values["effect"].abs().max() * 1.12, 2.2 * delta), NINES + 0.42
     for x in (-delta, delta): _threshold(fig, f"{x:+g}".replace("-", "−"), t, x0=x, x1=x, y0=0, y1=1, yref="paper")
     least = proba if proba is not None else called["proba"].min() if len(called) else None
     if least is not None and nines(least) > 0:
@@ -130,14 +131,14 @@ def _volcano_frame(fig: go.Figure, values: pd.DataFrame, ds: pd.DataFrame, delta
     fig.update_layout(margin_l=76, hovermode="closest", clickmode="event")
     return _gene_names(fig, values, wide, top, n_labels, t)
 
-# %% ../nbs/58_differential_plots.ipynb #46f09e4a
+# %% ../nbs/58_differential_plots.ipynb #86a5bc8f
 def _gene_names(fig: go.Figure, values: pd.DataFrame, wide: float, top: float, n: int, t) -> go.Figure:
     "Write the names of the strongest genes."
     width, height = 700 - 76 - 12, fig.layout.height - fig.layout.margin.t - 90
     place = np.column_stack([(values["effect"] + wide) / (2 * wide) * width, values["y"] / top * height])
     for i, side, gene in top_labels(values, place, n, (0, 0, width, height)):
-        fig.add_annotation(x=values.at[i, "effect"], y=values.at[i, "y"], text=f"<b>{gene}</b>" if values.at[i, "chosen"] else gene, showarrow=False, xanchor="left" if side > 0 else "right",
-                           xshift=(9 if values.at[i, "chosen"] else 6) * side, font=dict(size=11, color=t.ink))
+        fig.add_annotation(x=values.at[i, "effect"], y=values.at[i, "y"], text=f"<b>{gene}</b>" if values.at[i, "chosen"] else gene, showarrow=False, xanchor=("center", "left", "right")[side],
+                           xshift=(9 if values.at[i, "chosen"] else 6) * side, yshift=0 if side else 14, font=dict(size=11, color=t.ink))
     return fig
 
 # %% ../nbs/58_differential_plots.ipynb #6cfa5358

@@ -78,7 +78,7 @@ def _nothing(cells: pd.DataFrame, kind: str) -> str:
     if kind == "observed": return "No cell has a read of this event: choose another event, or look at decoded PSI."
     return f"There is no {kind} PSI: pass a trained model, or look at observed PSI (kind='observed')."
 
-# %% ../nbs/58_event_plots.ipynb #61d7a687
+# %% ../nbs/58_event_plots.ipynb #11d42bbe
 def _psi_rows(cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown: list, hue, title: str, template) -> go.Figure:
     "Panels of violins, one for each junction."
     t, labels = theme(template), pd.Categorical(cells["group"])
@@ -86,10 +86,12 @@ def _psi_rows(cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown:
     fig = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[_short(j) for j in shown])
     for col, junction in enumerate(shown, 1):
         mine, at = (cells["junction_id"] == junction).to_numpy(), dict(row=1, col=col)
-        for y, name in enumerate(labels.categories):
-            _one_violin(fig, at, y, cells.loc[mine & (labels == name), kind].to_numpy(float), hue[str(name)], str(name), [0, 1], t)
+        values, code = cells.loc[mine, kind].to_numpy(float), labels.codes[mine]
+        for y, name in enumerate(names): _one_violin(fig, at, y, values[code == y], hue[name], name, [0, 1], t)
         if means is not None: _psi_means(fig, at, means[means["junction_id"] == junction], list(labels.categories), kind, t)
-    notes = [_note(cells[(labels == g) & (cells["junction_id"] == shown[0]).to_numpy()], kind) for g in labels.categories]
+    first = (cells["junction_id"] == shown[0]).to_numpy()
+    one, code = cells[first], labels.codes[first]
+    notes = [_note(one[code == y], kind) for y in range(len(names))]
     _style(fig, 100, title, template, f"violin: cells{' · dot: mean of the group with 95 % interval' if means is not None else ''}" if title else None)
     fig.update_annotations(font_size=11).update_annotations(font_color=t.soft, selector=dict(name="none"))
     fig.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], title_text="PSI")

@@ -79,7 +79,7 @@ def _histogram(fig: go.Figure, col: int, name: str, values: np.ndarray, log: boo
     zeros = f", {np.sum(values == 0):,} with none" if log and (values == 0).any() else ""
     middle = f"median {np.median(values):,.0f}{zeros}" if len(values) else "none"
     fig.update_xaxes(title_text=f"{name}<br>{middle}", title_font_size=12, row=1, col=col)
-    fig.update_yaxes(title_text=unit, row=1, col=col)
+    fig.update_yaxes(title_text=unit, tickformat=",", row=1, col=col)
     if log:
         at, text = _log_ticks(edge[0], edge[-1])
         fig.update_xaxes(tickvals=at, ticktext=text, row=1, col=col)

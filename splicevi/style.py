@@ -102,7 +102,7 @@ def _heading(title: str | None, subtitle: str | None, t: Theme) -> tuple[dict | 
     place = dict(x=0.016, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=12))
     return dict(text="<br>".join([title, *lines]), font=dict(size=16, color=t.ink), **place), 44 + 16 * len(lines)
 
-# %% ../nbs/52_style.ipynb #0d2383e9
+# %% ../nbs/52_style.ipynb #767f6d92
 def _style(
     fig: go.Figure,
     height: int,  # pixels
@@ -116,7 +116,7 @@ def _style(
     fig.update_layout(
         template="none", width=700, height=height, title=heading, font=dict(family=FONT, size=12, color=t.ink), paper_bgcolor=t.paper, plot_bgcolor=t.paper,
         margin=dict(l=56, r=12, t=top + 20 * bool(fig.layout.annotations), b=48), hoverlabel_font_family=FONT,
-        legend=dict(orientation="h", yanchor="top", y=-0.16, x=0, itemsizing="constant"),
+        legend=dict(orientation="h", yanchor="top", y=-44 / max(height - top - 48, 60), x=0, itemsizing="constant"),
     )
     fig.update_xaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=8, title_font_size=12)
     fig.update_yaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=6, title_font_size=12)

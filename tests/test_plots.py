@@ -304,6 +304,14 @@ def test_volcano_splits_called_selected_and_leaves_out_missing(ds):
     assert {"−0.1", "+0.1", "<b>G70</b>"} <= names and any("P ≥" in n for n in names)
 
 
+def test_volcano_names_the_selected_row_even_in_a_crowd():
+    "On a line full of points its name stands above."
+    n = 60
+    ds = pd.DataFrame({"effect_size": np.linspace(0.3, 0.6, n), "proba_ds": 1.0, "is_ds_fdr": True, "gene_name": [f"GENE{i:02d}" for i in range(n)]}, [str(i) for i in range(n)])
+    names = [a for a in plots.volcano(ds, selected="30").layout.annotations if "GENE" in a.text]
+    assert names[0].text == "<b>GENE30</b>" and (names[0].xanchor, names[0].yshift, names[0].y) == ("center", 14, 4)
+
+
 def test_volcano_calls_by_thresholds(ds):
     fig = plots.volcano(ds, delta=0.3, proba=0.98)
     called = next(t for t in fig.data if t.name == "called")
