@@ -17,8 +17,13 @@ from .core import names as shorten
 from .explorer_state import ExplorerState
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'NO_TEST', 'PANELS', 'lanes', 'wide', 'arcs', 'psi', 'heatmap', 'latent', 'expression', 'volcano',
-           'volcano_mark', 'figures']
+__all__ = ['MOST_LANES', 'NO_TEST', 'PANELS', 'empty', 'lanes', 'wide', 'arcs', 'psi', 'heatmap', 'latent', 'expression',
+           'volcano', 'narrow_volcano', 'volcano_mark', 'figures']
+
+# %% ../nbs/61_explorer_figures.ipynb #cd7eeff5
+def empty(sentence: str, title: str, look: dict) -> go.Figure:
+    "A panel that says why it has nothing to show."
+    return empty_figure(sentence, look.get("title", title), look.get("template"))
 
 # %% ../nbs/61_explorer_figures.ipynb #5c44705d
 MOST_LANES = 6
@@ -39,10 +44,10 @@ def wide(state: ExplorerState, column: str, kind: str) -> pd.DataFrame:  # (junc
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
     return table.reindex(index=list(state.junctions.index), columns=list(state._group.categories))
 
-# %% ../nbs/61_explorer_figures.ipynb #a257d495
+# %% ../nbs/61_explorer_figures.ipynb #a7e32964
 def arcs(state: ExplorerState, **look) -> go.Figure:
     "The junctions of the event over its exons."
-    if state.junctions["start"].isna().any(): return empty_figure("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", state.event, **look)
+    if state.junctions["start"].isna().any(): return empty("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", state.event, look)
     j = state.junctions.astype({"start": int, "end": int})
     few = lanes(state)
     fig = plots.event_arcs(j, wide(state, "psi", state.show), wide(state, "reads", "observed"), state.event_exons(), few, state.junction, plots.colors(state._group), **look)
@@ -66,11 +71,11 @@ def heatmap(state: ExplorerState, **look) -> go.Figure:
     table = state.groups()
     return plots.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
 
-# %% ../nbs/61_explorer_figures.ipynb #25682628
+# %% ../nbs/61_explorer_figures.ipynb #fe9aa036
 def latent(state: ExplorerState, **look) -> go.Figure:
     "The map of the cells, coloured by the PSI of the junction."
     if (found := state.coords()) is None:
-        return empty_figure("No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].", "Latent map", **look)
+        return empty("No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].", "Latent map", look)
     v = state.values()
     at = list(v.junctions.index).index(state.junction)
     fig = plots.latent_psi(found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look)
@@ -84,24 +89,32 @@ def _renamed(fig: go.Figure, state: ExplorerState) -> go.Figure:
         fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{state.show} in all cells · {seen:,} of {n:,} observed</span>"
     return fig
 
-# %% ../nbs/61_explorer_figures.ipynb #3cbcfd1d
+# %% ../nbs/61_explorer_figures.ipynb #412050aa
 def expression(state: ExplorerState, **look) -> go.Figure:
     "The gene's expression by group."
     gene, title = state.gene, f"Expression of {state.gene}" if state.gene else "Expression of the gene"
-    if not gene: return empty_figure("The event has no gene name: put it into var['gene_name'] (splicevi.annotation can).", title, **look)
-    if state.data.x is None: return empty_figure("The data have no expression modality.", title, **look)
+    if not gene: return empty("The event has no gene name: put it into var['gene_name'] (splicevi.annotation can).", title, look)
+    if state.data.x is None: return empty("The data have no expression modality.", title, look)
     values = state.data.expression(gene)
-    if values is None: return empty_figure(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, **look)
+    if values is None: return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)
     return plots.expression_violin(values, state._group, gene, "log(1 + counts per 10,000)", plots.colors(state._group), **look)
 
-# %% ../nbs/61_explorer_figures.ipynb #c1366432
+# %% ../nbs/61_explorer_figures.ipynb #e3092c87
 NO_TEST = "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, or call ex.compare(group1, group2)."
 
 def volcano(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
-    if tested is None: return empty_figure(NO_TEST, "Differential splicing", **look)
+    if tested is None: return empty(NO_TEST, "Differential splicing", look)
     return plots.volcano(tested, selected=state.row if marked else None, **look)
+
+def narrow_volcano(state: ExplorerState) -> go.Figure:
+    "The volcano for a narrow column: no title, no names of genes, nothing marked."
+    fig = volcano(state, marked=False, title="")
+    if state.ds is None: return fig.update_annotations(text="No test yet.<br>" + ("Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)") + "<br>or set ex.ds = table.")
+    genes = set(state.events()["gene_name"])
+    fig.layout.annotations = [a for a in fig.layout.annotations if a.text not in genes]
+    return fig.update_layout(margin_t=26, height=400)
 
 def volcano_mark(state: ExplorerState) -> list:
     "The traces of the chosen row alone."

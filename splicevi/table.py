@@ -19,7 +19,7 @@ from .core import require_extra
 # %% auto #0
 __all__ = ['Column', 'comparison', 'TableView', 'TableWidget']
 
-# %% ../nbs/61_table.ipynb #4e74913f
+# %% ../nbs/61_table.ipynb #554f38bc
 class Column(NamedTuple):
     "How a column of a table is shown."
     key: str  # name in the DataFrame
@@ -31,7 +31,7 @@ class Column(NamedTuple):
         if self.form == "flag": return "●" if value is True or value is np.True_ else ""
         if pd.isna(value): return "–" if self.form != "text" else ""
         if self.form == "text": return str(value)
-        out = {"number": f"{value:,.0f}", "share": f"{value:.3f}", "change": f"{value:+.2f}"}[self.form]
+        out = {"number": f"{value:,.0f}", "share": f"{value:.3f}", "change": f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"}[self.form]
         return out.replace("-", "−")
 
 # %% ../nbs/61_table.ipynb #eae43966
