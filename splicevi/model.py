@@ -24,7 +24,7 @@ from .batches import CellLoader, CellSplitter, SplicingKeys, get_store, register
 from .differential import DifferentialMixin
 from .module import SPLICEVAE
 from .predict import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
-from .running import Stopper, TrainingRun, claim, interrupt_stops, release
+from .running import Stopper, TrainingRun, claim, interrupt_stops, release, without_remarks
 from .setup import AnnDataSetupMixin, realign
 from .training import SplicingTrainingPlan
 
@@ -309,18 +309,19 @@ class TrainMixin:
         if n_steps_kl_warmup is not None and n_epochs_kl_warmup is not None:
             warnings.warn(f"n_epochs_kl_warmup={n_epochs_kl_warmup} wins over n_steps_kl_warmup; set it to None to count steps.", UserWarning, stacklevel=2)
         splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
-        runner = self._train_runner_cls(
-            self,
-            training_plan=self._training_plan_cls(self.module, **({"optimizer": "AdamW"} | plan | (plan_kwargs or {}))),
-            data_splitter=splitter,
-            max_epochs=max_epochs,
-            accelerator=accelerator,
-            devices=devices,
-            early_stopping=early_stopping,
-            early_stopping_patience=early_stopping_patience,
-            check_val_every_n_epoch=check_val_every_n_epoch,
-            **kwargs,
-        )
+        with without_remarks(any(getattr(c, "draws", False) for c in kwargs["callbacks"])):
+            runner = self._train_runner_cls(
+                self,
+                training_plan=self._training_plan_cls(self.module, **({"optimizer": "AdamW"} | plan | (plan_kwargs or {}))),
+                data_splitter=splitter,
+                max_epochs=max_epochs,
+                accelerator=accelerator,
+                devices=devices,
+                early_stopping=early_stopping,
+                early_stopping_patience=early_stopping_patience,
+                check_val_every_n_epoch=check_val_every_n_epoch,
+                **kwargs,
+            )
         return self._start(runner, stopper, watchers, background)
 
 # %% ../nbs/50_model.ipynb #a043c8bd
@@ -345,15 +346,17 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
     except BaseException:
         release(self)
         raise
-    if background: return TrainingRun(lambda: self._run(runner), stopper, watchers[0].recorder)
-    with interrupt_stops(stopper): self._run(runner)
-    if stopper.requested and not any(getattr(w, "draws", False) for w in watchers):
+    drawn = any(getattr(w, "draws", False) for w in watchers)
+    if background: return TrainingRun(lambda: self._run(runner, drawn), stopper, watchers[0].recorder)
+    with interrupt_stops(stopper): self._run(runner, drawn)
+    if stopper.requested and not drawn:
         warnings.warn(f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; the model keeps what it has learnt.", UserWarning, stacklevel=3)
 
 @patch
-def _run(self: TrainMixin, runner) -> None:
+def _run(self: TrainMixin, runner, quiet: bool) -> None:
     "Train."
-    try: runner()
+    try:
+        with without_remarks(quiet): runner()
     finally: release(self)
 
 # %% ../nbs/50_model.ipynb #07a79b06

@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import atexit
+import logging
 import signal
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +21,7 @@ from lightning.pytorch.callbacks import Callback
 from .core import logger
 
 # %% auto #0
-__all__ = ['Stopper', 'interrupt_stops', 'claim', 'release', 'TrainingRun']
+__all__ = ['REMARKS', 'Stopper', 'interrupt_stops', 'without_remarks', 'claim', 'release', 'TrainingRun']
 
 # %% ../nbs/42_running.ipynb #b1d25236
 class Stopper(Callback):
@@ -60,6 +62,28 @@ def interrupt_stops(
         if isinstance(e.__context__, KeyboardInterrupt): raise KeyboardInterrupt from None
         raise
     finally: signal.signal(signal.SIGINT, before)
+
+# %% ../nbs/42_running.ipynb #91365c96
+REMARKS = ("isinstance\\(treespec", "The number of training batches", "The '(train|val)_dataloader' does not have many workers")  # beginnings of messages
+
+@contextmanager
+def without_remarks(
+    quiet: bool = True,
+) -> Iterator[None]:
+    "Within, Lightning's remarks on its own workings are left out."
+    if not quiet:
+        yield
+        return
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
+    before = list(warnings.filters)
+    for beginning in REMARKS: warnings.filterwarnings("ignore", beginning)
+    added = [f for f in warnings.filters if f not in before]
+    try: yield
+    finally:
+        log.setLevel(level)
+        warnings.filters[:] = [f for f in warnings.filters if f not in added]
 
 # %% ../nbs/42_running.ipynb #258510a1
 _TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()

@@ -129,6 +129,14 @@ def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, f
     if fool is not None: self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
+# %% ../nbs/40_training.ipynb #46bb450f
+@patch
+def validation_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
+    "Log the loss of a mini-batch of validation cells."
+    _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
+    self.log("validation_loss", out.loss, on_step=False, on_epoch=True, batch_size=out.n_obs_minibatch)
+    self.compute_and_log_metrics(out, self.val_metrics, "validation")
+
 # %% ../nbs/40_training.ipynb #70d14102
 @patch
 def _kind(self: SplicingTrainingPlan, name: str, p: Tensor) -> str:
