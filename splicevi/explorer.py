@@ -156,7 +156,7 @@ def table_view(state: ExplorerState, page_size: int = 14) -> TableView:
     view.select(state.row)
     return view
 
-# %% ../nbs/62_explorer.ipynb #4a5fa8f3
+# %% ../nbs/62_explorer.ipynb #a2daa4f1
 class View:
     "The explorer's widgets."
     def __init__(self, ex: PSIExplorer):
@@ -166,7 +166,7 @@ class View:
         self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.ask), s.gene or s.event)
         columns = list(dict.fromkeys([*([s.groupby] if s.groupby else []), *s.data.columns()]))
         self.groupby = w.Dropdown(options=[(c, c) for c in columns] + [("all cells", None)], value=s.groupby, description="group by", layout=w.Layout(width="210px"), style={"description_width": "62px"})
-        self.show = w.ToggleButtons(options=[k for k in SHOWS if k in s.shows], value=s.show, description="PSI", style={"button_width": "88px", "description_width": "28px"}, layout=w.Layout(width="auto"), tooltips=[_TOLD[k] for k in SHOWS if k in s.shows])
+        self.show = w.ToggleButtons(options=[k for k in SHOWS if k in s.shows], value=s.show, style={"button_width": "88px"}, layout=w.Layout(width="auto"), tooltips=[_TOLD[k] for k in SHOWS if k in s.shows])
         self.head, self.message, self.above = w.HTML(), w.HTML(), w.HTML()
         self.comparison = w.Dropdown(layout=w.Layout(width="auto"))
         self.table = TableWidget(table_view(s), self.guard(s.choose), hint="filter: words, reads>100, |Δψ|>0.2")
@@ -208,7 +208,7 @@ def ask(self: View, text: str) -> None:
     "Go where a text that was entered means one thing."
     self.state.go(*self.state.data.index.one(text)[:2])
 
-# %% ../nbs/62_explorer.ipynb #6b47de8c
+# %% ../nbs/62_explorer.ipynb #1d69c4cf
 @patch
 def tie(self: View) -> None:
     "Let each control set the state, and the state draw."
@@ -225,7 +225,8 @@ def layout(self: View):
     "Everything in its place."
     w, box = self._w, lambda k: self.plots[k].widget
     search = _flex([self.search.widget], "1 1 260px")
-    top = _beside([search, self.groupby, self.show], grid_gap="8px 14px", align_items="center")
+    show = w.Box([w.HTML("PSI"), self.show], layout=w.Layout(display="flex", align_items="center", grid_gap="8px", overflow="visible"))
+    top = _beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
     left = _flex([self.above, self.comparison, self.test_row(), self.table.widget, box("volcano")], "1 1 330px", grid_gap="6px")
     pair = _beside([_flex([box("latent")], "1 1 330px"), _flex([box("expression")], "1 1 300px")], grid_gap="8px")
     right = _flex([self.head, box("arcs"), self.kind, box("psi"), pair], "2.2 1 500px", grid_gap="4px")
