@@ -14,8 +14,8 @@ pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: install chr
 SETUP = """
 import logging, warnings
 warnings.simplefilter("ignore")
-logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 import scvi
+for name in ("lightning.pytorch", "lightning.fabric"): logging.getLogger(name).setLevel(logging.ERROR)
 from splicevi import SPLICEVI
 from splicevi.dashboard import TrainingDashboard
 from splicevi.explorer import PSIExplorer
