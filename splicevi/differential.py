@@ -18,7 +18,7 @@ from scvi.utils import track
 from .batches import CellStore, SplicingKeys, get_store
 from .core import KEYS
 from .core import names as shorten
-from .groups import Comparison, GroupReads, call_at_fdr, check_test, comparisons, group_reads, one_of, stack
+from .groups import Comparison, GroupReads, call_at_fdr, check_test, comparisons, group_reads, one_of, sample_rows, stack
 from .lfc import FoldChangeMixin
 from .module import moment_concentration, starting_psi
 from .predict import WholeEvents, columns_of
@@ -28,10 +28,9 @@ from .usage import GRID, Contrast, Effect, EventEffect, Events, moved_reads, pos
 _all_ = ["pseudobulk", "beta_binomial_test", "likelihood_ratio"]
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'EPS', 'test_effects', 'event_concentration', 'scatter_concentration', 'with_rest',
-           'check_splicing_test', 'effect_columns', 'proba_columns', 'read_columns', 'batch_agreement',
-           'DifferentialMixin', 'sample_rows', 'DecodedContrast', 'top_junctions', 'pseudobulk', 'beta_binomial_test',
-           'likelihood_ratio']
+__all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'scatter_concentration', 'with_rest', 'check_splicing_test',
+           'effect_columns', 'proba_columns', 'read_columns', 'batch_agreement', 'DifferentialMixin', 'DecodedContrast',
+           'top_junctions', 'pseudobulk', 'beta_binomial_test', 'likelihood_ratio']
 
 # %% ../nbs/46_differential.ipynb #eb92cd33
 def event_concentration(
@@ -127,10 +126,6 @@ class DifferentialMixin(FoldChangeMixin):
 def _batches(self: DifferentialMixin, adata) -> np.ndarray:
     "Batch code of each cell."
     return np.asarray(self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel().astype(np.int64)
-
-def sample_rows(rows: np.ndarray, n: int | None, rng: np.random.Generator) -> np.ndarray:
-    "At most n of the rows."
-    return rows if n is None or len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 # %% ../nbs/46_differential.ipynb #ead3b2e3
 @patch
@@ -240,8 +235,6 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
     "Junction with the largest |effect| of each wanted event."
     order = np.lexsort((-np.abs(effect), event))
     return order[np.searchsorted(event[order], wanted_events)]
-
-test_effects = top_junctions(np.array([0.1, -0.3, 0.2, np.nan]), np.array([0, 0, 1, 1]), np.array([1, 0]))
 
 # %% ../nbs/46_differential.ipynb #cfb8ba4b
 @patch

@@ -17,6 +17,7 @@ from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing
 from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
 from splicevi.batches import get_store
 from splicevi.simulate import simulate
+from splicevi.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.groups import call_at_fdr
 from splicevi.usage import Contrast, Events, fit_prior, moved_reads, posterior
 
@@ -350,6 +351,49 @@ def test_expression_batches(model):
     run = lambda b1, b2: model.differential_expression(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["lfc_mean"]
     same, other = run("batch_1", ["batch_1"]), run(["batch_1"], ["batch_2"])
     assert not np.allclose(same, other, atol=0.05) and np.isfinite(run(None, None)).all()
+    assert np.isfinite(run(["batch_1", "batch_2", "batch_3"], "batch_1")).all()  # numbers of samples that have to be made alike
+    assert np.allclose(run(["batch_1", "batch_2"], ["batch_2", "batch_1"]), run(["batch_1", "batch_2"], ["batch_1", "batch_2"]), atol=1e-5)
+
+
+def test_expression_of_swapped_groups(model, de):
+    other = model.differential_expression(groupby="cell_type", group1="type_2", group2="type_1", silent=True)
+    assert np.allclose(other["lfc_mean"], -de["lfc_mean"], atol=0.05) and np.allclose(other["proba_de"], de["proba_de"], atol=0.05)
+    assert np.allclose(other["scale1"], de["scale2"], rtol=0.05) and np.allclose(de["scale1"].sum(), 1, atol=0.05)
+
+
+def test_expression_however_rows_are_paired(model, de):
+    "scvi-tools may shuffle the rows of its samples; the fold changes stay the same."
+    mixed = model.differential_expression(use_permutation=True, **PAIR)
+    assert np.allclose(mixed["lfc_mean"], de["lfc_mean"], atol=0.05) and np.allclose(mixed["lfc_std"], de["lfc_std"], rtol=0.1, atol=0.01)
+
+
+def test_expression_without_counts_is_that_of_scvi(model, mdata):
+    from functools import partial
+
+    from scvi.model.base import DifferentialComputation
+
+    from splicevi.lfc import GeneCounts
+
+    rows = [np.flatnonzero(mdata.obs["cell_type"] == t) for t in ("type_1", "type_2")]
+    decode = partial(model.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False)
+    scvi.settings.seed = 1
+    plain = DifferentialComputation(decode, None, GeneCounts(model.adata_manager, N_GENES)).get_bayes_factors(*rows, mode="change", delta=0.25, use_observed_batches=True, n_samples_overall=200)
+    scvi.settings.seed = 1
+    ours = model.differential_expression(use_counts=False, n_samples_overall=200, **PAIR)
+    for k, v in plain.items(): assert np.allclose(ours[k], v), k
+
+
+def test_vanilla_expression_has_no_prior(model):
+    "Which of two groups is higher is asked of each gene by itself: the fold change that unchanged genes share decides nothing."
+    half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
+    table = model.differential_expression(idx1=half[::2], idx2=half[1::2], mode="vanilla", silent=True)
+    assert table["proba_m1"].between(0.02, 0.98).mean() > 0.8 and table["proba_m1"].std() > 0.1
+
+
+def test_no_expression_is_called_between_halves(model):
+    half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
+    table = model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=0.5, silent=True)
+    assert not table["is_de_fdr_0.05"].any() and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
 
 
 # ---------------------------------------------------------------- pure functions
@@ -370,6 +414,29 @@ def test_random_events(seed):
     assert np.allclose(j.effect[alone], 0, atol=1e-6)
     shuffle = rng.permutation(len(event))
     assert np.allclose(Contrast(a[:, shuffle], event[shuffle]).prior.weights, c.prior.weights)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.0, 0.4))
+def test_shift_of_unchanged_genes(seed, shift, changed):
+    "The common fold change is found wherever it lies, and moves nothing but itself."
+    rng = np.random.default_rng(seed)
+    error, up = rng.uniform(0.05, 0.3, 400), rng.random(400) < changed
+    lfc = rng.normal(np.where(up, rng.normal(1.5, 1, 400), 0), error)
+    zero, moved, turned = (fit_folds(v, error**2) for v in (lfc, lfc + shift, -lfc))
+    assert abs(zero.center) < 5 * zero.error + 0.01 and moved.center - zero.center == pytest.approx(shift, abs=0.01) and turned.center == pytest.approx(-zero.center, abs=0.01)
+    post = FoldPosterior(lfc + shift, error**2, moved)
+    assert np.allclose(post.r.sum(1), 1) and np.allclose(post.draws(4000, rng).mean(0), post.mean, atol=0.1)
+    between = (post.mean - moved.center) * np.sign(lfc + shift - moved.center)
+    assert (between >= -1e-9).all() and (between <= np.abs(lfc + shift - moved.center) + 1e-9).all()
+
+
+def test_level_of_sparse_and_dense_counts():
+    x = np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32)
+    dense, csr = (group_level(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
+    assert np.allclose(dense.mean, csr.mean) and np.allclose(dense.variance, csr.variance) and 0 < dense.common < dense.variance.min()
+    empty = group_level(np.zeros((3, 2)), np.zeros(2))
+    assert np.isfinite(empty.mean).all() and np.isfinite(empty.variance).all()
 
 
 def test_prior_finds_the_weights():
