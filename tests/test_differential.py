@@ -19,7 +19,8 @@ from splicevi.batches import get_store
 from splicevi.simulate import simulate
 from splicevi.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.groups import call_at_fdr
-from splicevi.usage import Contrast, Events, fit_prior, moved_reads, posterior
+from splicevi.usage import Contrast, Events, fit_prior, posterior
+from splicevi.usage_batches import batch_scatter, discounted, moved_reads
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -258,6 +259,17 @@ def test_unknown_events(mdata, ds, loss):
     with pytest.raises(ValueError, match="level='event' needs the event"): model.differential_splicing(level="event", **PAIR)
 
 
+def test_batch_correction_without_events(mdata):
+    "A junction against the rest of its event is moved too."
+    part = mdata["splicing"].copy()
+    del part.var["event_id"]
+    model = trained(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), splicing_loss_type="binomial", epochs=15)
+    few = dict(idx1="cell_type == 'type_1' and batch == 'batch_1'", idx2="cell_type == 'type_2' and batch != 'batch_1'", silent=True)
+    raw, corrected = (model.differential_splicing(batch_correction=k, **few)["effect_size"] for k in (False, True))
+    off = lambda e: np.sqrt(((e - truth(mdata)) ** 2).mean())
+    assert off(corrected) < 0.95 * off(raw)
+
+
 def test_concatenated_anndata(mdata, ds):
     y, x = mdata["splicing"].layers[KEYS.junction_counts], mdata["rna"].X
     zeros = sparse.csr_matrix(x.shape, dtype=np.float32)
@@ -463,6 +475,22 @@ def test_moved_reads_keep_their_number():
     a, own, average = rng.random((3, 5)) * 9, rng.random((3, 5)), rng.random((3, 5))
     moved, e = moved_reads(a, own, average, event), Events(event)
     assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(moved_reads(a, own, own, event), a)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.2]))
+def test_scatter_of_batches(seed, scatter):
+    "The scatter that was put in comes out; reads are worth less for it, never more."
+    rng = np.random.default_rng(seed)
+    event, usage = np.repeat(np.arange(800), 2), rng.uniform(0.1, 0.9, 800)
+    n = rng.integers(0, 300, (4, 800))
+    own = rng.beta(usage * (1 / scatter - 1), (1 - usage) * (1 / scatter - 1), n.shape) if scatter else usage
+    y = rng.binomial(n, own)
+    a = np.stack([y, n - y], axis=-1).reshape(4, -1).astype(float)
+    found = batch_scatter([a[:2], a[2:]], event)
+    assert found == pytest.approx(scatter, rel=0.25, abs=0.002)
+    less = discounted(a, event, found)
+    assert (less <= a.sum(0) + 1e-9).all() and np.allclose(discounted(a, event, 0.0), a.sum(0)) and (discounted(a, event, 1.0) <= 4 + 1e-9).all()
 
 
 def test_agreement_of_batches():
