@@ -292,7 +292,7 @@ def differential_splicing(self: DifferentialMixin, adata=None, groupby: str | No
     all_stats
         Whether to add what was observed: raw PSI, cells, reads, agreement of batches.
     batch_correction
-        Whether batches are averaged out: usages are compared as decoded under the same batches.
+        Whether batches are averaged out: usages are compared as decoded under the same batches, and reads of batches that still disagree count for less.
     batchid1, batchid2
         Batches to decode the groups under, with `batch_correction`; `None` for all batches of the model.
     fdr_target

@@ -65,8 +65,11 @@ class ExpressionDraws:
     def __call__(self, adata, indices, transform_batch=None, n_samples_overall: int = 5000) -> np.ndarray:
         group = 0 if np.array_equal(indices, self.rows) else 1
         seed = sorted(map(str, self.levels[group])).index(str(transform_batch))
-        deviation = self.posterior.draws(n_samples_overall, np.random.default_rng(seed)) - self.lfc.astype(np.float32)
-        return np.exp2(self.levels[group][transform_batch].mean.astype(np.float32) + (self.share - group).astype(np.float32) * deviation)
+        draws = self.posterior.draws(n_samples_overall, np.random.default_rng(seed))
+        draws -= self.lfc.astype(np.float32)
+        draws *= (self.share - group).astype(np.float32)
+        draws += self.levels[group][transform_batch].mean.astype(np.float32)
+        return np.exp2(draws, out=draws)
 
 # %% ../nbs/45_lfc.ipynb #a9607286
 class FoldChangeMixin(DecodeMixin):
@@ -187,6 +190,12 @@ def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | No
     ------
     ValueError, KeyError
         For groups that do not exist, share cells or hold fewer than two, and arguments without meaning.
+
+    Notes
+    -----
+    Proportions are compared. Where one strong gene changes, all others change with it, by a fold change that they share; if that shift exceeds
+    `delta`, genes that do nothing but give way are called too, as they should be by this definition. Cells are not independent replicates of a
+    donor: a difference of few donors looks as sure as one that all share.
     """
     self._need("expression")
     self._check_if_trained(warn=False)

@@ -116,7 +116,10 @@ def test_unbalanced_batches():
         corrected.append(scores(model, psi, batch_correction=True).mean())
         raw.append(scores(model, psi).mean())
         print(pd.DataFrame({"corrected": corrected[-1], "raw": raw[-1]}).T.round(4).to_string())
-    assert pd.DataFrame(corrected)[0.05].mean() <= 0.07 and pd.DataFrame(raw)[0.05].mean() >= 0.2
+    mean = pd.DataFrame(corrected).mean()
+    assert mean[0.05] <= 0.07 and pd.DataFrame(raw)[0.05].mean() >= 0.2
+    for t in TARGETS: assert t / 3 <= mean[t] <= t, mean
+    assert mean["found"] >= 0.8 and mean["covered"] >= 0.92 and mean["covered_real"] >= 0.85, mean
 
 
 def test_lung(real_data):
