@@ -18,20 +18,20 @@ from scvi.utils import track
 from .batches import CellStore, SplicingKeys, get_store
 from .core import KEYS
 from .core import names as shorten
-from .groups import Comparison, GroupReads, call_at_fdr, check_test, comparisons, group_reads, one_of, stack
+from .groups import Comparison, GroupReads, call_at_fdr, check_test, comparisons, group_reads, one_of, sample_rows, stack
 from .lfc import FoldChangeMixin
 from .module import moment_concentration, starting_psi
 from .predict import WholeEvents, columns_of
 from .pseudobulk import beta_binomial_test, likelihood_ratio, pseudobulk
-from .usage import GRID, Contrast, Effect, EventEffect, Events, moved_reads, posterior
+from .usage import GRID, Contrast, Effect, EventEffect, Events, posterior
+from .usage_batches import batch_scatter, discounted, moved_reads
 
 _all_ = ["pseudobulk", "beta_binomial_test", "likelihood_ratio"]
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'EPS', 'test_effects', 'event_concentration', 'scatter_concentration', 'with_rest',
-           'check_splicing_test', 'effect_columns', 'proba_columns', 'read_columns', 'batch_agreement',
-           'DifferentialMixin', 'sample_rows', 'DecodedContrast', 'top_junctions', 'pseudobulk', 'beta_binomial_test',
-           'likelihood_ratio']
+__all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'scatter_concentration', 'with_rest', 'check_splicing_test',
+           'effect_columns', 'proba_columns', 'read_columns', 'batch_agreement', 'DifferentialMixin', 'DecodedContrast',
+           'top_junctions', 'pseudobulk', 'beta_binomial_test', 'likelihood_ratio']
 
 # %% ../nbs/46_differential.ipynb #eb92cd33
 def event_concentration(
@@ -128,25 +128,27 @@ def _batches(self: DifferentialMixin, adata) -> np.ndarray:
     "Batch code of each cell."
     return np.asarray(self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel().astype(np.int64)
 
-def sample_rows(rows: np.ndarray, n: int | None, rng: np.random.Generator) -> np.ndarray:
-    "At most n of the rows."
-    return rows if n is None or len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
-
 # %% ../nbs/46_differential.ipynb #ead3b2e3
 @patch
-def _corrected_reads(self: DifferentialMixin, adata, rows, concentration, codes, batch_size, n_cells, rng) -> np.ndarray:
-    "Effective reads of a group without the batches' effect on usage, (junctions,)."
+def _event_reads(self: DifferentialMixin, reads: GroupReads) -> tuple[np.ndarray, np.ndarray]:
+    "Effective reads, (groups, junctions), and event codes; junctions against the rest of their event where the model does not know the events."
+    return with_rest(reads.effective, reads.pooled_psi) if self._event() is None else (reads.effective, self.module.junc2atse.cpu().numpy())
+
+@patch
+def _moved(self: DifferentialMixin, adata, rows, concentration, codes, batch_size, n_cells, rng) -> tuple[np.ndarray, np.ndarray]:
+    "Effective reads of each batch of a group without the batches' effect on usage, (batches, junctions), and event codes."
     batch, store = self._batches(adata), get_store(self.get_anndata_manager(adata, required=True))
     present, code = np.unique(batch[rows], return_inverse=True)
     group = np.full(adata.n_obs, -1)
     group[rows] = code
-    effective = group_reads(store, group, len(present), concentration, ("effective",)).effective
+    a, event = self._event_reads(group_reads(store, group, len(present), concentration, ("effective", "reads", "totals")))
     some = np.concatenate([sample_rows(rows[code == k], None if n_cells is None else max(n_cells // len(present), 1), rng) for k in range(len(present))])
     weights = (group[some] == np.arange(len(present))[:, None]).astype(np.float32)
     weights /= weights.sum(1, keepdims=True)
     every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
     own, average = (self._decoded_sums(adata, some, weights, c, every, True, batch_size) for c in ([None], codes))
-    return moved_reads(effective, own, average, self.module.junc2atse.cpu().numpy()).sum(0)
+    if self._event() is None: own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
+    return moved_reads(a, own, average, event), event
 
 # %% ../nbs/46_differential.ipynb #95b429da
 class DecodedContrast:
@@ -182,11 +184,10 @@ def _decoded_contrast(self: DifferentialMixin, adata, c: Comparison, wanted, cod
 def _contrast(self: DifferentialMixin, adata, c: Comparison, wanted, norm, codes, batch_size, store, reads: GroupReads, concentration, grid, n_draws, n_cells, rng):
     "What the posterior of a comparison is drawn from."
     if norm == "decoder": return self._decoded_contrast(adata, c, wanted, codes or ([None], [None]), batch_size, n_draws, n_cells, rng)
-    a = reads.effective
-    if codes: a = np.stack([self._corrected_reads(adata, rows, concentration, k, batch_size, n_cells, rng) for rows, k in zip((c.rows1, c.rows2), codes)])
-    if self._event() is None: a, event = with_rest(a, reads.pooled_psi)
-    else: event = self.module.junc2atse.cpu().numpy()
-    return Contrast(a, event, grid).restrict(wanted)
+    if not codes: return Contrast(*self._event_reads(reads), grid).restrict(wanted)
+    moved, (event, _) = zip(*[self._moved(adata, rows, concentration, k, batch_size, n_cells, rng) for rows, k in zip((c.rows1, c.rows2), codes)])
+    scatter = batch_scatter(moved, event)
+    return Contrast(np.stack([discounted(a, event, scatter) for a in moved]), event, grid).restrict(wanted)
 
 # %% ../nbs/46_differential.ipynb #953bdb50
 @patch
@@ -241,8 +242,6 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
     order = np.lexsort((-np.abs(effect), event))
     return order[np.searchsorted(event[order], wanted_events)]
 
-test_effects = top_junctions(np.array([0.1, -0.3, 0.2, np.nan]), np.array([0, 0, 1, 1]), np.array([1, 0]))
-
 # %% ../nbs/46_differential.ipynb #cfb8ba4b
 @patch
 def _event_table(self: DifferentialMixin, adata, contrast, of_events: EventEffect, effect: np.ndarray, fdr_target: float, columns: dict, wanted: np.ndarray) -> pd.DataFrame:
@@ -293,7 +292,7 @@ def differential_splicing(self: DifferentialMixin, adata=None, groupby: str | No
     all_stats
         Whether to add what was observed: raw PSI, cells, reads, agreement of batches.
     batch_correction
-        Whether batches are averaged out: usages are compared as decoded under the same batches.
+        Whether batches are averaged out: usages are compared as decoded under the same batches, and reads of batches that still disagree count for less.
     batchid1, batchid2
         Batches to decode the groups under, with `batch_correction`; `None` for all batches of the model.
     fdr_target

@@ -15,8 +15,8 @@ from .batches import CellStore, take_ranges
 from .core import names as shorten
 
 # %% auto #0
-__all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'GroupReads', 'group_reads', 'one_of',
-           'check_test', 'stack', 'call_at_fdr']
+__all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'sample_rows', 'GroupReads', 'group_reads',
+           'one_of', 'check_test', 'stack', 'call_at_fdr']
 
 # %% ../nbs/45_groups.ipynb #2150ab7d
 def rows_of(
@@ -110,6 +110,11 @@ def comparisons(
     if idx1 is None and idx2 is not None: raise ValueError("idx2 needs idx1.")
     found = _by_group(obs, groupby, group1, group2) if idx1 is None else _by_index(obs, idx1, idx2)
     return [check_comparison(c, len(obs)) for c in found]
+
+# %% ../nbs/45_groups.ipynb #2a1ab562
+def sample_rows(rows: np.ndarray, n: int | None, rng: np.random.Generator) -> np.ndarray:
+    "At most n of the rows, in order; all for None."
+    return rows if n is None or len(rows) <= n else np.sort(rng.choice(rows, n, replace=False))
 
 # %% ../nbs/45_groups.ipynb #e14b7e3d
 class GroupReads(NamedTuple):

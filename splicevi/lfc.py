@@ -10,18 +10,18 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-import scipy.sparse as sp
 import torch
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from .groups import Comparison, call_at_fdr, check_test, comparisons, stack
+from .fold_changes import FLAT, FoldPosterior, Level, fit_folds, group_level
+from .groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
 from .predict import DecodeMixin
 
 # %% auto #0
-__all__ = ['KAPPA', 'GeneCounts', 'raw_columns', 'count_factors', 'FoldChangeMixin']
+__all__ = ['GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling']
 
 # %% ../nbs/45_lfc.ipynb #c6ba1dbe
 class GeneCounts:
@@ -44,21 +44,32 @@ def raw_columns(x, rows1: np.ndarray, rows2: np.ndarray) -> dict[str, np.ndarray
     return out
 
 # %% ../nbs/45_lfc.ipynb #4fde831e
-KAPPA = 5.0  # counts that the decoder's word is worth
+def average(levels: list[Level]) -> Level:
+    "Mean of a group's expression under several batches."
+    return Level(*(np.mean(v, axis=0) for v in zip(*levels)))
 
-def count_factors(
-    x,  # (cells, genes) counts of a group, CSR or dense
-    expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
-    n: int,  # draws
-    rng: np.random.Generator,
-    kappa: float = KAPPA,
-) -> np.ndarray:  # (n, genes)
-    "Draws of the factors that bring decoded expression into line with the counts of a group."
-    cells, total = x.shape[0], np.asarray(x.sum(0), np.float64).ravel()
-    square = np.asarray((x.multiply(x) if sp.issparse(x) else x * x).sum(0), np.float64).ravel()
-    mean = total / cells
-    fano = np.maximum(np.divide(square / cells - mean**2, mean, out=np.ones_like(mean), where=mean > 0), 1)
-    return rng.standard_gamma(total / fano + kappa, (n, len(total))) / (expected / fano + kappa)
+class ExpressionDraws:
+    "Draws of two groups' expression, in the form in which scvi-tools' test asks for them."
+    def __init__(self,
+        rows: np.ndarray,  # cells of the first group
+        levels: tuple[dict, dict],  # of both groups: expression under each batch
+        shrink: bool,  # whether genes have a prior in common
+        paired: bool,  # whether the test compares equal rows of the same batch
+    ):
+        self.rows, self.levels = rows, levels
+        one, two = (average(list(v.values())) for v in levels)
+        self.lfc, variance = one.mean - two.mean, one.variance + two.variance
+        self.posterior = FoldPosterior(self.lfc, variance, fit_folds(self.lfc, variance) if shrink else FLAT, one.common + two.common)
+        self.share = one.variance / variance if paired else np.ones(len(variance))
+
+    def __call__(self, adata, indices, transform_batch=None, n_samples_overall: int = 5000) -> np.ndarray:
+        group = 0 if np.array_equal(indices, self.rows) else 1
+        seed = sorted(map(str, self.levels[group])).index(str(transform_batch))
+        draws = self.posterior.draws(n_samples_overall, np.random.default_rng(seed))
+        draws -= self.lfc.astype(np.float32)
+        draws *= (self.share - group).astype(np.float32)
+        draws += self.levels[group][transform_batch].mean.astype(np.float32)
+        return np.exp2(draws, out=draws)
 
 # %% ../nbs/45_lfc.ipynb #a9607286
 class FoldChangeMixin(DecodeMixin):
@@ -74,27 +85,31 @@ def _batch_choice(self: FoldChangeMixin, batchid, argument: str) -> list[int]:
 # %% ../nbs/45_lfc.ipynb #cc201a09
 @patch
 @torch.inference_mode()
-def _expected_counts(self: FoldChangeMixin, adata, rows: np.ndarray, batch_size) -> np.ndarray:
-    "Counts of each gene that the decoder expects of the cells, before dropout, (genes,)."
+def _expected_counts(self: FoldChangeMixin, adata, rows: np.ndarray, codes: list[int | None], batch_size) -> np.ndarray:
+    "Counts of each gene that the decoder expects of the cells under each batch (None: their own), before dropout, (codes, genes)."
     total = 0
     for tensors, q in self._posteriors(adata, rows, batch_size):
-        px = self.module.expression_decoder(*self._decoder_inputs(tensors, self._latent_points(q, True), None))
-        total = total + (q["library"] + px.log_scale).exp().sum(0).double().cpu().numpy()
+        z = self._latent_points(q, True)
+        decode = lambda code: self.module.expression_decoder(*self._decoder_inputs(tensors, z, code)).log_scale
+        total = total + torch.stack([(q["library"] + decode(code)).exp().sum(0) for code in codes]).double().cpu().numpy()
     return total
 
 @patch
-def _expression_draws(self: FoldChangeMixin, adata, groups: tuple, batch_size, use_counts: bool, rng):
-    "Function with the arguments of `get_normalized_expression` that scvi-tools samples expression with."
-    decode = partial(self.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False, batch_size=batch_size)
-    if not use_counts: return decode
-    x = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes).get_from_registry(REGISTRY_KEYS.X_KEY)
-    expected = [(set(rows.tolist()), x[rows], self._expected_counts(adata, rows, batch_size)) for rows in groups]
+def _levels(self: FoldChangeMixin, adata, rows: np.ndarray, batches: list, batch_size, n_cells: int, rng) -> dict:
+    "Expression of a group under each batch; None stands for the cells' own."
+    x = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes).get_from_registry(REGISTRY_KEYS.X_KEY)[rows]
+    expected, = self._expected_counts(adata, rows, [None], batch_size)
+    if batches == [None]: return {None: group_level(x, expected)}
+    own, *under = self._expected_counts(adata, sample_rows(rows, n_cells, rng), [None, *self._batch_codes(batches)], batch_size)
+    return {b: group_level(x, expected, expected * u / np.maximum(own, 1e-30)) for b, u in zip(batches, under)}
 
-    def draw(adata, indices, **kwargs):
-        scale = decode(adata, indices=indices, **kwargs)
-        counts, mean = next((c, e) for members, c, e in expected if int(indices[0]) in members)
-        return scale * count_factors(counts, mean, len(scale), rng).astype(scale.dtype)
-    return draw
+# %% ../nbs/45_lfc.ipynb #a79c8aac
+def sampling(options: dict, every: list) -> tuple[list, list, dict]:
+    "Batches of both groups, and the options with a number of samples that both can be divided into."
+    batches = [[None] if options["use_observed_batches"] else list(every if options[k] is None else options[k]) for k in ("batchid1", "batchid2")]
+    least = np.lcm(*map(len, batches))
+    n = options.get("n_samples_overall") or 5000
+    return *batches, options | {"n_samples_overall": int(max(n // least, 1) * least)}
 
 # %% ../nbs/45_lfc.ipynb #6cc12a36
 @patch
@@ -102,9 +117,15 @@ def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, all_stats: bool, 
                   options: dict) -> pd.DataFrame:
     "Table of one comparison, in scvi-tools' columns."
     genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
-    draw = self._expression_draws(adata, (c.rows1, c.rows2), batch_size, use_counts, np.random.default_rng(0))
-    test = DifferentialComputation(draw, self.get_latent_representation if filter_outlier_cells else None, genes)
-    info = test.get_bayes_factors(c.rows1, c.rows2, **options)
+    one, two, options = sampling(options, list(genes.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping))
+    decode = partial(self.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False, batch_size=batch_size)
+    test = DifferentialComputation(decode, self.get_latent_representation, genes)
+    rows = [test.filter_outlier_cells(r) if filter_outlier_cells else r for r in c[:2]]
+    test.representation_fn = None
+    if use_counts:
+        levels = tuple(self._levels(adata, r, b, batch_size, options["n_samples_overall"], np.random.default_rng(0)) for r, b in zip(rows, (one, two)))
+        test.model_fn = ExpressionDraws(rows[0], levels, options["mode"] == "change", set(one) == set(two) and not options.get("use_permutation"))
+    info = test.get_bayes_factors(*rows, **options)
     if all_stats: info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
     return table.assign(**{f"is_de_fdr_{fdr_target}": call_at_fdr(table["proba_de"], fdr_target)}) if options["mode"] == "change" else table
@@ -153,7 +174,9 @@ def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | No
     filter_outlier_cells
         Whether outliers of the latent space are left out.
     use_counts
-        Whether decoded expression is brought into line with the counts of each group; else it is the decoder's word alone, as in scvi-tools.
+        Whether the fold changes are those of the groups' expression, decoded and brought into line with their counts, under a prior (``"change"`` mode)
+        in which the genes that do not change share one fold change (see :mod:`splicevi.fold_changes`). Else they are those of single cells by the
+        decoder's word alone, as in scvi-tools.
     **kwargs
         To :meth:`scvi.model.base.DifferentialComputation.get_bayes_factors`, such as ``n_samples_overall`` or ``pseudocounts``.
 
@@ -167,6 +190,12 @@ def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | No
     ------
     ValueError, KeyError
         For groups that do not exist, share cells or hold fewer than two, and arguments without meaning.
+
+    Notes
+    -----
+    Proportions are compared. Where one strong gene changes, all others change with it, by a fold change that they share; if that shift exceeds
+    `delta`, genes that do nothing but give way are called too, as they should be by this definition. Cells are not independent replicates of a
+    donor: a difference of few donors looks as sure as one that all share.
     """
     self._need("expression")
     self._check_if_trained(warn=False)

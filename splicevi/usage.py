@@ -13,7 +13,7 @@ from scipy.special import gammaln
 # %% auto #0
 __all__ = ['GRID', 'Events', 'pooled_usage', 'log_dirichlet_multinomial', 'log_evidence', 'Prior', 'responsibilities',
            'fit_prior', 'usage_draws', 'mixed_quantile', 'Effect', 'summarise', 'EventEffect', 'summarise_events',
-           'blocks', 'Contrast', 'posterior', 'moved_reads']
+           'blocks', 'Contrast', 'posterior']
 
 # %% ../nbs/45_usage.ipynb #5f2b5f6c
 class Events:
@@ -218,18 +218,3 @@ def posterior(
         parts.append((summarise(psi, none[part.code], p, delta, no_change), summarise_events(psi, none, delta, part, no_change)))
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])
-
-# %% ../nbs/45_usage.ipynb #ac4176f6
-def moved_reads(
-    a: np.ndarray,  # (strata, junctions) effective reads of each batch of a group
-    own: np.ndarray,  # (strata, junctions) usage decoded under their batch
-    average: np.ndarray,  # (strata, junctions) usage decoded under the batches to compare in
-    event: np.ndarray,  # (junctions,) event codes
-) -> np.ndarray:  # (strata, junctions) effective reads
-    "The reads as they would be without the batch's effect on usage."
-    events, back = Events(event), np.empty(len(event), np.int64)
-    back[events.order] = np.arange(len(event))
-    a, own, average = (v[:, events.order] for v in (a, own, average))
-    moved = a * average / np.maximum(own, 1e-8)
-    scale = events.sum(a) / np.maximum(events.sum(moved), 1e-12)
-    return (moved * scale[:, events.code])[:, back]

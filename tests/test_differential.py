@@ -17,8 +17,10 @@ from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing
 from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
 from splicevi.batches import get_store
 from splicevi.simulate import simulate
+from splicevi.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.groups import call_at_fdr
-from splicevi.usage import Contrast, Events, fit_prior, moved_reads, posterior
+from splicevi.usage import Contrast, Events, fit_prior, posterior
+from splicevi.usage_batches import batch_scatter, discounted, moved_reads
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -257,6 +259,17 @@ def test_unknown_events(mdata, ds, loss):
     with pytest.raises(ValueError, match="level='event' needs the event"): model.differential_splicing(level="event", **PAIR)
 
 
+def test_batch_correction_without_events(mdata):
+    "A junction against the rest of its event is moved too."
+    part = mdata["splicing"].copy()
+    del part.var["event_id"]
+    model = trained(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), splicing_loss_type="binomial", epochs=15)
+    few = dict(idx1="cell_type == 'type_1' and batch == 'batch_1'", idx2="cell_type == 'type_2' and batch != 'batch_1'", silent=True)
+    raw, corrected = (model.differential_splicing(batch_correction=k, **few)["effect_size"] for k in (False, True))
+    off = lambda e: np.sqrt(((e - truth(mdata)) ** 2).mean())
+    assert off(corrected) < 0.95 * off(raw)
+
+
 def test_concatenated_anndata(mdata, ds):
     y, x = mdata["splicing"].layers[KEYS.junction_counts], mdata["rna"].X
     zeros = sparse.csr_matrix(x.shape, dtype=np.float32)
@@ -350,6 +363,49 @@ def test_expression_batches(model):
     run = lambda b1, b2: model.differential_expression(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["lfc_mean"]
     same, other = run("batch_1", ["batch_1"]), run(["batch_1"], ["batch_2"])
     assert not np.allclose(same, other, atol=0.05) and np.isfinite(run(None, None)).all()
+    assert np.isfinite(run(["batch_1", "batch_2", "batch_3"], "batch_1")).all()  # numbers of samples that have to be made alike
+    assert np.allclose(run(["batch_1", "batch_2"], ["batch_2", "batch_1"]), run(["batch_1", "batch_2"], ["batch_1", "batch_2"]), atol=1e-5)
+
+
+def test_expression_of_swapped_groups(model, de):
+    other = model.differential_expression(groupby="cell_type", group1="type_2", group2="type_1", silent=True)
+    assert np.allclose(other["lfc_mean"], -de["lfc_mean"], atol=0.05) and np.allclose(other["proba_de"], de["proba_de"], atol=0.05)
+    assert np.allclose(other["scale1"], de["scale2"], rtol=0.05) and np.allclose(de["scale1"].sum(), 1, atol=0.05)
+
+
+def test_expression_however_rows_are_paired(model, de):
+    "scvi-tools may shuffle the rows of its samples; the fold changes stay the same."
+    mixed = model.differential_expression(use_permutation=True, **PAIR)
+    assert np.allclose(mixed["lfc_mean"], de["lfc_mean"], atol=0.05) and np.allclose(mixed["lfc_std"], de["lfc_std"], rtol=0.1, atol=0.01)
+
+
+def test_expression_without_counts_is_that_of_scvi(model, mdata):
+    from functools import partial
+
+    from scvi.model.base import DifferentialComputation
+
+    from splicevi.lfc import GeneCounts
+
+    rows = [np.flatnonzero(mdata.obs["cell_type"] == t) for t in ("type_1", "type_2")]
+    decode = partial(model.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False)
+    scvi.settings.seed = 1
+    plain = DifferentialComputation(decode, None, GeneCounts(model.adata_manager, N_GENES)).get_bayes_factors(*rows, mode="change", delta=0.25, use_observed_batches=True, n_samples_overall=200)
+    scvi.settings.seed = 1
+    ours = model.differential_expression(use_counts=False, n_samples_overall=200, **PAIR)
+    for k, v in plain.items(): assert np.allclose(ours[k], v), k
+
+
+def test_vanilla_expression_has_no_prior(model):
+    "Which of two groups is higher is asked of each gene by itself: the fold change that unchanged genes share decides nothing."
+    half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
+    table = model.differential_expression(idx1=half[::2], idx2=half[1::2], mode="vanilla", silent=True)
+    assert table["proba_m1"].between(0.02, 0.98).mean() > 0.8 and table["proba_m1"].std() > 0.1
+
+
+def test_no_expression_is_called_between_halves(model):
+    half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
+    table = model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=0.5, silent=True)
+    assert not table["is_de_fdr_0.05"].any() and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
 
 
 # ---------------------------------------------------------------- pure functions
@@ -370,6 +426,29 @@ def test_random_events(seed):
     assert np.allclose(j.effect[alone], 0, atol=1e-6)
     shuffle = rng.permutation(len(event))
     assert np.allclose(Contrast(a[:, shuffle], event[shuffle]).prior.weights, c.prior.weights)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.0, 0.4))
+def test_shift_of_unchanged_genes(seed, shift, changed):
+    "The common fold change is found wherever it lies, and moves nothing but itself."
+    rng = np.random.default_rng(seed)
+    error, up = rng.uniform(0.05, 0.3, 400), rng.random(400) < changed
+    lfc = rng.normal(np.where(up, rng.normal(1.5, 1, 400), 0), error)
+    zero, moved, turned = (fit_folds(v, error**2) for v in (lfc, lfc + shift, -lfc))
+    assert abs(zero.center) < 5 * zero.error + 0.01 and moved.center - zero.center == pytest.approx(shift, abs=0.01) and turned.center == pytest.approx(-zero.center, abs=0.01)
+    post = FoldPosterior(lfc + shift, error**2, moved)
+    assert np.allclose(post.r.sum(1), 1) and np.allclose(post.draws(4000, rng).mean(0), post.mean, atol=0.1)
+    between = (post.mean - moved.center) * np.sign(lfc + shift - moved.center)
+    assert (between >= -1e-9).all() and (between <= np.abs(lfc + shift - moved.center) + 1e-9).all()
+
+
+def test_level_of_sparse_and_dense_counts():
+    x = np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32)
+    dense, csr = (group_level(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
+    assert np.allclose(dense.mean, csr.mean) and np.allclose(dense.variance, csr.variance) and 0 < dense.common < dense.variance.min()
+    empty = group_level(np.zeros((3, 2)), np.zeros(2))
+    assert np.isfinite(empty.mean).all() and np.isfinite(empty.variance).all()
 
 
 def test_prior_finds_the_weights():
@@ -396,6 +475,22 @@ def test_moved_reads_keep_their_number():
     a, own, average = rng.random((3, 5)) * 9, rng.random((3, 5)), rng.random((3, 5))
     moved, e = moved_reads(a, own, average, event), Events(event)
     assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(moved_reads(a, own, own, event), a)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.2]))
+def test_scatter_of_batches(seed, scatter):
+    "The scatter that was put in comes out; reads are worth less for it, never more."
+    rng = np.random.default_rng(seed)
+    event, usage = np.repeat(np.arange(800), 2), rng.uniform(0.1, 0.9, 800)
+    n = rng.integers(0, 300, (4, 800))
+    own = rng.beta(usage * (1 / scatter - 1), (1 - usage) * (1 / scatter - 1), n.shape) if scatter else usage
+    y = rng.binomial(n, own)
+    a = np.stack([y, n - y], axis=-1).reshape(4, -1).astype(float)
+    found = batch_scatter([a[:2], a[2:]], event)
+    assert found == pytest.approx(scatter, rel=0.25, abs=0.002)
+    less = discounted(a, event, found)
+    assert (less <= a.sum(0) + 1e-9).all() and np.allclose(discounted(a, event, 0.0), a.sum(0)) and (discounted(a, event, 1.0) <= 4 + 1e-9).all()
 
 
 def test_agreement_of_batches():

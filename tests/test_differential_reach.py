@@ -81,12 +81,8 @@ def test_null(balanced):
     assert max(shares) <= 0.001
 
 
-def test_expression_where_the_truth_is_clear(balanced):
-    """AUROC against the true fold changes, and signs against scanpy's.
-
-    In some pairs one strongly expressed gene moves the proportions of all others by about the threshold itself, so that most genes lie within 0.1 of it
-    and the truth is a matter of its second decimal: there the AUROC says nothing, and it is asked for in the median and without those genes.
-    """
+def test_expression(balanced):
+    "Every pair, at the threshold of the truth: AUROC against the true fold changes of the proportions, false calls, and signs against scanpy's."
     import scanpy as sc
 
     rows = []
@@ -96,30 +92,19 @@ def test_expression_where_the_truth_is_clear(balanced):
         counts.obs["kind"] = model.adata.obs["cell_type"].to_numpy()
         sc.pp.normalize_total(counts)
         sc.pp.log1p(counts)
-        for a, b in list(combinations(TYPES, 2))[::3]:
+        for a, b in combinations(TYPES, 2):
             table = model.differential_expression(groupby="cell_type", group1=a, group2=b, delta=0.5, silent=True)
             lfc = np.log2((mean[a] / mean[a].sum()) / (mean[b] / mean[b].sum()))
             sc.tl.rank_genes_groups(counts, "kind", groups=[a], reference=b, method="t-test")
             other = sc.get.rank_genes_groups_df(counts, a).set_index("names").loc[table.index]
-            sure = ((other["pvals_adj"] < 0.01) & table["is_de_fdr_0.05"]).to_numpy()
-            real, clear = (np.abs(lfc) >= 0.5).to_numpy(), (np.abs(np.abs(lfc) - 0.5) > 0.1).to_numpy()
-            rows.append(dict(auroc=roc_auc_score(real, table["proba_de"]), auroc_clear=roc_auc_score(real[clear], table["proba_de"][clear]), shift=np.median(lfc), sign=(np.sign(other["scores"]) == np.sign(table["lfc_mean"]))[sure].mean(), r=np.corrcoef(lfc, table["lfc_mean"])[0, 1]))
-    print(pd.DataFrame(rows).round(4).to_string())
-    mean, median = pd.DataFrame(rows).mean(), pd.DataFrame(rows).median()
-    assert median["auroc"] >= 0.97 and mean["auroc_clear"] >= 0.97 and mean["sign"] >= 0.99, mean
-
-
-@pytest.mark.xfail(reason="mean 0.948 over 25 pairs when last measured: in two of them one strong gene moves most genes onto the threshold", strict=False)
-def test_expression_auroc(balanced):
-    "What is asked for: mean AUROC of 0.97 against |log2 fold| >= 0.5 with the default threshold."
-    scores = []
-    for model in balanced:
-        mean = model.adata["rna"].varm["mean_true"]
-        for a, b in list(combinations(TYPES, 2))[::3]:
-            lfc = np.log2((mean[a] / mean[a].sum()) / (mean[b] / mean[b].sum()))
-            table = model.differential_expression(groupby="cell_type", group1=a, group2=b, silent=True)
-            scores.append(roc_auc_score((np.abs(lfc) >= 0.5).to_numpy(), table["proba_de"]))
-    assert np.mean(scores) >= 0.97, scores
+            real, called = (np.abs(lfc) >= 0.5).to_numpy(), table["is_de_fdr_0.05"].to_numpy()
+            sure = (other["pvals_adj"] < 0.01).to_numpy() & called
+            rows.append(dict(auroc=roc_auc_score(real, table["proba_de"]), false=(called & ~real).sum() / called.sum(), found=called[real].mean(), shift=np.median(lfc),
+                             sign=(np.sign(other["scores"]) == np.sign(table["lfc_mean"]))[sure].mean(), r=np.corrcoef(lfc, table["lfc_mean"])[0, 1]))
+    figures = pd.DataFrame(rows)
+    print(figures.round(4).to_string())
+    mean = figures.mean()
+    assert mean["auroc"] >= 0.97 and mean["sign"] >= 0.99 and mean["false"] <= 0.05 and mean["found"] >= 0.75, mean
 
 
 def test_unbalanced_batches():
@@ -131,7 +116,10 @@ def test_unbalanced_batches():
         corrected.append(scores(model, psi, batch_correction=True).mean())
         raw.append(scores(model, psi).mean())
         print(pd.DataFrame({"corrected": corrected[-1], "raw": raw[-1]}).T.round(4).to_string())
-    assert pd.DataFrame(corrected)[0.05].mean() <= 0.07 and pd.DataFrame(raw)[0.05].mean() >= 0.2
+    mean = pd.DataFrame(corrected).mean()
+    assert mean[0.05] <= 0.07 and pd.DataFrame(raw)[0.05].mean() >= 0.2
+    for t in TARGETS: assert t / 3 <= mean[t] <= t, mean
+    assert mean["found"] >= 0.8 and mean["covered"] >= 0.92 and mean["covered_real"] >= 0.85, mean
 
 
 def test_lung(real_data):
