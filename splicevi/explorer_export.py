@@ -174,9 +174,10 @@ def still(
     note: str = "",  # a sentence below
     name: str = "",  # class of the element
 ) -> str:
-    "What is shown, as HTML without script or style sheet."
+    "What is shown, as HTML that needs no script; JupyterLab's word that a widget before it is gone is hidden."
     what = " · ".join(filter(None, (state.gene, state.event)))
     svg = base64.b64encode(still_svg(state).encode()).decode()
     by = f" by {state.groupby}" if state.groupby else ""
-    return (f'<div class="{name}"><b>{html.escape(what)}</b>: {state.show} PSI of {html.escape(state.junction)}{html.escape(by)}, with 95 % intervals<br>'
+    quiet = f"<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*)) {{ display: none }}</style>" if name else ""
+    return (f'{quiet}<div class="{name}"><b>{html.escape(what)}</b>: {state.show} PSI of {html.escape(state.junction)}{html.escape(by)}, with 95 % intervals<br>'
             f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}"><br>{html.escape(note)}</div>')

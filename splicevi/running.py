@@ -64,7 +64,7 @@ def interrupt_stops(
     finally: signal.signal(signal.SIGINT, before)
 
 # %% ../nbs/42_running.ipynb #91365c96
-REMARKS = ("isinstance\\(treespec", "The number of training batches", "The '(train|val)_dataloader' does not have many workers")  # beginnings of messages
+REMARKS = ("`isinstance\\(treespec", "The number of training batches", "The '(train|val)_dataloader' does not have many workers")  # beginnings of messages
 
 @contextmanager
 def without_remarks(

@@ -12,8 +12,8 @@ from urllib.request import urlopen
 import nbformat
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
-# Messages of JupyterLab itself that say nothing about a notebook's views.
-KNOWN = ("favicon", "source map", "sourcemap", "Deprecat", "preload", "WebSocket connection", "contentvisibility", "server extension")
+# Messages of JupyterLab itself, and of a picture from outside, that say nothing about a notebook's views.
+KNOWN = ("favicon", "colab-badge.svg", "source map", "sourcemap", "Deprecat", "preload", "WebSocket connection", "contentvisibility", "server extension")
 
 
 def browser_path() -> str | None:
@@ -81,12 +81,12 @@ class Notebook:
 
     def __init__(self, page, address: str, path: str, width: int = 1200, height: int = 1000, dark: bool = False):
         self.page, self.errors = page, []
-        page.on("console", lambda m: m.type in ("error", "warning") and not any(k in m.text for k in KNOWN) and self.errors.append(f"{m.type}: {m.text}"))
+        page.on("console", lambda m: m.type in ("error", "warning") and not any(k in m.text + m.location.get("url", "") for k in KNOWN) and self.errors.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
         page.on("pageerror", lambda e: self.errors.append(f"exception: {e}"))
         page.set_viewport_size({"width": width, "height": height})
         page.goto(f"{address}/doc/tree/{path}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
-        if dark: self.command("apputils:change-theme", theme="JupyterLab Dark")
+        self.command("apputils:change-theme", theme=f"JupyterLab {'Dark' if dark else 'Light'}")
 
     def command(self, name: str, **args):
         "Run one of JupyterLab's commands without waiting for it."

@@ -70,6 +70,7 @@ def open_notebook(lab, browser, shots, request):
         return opened[-1]
     yield open_it
     for nb in opened:
+        if nb.page.is_closed(): continue
         nb.page.screenshot(path=shots / f"{request.node.name}-end.png")
         nb.page.close()
 
@@ -276,7 +277,7 @@ def test_saved_notebook_shows_the_last_state(open_notebook, lab, shots):
     again = open_notebook("saved.ipynb", width=1300, height=1500)
     wait_until(lambda: "finished" in again.page.locator(".jp-Notebook").inner_text(), 30)
     time.sleep(3)
-    text = again.page.locator(".jp-Notebook").inner_text()
+    text = again.page.locator(".jp-Notebook").inner_text()  # of what can be seen
     again.shot(shots / "reopened.png")
     assert "epoch 15 / 15" in text and shown in text and "model not found" not in text, text[-2000:]
     assert not [e for e in again.errors if "model not found" not in e], again.errors  # JupyterLab's own word on every widget without a kernel
@@ -295,4 +296,5 @@ def test_tutorial_runs_in_the_browser(open_notebook, lab, shots, root, name):
     plotted(nb)
     assert not nb.page.query_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
     nb.shot(shots / name.replace(".ipynb", ".png"), ".splicevi-explorer")
+    nb.shot(shots / name.replace(".ipynb", "-dashboard.png"), ".jp-OutputArea:has(.svi)")
     assert not nb.errors, nb.errors
