@@ -72,6 +72,14 @@ def one_thread():
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    "Ctrl-C as in a terminal: a shell that starts the tests in the background has them ignore it."
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Raises(Callback):
     "Fails in an epoch."
     def __init__(self, epoch=1): self.epoch = epoch
