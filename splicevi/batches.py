@@ -20,7 +20,7 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from torch import Tensor
 
 from .core import KEYS
-from .data import ObservedPairs, event_codes, observed_pairs
+from .data.pairs import ObservedPairs, event_codes, observed_pairs
 from .likelihoods import SplicingBatch
 
 # %% auto #0

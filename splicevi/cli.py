@@ -145,7 +145,7 @@ def column(
 def _checked(mdata) -> None:
     "Warn about what is doubtful, and refuse what is wrong."
     from splicevi.core import MODALITIES
-    from splicevi.data import check_mudata
+    from splicevi.data.checks import check_mudata
 
     try:
         check_mudata(mdata, modalities={k: m for k, m in MODALITIES.items() if m in mdata.mod})
@@ -333,7 +333,7 @@ def _hide(mdata, settings: Mapping) -> tuple:
     "The data to train on, and the hidden pairs."
     if not settings["hold_out"] or "splicing" not in mdata.mod:
         return mdata.copy(), None
-    from splicevi.data import hold_out
+    from splicevi.data.build import hold_out
 
     return hold_out(mdata, fraction=settings["hold_out"], seed=settings["seed"])
 

@@ -123,7 +123,7 @@ def import_files(
 def _build(settings: Mapping):
     "Read, find events, check and write."
     from splicevi.core import KEYS
-    from splicevi.events import to_mudata
+    from splicevi.data.events import to_mudata
 
     _validate(settings)
     rna, junctions, has_events = _read(settings)

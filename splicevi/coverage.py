@@ -21,9 +21,9 @@ from plotly.subplots import make_subplots
 
 from . import plots
 from .core import KEYS, names
-from .data import event_codes, observed_pairs
-from .metacells import aggregate_cells, column
-from .pairs import ObservedPairs
+from .data.pairs import event_codes, observed_pairs
+from .data.metacells import aggregate_cells, column
+from .data.pairs import ObservedPairs
 from .report import _write, facts_html, figure_html, page, section, table_html
 
 _all_ = ["aggregate_cells"]
@@ -59,7 +59,7 @@ def depth(
     "The observed events of a MuData."
     if splicing not in mdata.mod: raise ValueError(f"There is no modality {splicing!r}; there are {names(mdata.mod)}.")
     adata = mdata[splicing]
-    if KEYS.event not in adata.var: raise ValueError(f"mdata[{splicing!r}].var has no {KEYS.event!r}: find events first (splicevi.events.to_mudata).")
+    if KEYS.event not in adata.var: raise ValueError(f"mdata[{splicing!r}].var has no {KEYS.event!r}: find events first (splicevi.data.to_mudata).")
     code, events = event_codes(adata.var[KEYS.event])
     counts = adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X
     return Depth(observed_pairs(counts, code), adata.obs_names, events)
@@ -246,7 +246,7 @@ def _figures(r: CoverageReport) -> list[str]:
 _CODE = {
     "deep": """model = splicevi.SPLICEVI(mdata)          # after SPLICEVI.setup_mudata(mdata, ...)
 model.train()""",
-    "sparse": """mdata = splicevi.events.to_mudata(rna, junctions, min_cells=20)    # leave out what hardly any cell shows
+    "sparse": """mdata = splicevi.data.to_mudata(rna, junctions, min_cells=20)    # leave out what hardly any cell shows
 model = splicevi.SPLICEVI(mdata)                                   # after SPLICEVI.setup_mudata(mdata, ...)
 model.train()""",
     "too sparse": """from splicevi.coverage import aggregate_cells, coverage_report

@@ -18,9 +18,9 @@ from mudata import MuData
 
 from .core import KEYS
 from .core import names as shorten
-from .data import assemble_mudata
-from .gtf import Annotation, read_gtf, with_chroms
-from .pairs import ObservedPairs, event_codes, observed_pairs
+from .data.build import assemble_mudata
+from .data.gtf import Annotation, read_gtf, with_chroms
+from .data.pairs import ObservedPairs, event_codes, observed_pairs
 from .search import SearchIndex, junction_frame
 
 # %% auto #0

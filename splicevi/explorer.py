@@ -37,7 +37,7 @@ class PSIExplorer:
     ds
         Table of :meth:`~splicevi.model.SPLICEVI.differential_splicing`, for the table of events and the volcano.
     gtf
-        Exons: a GTF file, :class:`splicevi.gtf.Annotation`, or DataFrame with ``chrom``, ``start``, ``end``, counted from 1 with their ends included.
+        Exons: a GTF file, :class:`splicevi.data.gtf.Annotation`, or DataFrame with ``chrom``, ``start``, ``end``, counted from 1 with their ends included.
     mdata
         Other data than the model was set up with.
     event

@@ -93,7 +93,7 @@ def _renamed(fig: go.Figure, state: ExplorerState) -> go.Figure:
 def expression(state: ExplorerState, **look) -> go.Figure:
     "The gene's expression by group."
     gene, title = state.gene, f"Expression of {state.gene}" if state.gene else "Expression of the gene"
-    if not gene: return empty("The event has no gene name: put it into var['gene_name'] (splicevi.annotation can).", title, look)
+    if not gene: return empty("The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can).", title, look)
     if state.data.x is None: return empty("The data have no expression modality.", title, look)
     values = state.data.expression(gene)
     if values is None: return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)

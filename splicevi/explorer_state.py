@@ -13,7 +13,8 @@ from fastcore.basics import patch
 
 from .core import KEYS
 from .core import names as shorten
-from .event_view import EventValues, cells_table, event_data, exon_table, exons_of, groups_table
+from .event_data import EventValues, event_data, exon_table, exons_of
+from .event_view import cells_table, groups_table
 
 # %% auto #0
 __all__ = ['SHOWS', 'FRAMES', 'check_ds', 'ds_rows', 'ExplorerState']
@@ -162,7 +163,7 @@ class ExplorerState(_Selection, _Shown, _Tested):
         source,  # a `SPLICEVI` model, or a MuData
         groupby: str | None = "cell_type",  # column of obs; None: all cells are one group
         ds: pd.DataFrame | None = None,  # table of `model.differential_splicing`
-        gtf=None,  # exons: GTF file, `splicevi.gtf.Annotation`, or DataFrame with chrom, start, end
+        gtf=None,  # exons: GTF file, `splicevi.data.gtf.Annotation`, or DataFrame with chrom, start, end
         mdata=None,  # other data than the model's own
         event: str | None = None,  # what to show first; None: the event that was tested to change most, or has most reads
         show: str | None = None,  # "decoded", "smoothed" or "observed"; None: the first that there is

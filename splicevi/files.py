@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from tqdm import tqdm
 
-from .gtf import Annotation
+from .data.gtf import Annotation
 from .junctions import JunctionReads, union
 
 # %% ../nbs/04_files.ipynb #e3257602

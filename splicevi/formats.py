@@ -18,7 +18,7 @@ from anndata import AnnData
 
 from .core import KEYS, logger
 from .files import _fault, _preamble, file_cells, open_text, read_ahead, read_table
-from .gtf import Annotation
+from .data.gtf import Annotation
 from .junctions import OFFSETS, JunctionReads, strand_codes, union
 
 # %% ../nbs/04_formats.ipynb #26a71935

@@ -20,12 +20,12 @@ from anndata import AnnData
 from mudata import MuData
 
 from .core import KEYS, logger, names
-from .data import assemble_mudata
+from .data.build import assemble_mudata
 from .files import open_text, read_ahead, read_star_junctions, star_rows
 from .formats import read_leafcutter, read_regtools
-from .gtf import Annotation, read_gtf
+from .data.gtf import Annotation, read_gtf
 from .junctions import JunctionReads, junction_ids, union
-from .pairs import event_codes, observed_pairs, splicing_layers
+from .data.pairs import event_codes, observed_pairs, splicing_layers
 
 _all_ = ["read_leafcutter", "read_regtools", "read_star_junctions", "read_gtf"]
 

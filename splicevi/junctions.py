@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from .core import KEYS, logger, names
-from .gtf import Annotation, bare_chrom, read_gtf, strand_of, with_chroms
+from .data.gtf import Annotation, bare_chrom, read_gtf, strand_of, with_chroms
 
 # %% ../nbs/02_junctions.ipynb #abea63ce
 OFFSETS = {"star": (0, 0), "bed": (1, 0), "leafcutter": (1, -1)}

@@ -15,7 +15,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from .core import KEYS
 from .core import names as shorten
-from .data import event_codes, observed_pairs, splicing_layers
+from .data.pairs import event_codes, observed_pairs, splicing_layers
 from .groups import comparisons
 
 # %% auto #0

@@ -148,7 +148,7 @@ def sizes(
     splicing: str | None = KEYS.splicing,  # the splicing modality, if there is one
 ) -> dict[str, object]:  # label to number
     "How large a data set is."
-    from splicevi.data import event_codes, observed_pairs
+    from splicevi.data.pairs import event_codes, observed_pairs
 
     out = {"cells": mdata.n_obs}
     if rna in mdata.mod:

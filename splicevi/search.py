@@ -17,7 +17,7 @@ from fastcore.basics import patch
 
 from .core import KEYS
 from .core import names as shorten
-from .gtf import bare_chrom
+from .data.gtf import bare_chrom
 
 # %% ../nbs/58_search.ipynb #f7da1eac
 COORDINATES = ("chrom", "start", "end", "strand")

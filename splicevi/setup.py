@@ -16,10 +16,10 @@ from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
 from .batches import EventField, MuDataEventField, SplicingKeys
-from .checks import check_mudata
+from .data.checks import check_mudata
 from .core import KEYS, logger
 from .core import names as shorten
-from .data import assemble_mudata
+from .data.build import assemble_mudata
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'SPLICING_ARGS', 'OBS_ARGS', 'OptionalLayer', 'resolve_modalities', 'require_layer',

@@ -15,8 +15,8 @@ from anndata import AnnData
 from mudata import MuData
 
 from .core import KEYS
-from .data import assemble_mudata
-from .pairs import observed_pairs, splicing_layers
+from .data.build import assemble_mudata
+from .data.pairs import observed_pairs, splicing_layers
 
 # %% ../nbs/02_simulate.ipynb #f311c5d6
 def event_sizes(

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .plots import OKABE_ITO, _nice
+from .plots import _nice
+from .style import OKABE_ITO
 from .recorder import TrainingRecorder
 from .svg import Curve, Row, short
 

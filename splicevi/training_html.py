@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from .plots import OKABE_ITO, colors
+from .style import OKABE_ITO, colors
 from .recorder import TrainingRecorder
 from .svg import dots, panel
 from .training_facts import HEADS, Panel, data_line, headline, panels, stats

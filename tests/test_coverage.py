@@ -13,8 +13,10 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from splicevi import cli
-from splicevi.coverage import VERDICTS, aggregate_cells, coverage_report, depth, extremes, filter_table, group_coverage, verdict
-from splicevi.data import check_mudata, make_mudata
+from splicevi.coverage import VERDICTS, coverage_report, depth, extremes, filter_table, group_coverage, verdict
+from splicevi.data.metacells import aggregate_cells
+from splicevi.data.build import make_mudata
+from splicevi.data.checks import check_mudata
 from splicevi.simulate import simulate
 
 Y = np.array([[3, 1, 0, 0, 2], [0, 1, 0, 0, 0], [4, 0, 5, 1, 0], [0, 0, 0, 0, 0]], np.float32)  # events a a b b b

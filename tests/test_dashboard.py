@@ -20,7 +20,7 @@ from lightning.pytorch.callbacks import Callback
 
 from splicevi import SPLICEVI, dashboard, recorder
 from splicevi.dashboard import HTMLView, TrainingDashboard, choose_view
-from splicevi.data import hold_out
+from splicevi.data.build import hold_out
 from splicevi.recorder import LatentMap, RecordingCallback
 from splicevi.running import Stopper, TrainingRun
 from splicevi.simulate import simulate

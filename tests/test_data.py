@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 from splicevi import pairs as pairs_module
 from splicevi.core import KEYS
-from splicevi.data import check_mudata, event_codes, hold_out, make_mudata, observed_pairs, quiet_mudata, splicing_layers
+from splicevi.data.build import hold_out, make_mudata, quiet_mudata
+from splicevi.data.checks import check_mudata
+from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
 from splicevi.simulate import simulate
 
 LAYERS = (KEYS.junction_counts, KEYS.event_counts, KEYS.psi, KEYS.mask)
@@ -155,7 +157,7 @@ def test_pairs_of_many_reads_are_quick_and_small():
     "30 million observed pairs: a few seconds, and little more memory than the list itself."
     code = """
 import resource, time, numpy as np, scipy.sparse as sp
-from splicevi.pairs import observed_pairs
+from splicevi.data.pairs import observed_pairs
 rng = np.random.default_rng(0)
 n, j = 6000, 90_000
 event = np.repeat(np.arange(j // 3), 3)

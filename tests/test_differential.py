@@ -13,8 +13,10 @@ from scipy import sparse, stats
 from splicevi import SPLICEVI
 from splicevi.pseudobulk import likelihood_ratio
 from splicevi.core import KEYS
-from splicevi.data import assemble_mudata, event_codes, observed_pairs, splicing_layers
-from splicevi.differential import batch_agreement, beta_binomial_test, event_concentration, pseudobulk
+from splicevi.data.build import assemble_mudata
+from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
+from splicevi.differential import batch_agreement, event_concentration
+from splicevi.pseudobulk import beta_binomial_test, pseudobulk
 from splicevi.batches import get_store
 from splicevi.simulate import simulate
 from splicevi.fold_changes import FoldPosterior, fit_folds, group_level

@@ -12,7 +12,7 @@ import scvi
 from sklearn.metrics import roc_auc_score
 
 from splicevi import SPLICEVI
-from splicevi.data import assemble_mudata
+from splicevi.data.build import assemble_mudata
 from splicevi.simulate import simulate
 from splicevi.groups import call_at_fdr
 

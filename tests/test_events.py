@@ -13,9 +13,12 @@ from hypothesis import strategies as st
 from mudata import MuData
 
 from splicevi import io
-from splicevi.data import assemble_mudata, check_mudata
-from splicevi.events import annotate, event_types, find_events, gene_lengths, length_normalize, read_gtf, to_mudata
-from splicevi.gtf import matching_names, strand_of
+from splicevi.data.build import assemble_mudata
+from splicevi.data.checks import check_mudata
+from splicevi.data.events import find_events, length_normalize, to_mudata
+from splicevi.data.genes import annotate, event_types, gene_lengths
+from splicevi.data.gtf import read_gtf
+from splicevi.data.gtf import matching_names, strand_of
 
 junction = st.tuples(st.sampled_from(["1", "2"]), st.integers(1, 12), st.integers(1, 6), st.sampled_from("+-"))
 

@@ -13,8 +13,10 @@ from anndata import AnnData
 from scipy.stats import beta
 
 from splicevi import SPLICEVI
-from splicevi.data import hold_out
-from splicevi.event_view import SearchIndex, cells_table, event_data, exons_of, groups_table, junction_frame
+from splicevi.data.build import hold_out
+from splicevi.event_data import event_data, exons_of
+from splicevi.event_view import cells_table, groups_table
+from splicevi.search import SearchIndex, junction_frame
 from splicevi.explorer import PSIExplorer
 from splicevi.explorer_state import ExplorerState
 from splicevi.simulate import simulate

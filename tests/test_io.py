@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from splicevi import io
-from splicevi.data import check_mudata
-from splicevi.events import to_mudata
+from splicevi.data.checks import check_mudata
+from splicevi.data.events import to_mudata
 
 CODE = {"+": 1, "-": 2, "?": 0}
 CELLS = ["c1", "c2"]

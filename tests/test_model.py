@@ -13,7 +13,8 @@ from torch import nn
 from splicevi import SPLICEVI
 from splicevi.batches import get_store, splicing_batch
 from splicevi.core import KEYS
-from splicevi.data import assemble_mudata, event_codes, make_mudata
+from splicevi.data.build import assemble_mudata, make_mudata
+from splicevi.data.pairs import event_codes
 from splicevi.encoders import MLPInteraction, PartialEncoder, VanillaEncoder
 from splicevi.simulate import simulate
 from splicevi.training import SplicingTrainingPlan

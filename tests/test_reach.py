@@ -8,7 +8,7 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
 from splicevi import SPLICEVI, metrics
-from splicevi.data import hold_out
+from splicevi.data.build import hold_out
 from splicevi.simulate import simulate, true_psi
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from splicevi.core import KEYS
-from splicevi.data import check_mudata, event_codes, hold_out, observed_pairs, quiet_mudata
+from splicevi.data.build import hold_out, quiet_mudata
+from splicevi.data.checks import check_mudata
+from splicevi.data.pairs import event_codes, observed_pairs
 from splicevi.datasets import example
 from splicevi.simulate import CONCENTRATION, simulate, true_psi
 
