@@ -19,7 +19,7 @@ for name in ("lightning.pytorch", "lightning.fabric"): logging.getLogger(name).s
 from splicevi import SPLICEVI
 from splicevi.dashboard import TrainingDashboard
 from splicevi.explorer import PSIExplorer
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 scvi.settings.seed = 0
 mdata = simulate(n_cells=300, n_genes=100, n_junctions=200, n_cell_types=3, observed=0.3, seed=1)
 SPLICEVI.setup_mudata(mdata, batch_key="batch")

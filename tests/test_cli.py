@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from splicevi import cli
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 
 WRITTEN = ["history.csv", "mdata.h5mu", "model", "report.html"]
 QUICK = ["--max_epochs", "2", "--quiet"]

@@ -17,7 +17,7 @@ from splicevi.coverage import VERDICTS, coverage_report, depth, extremes, filter
 from splicevi.data.metacells import aggregate_cells
 from splicevi.data.build import make_mudata
 from splicevi.data.checks import check_mudata
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 
 Y = np.array([[3, 1, 0, 0, 2], [0, 1, 0, 0, 0], [4, 0, 5, 1, 0], [0, 0, 0, 0, 0]], np.float32)  # events a a b b b
 

@@ -23,7 +23,7 @@ from splicevi.dashboard import HTMLView, TrainingDashboard, choose_view
 from splicevi.data.build import hold_out
 from splicevi.recorder import LatentMap, RecordingCallback
 from splicevi.running import Stopper, TrainingRun
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 from splicevi.training_facts import demo_record, headline, panels, stats
 from splicevi.training_html import body_html, page_html, title_html
 
@@ -515,7 +515,7 @@ from splicevi import SPLICEVI
 import sys
 early = [m for m in ("plotly", "splicevi.recorder", "splicevi.dashboard") if m in sys.modules]
 from splicevi.dashboard import TrainingDashboard
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 mdata = simulate(n_cells=120, n_genes=50, n_junctions=80, n_cell_types=3, observed=0.4, seed=0)
 SPLICEVI.setup_mudata(mdata)
 model = SPLICEVI(mdata, n_latent=5)

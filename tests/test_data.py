@@ -18,7 +18,7 @@ from splicevi.core import KEYS
 from splicevi.data.build import hold_out, make_mudata, quiet_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 
 LAYERS = (KEYS.junction_counts, KEYS.event_counts, KEYS.psi, KEYS.mask)
 fast = settings(max_examples=60, deadline=None)

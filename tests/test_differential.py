@@ -18,7 +18,7 @@ from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
 from splicevi.differential import batch_agreement, event_concentration
 from splicevi.pseudobulk import beta_binomial_test, pseudobulk
 from splicevi.batches import get_store
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 from splicevi.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.groups import call_at_fdr
 from splicevi.usage import Contrast, Events, fit_prior, posterior

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 
 from splicevi import SPLICEVI
 from splicevi.data.build import assemble_mudata
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 from splicevi.groups import call_at_fdr
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -144,7 +144,7 @@ warnings.filterwarnings("ignore")
 import numpy as np, torch
 torch.set_num_threads(2)
 from splicevi import SPLICEVI
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 memory = lambda key: int(re.search(key + r":\\s+(\\d+)", open("/proc/self/status").read())[1]) / 2**20
 mdata = simulate(n_cells=20_000, n_genes=50, n_junctions=90_000, n_cell_types=2, observed=0.036, seed=0)
 SPLICEVI.setup_mudata(mdata, batch_key="batch")

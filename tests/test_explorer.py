@@ -19,7 +19,7 @@ from splicevi.event_view import cells_table, groups_table
 from splicevi.search import SearchIndex, junction_frame
 from splicevi.explorer import PSIExplorer
 from splicevi.explorer_state import ExplorerState
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = dict(n_cells=150, n_genes=60, n_junctions=150, n_cell_types=3, observed=0.3, seed=3)

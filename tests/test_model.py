@@ -16,7 +16,7 @@ from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata, make_mudata
 from splicevi.data.pairs import event_codes
 from splicevi.encoders import MLPInteraction, PartialEncoder, VanillaEncoder
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 from splicevi.training import SplicingTrainingPlan
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)

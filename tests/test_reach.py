@@ -9,7 +9,7 @@ from sklearn.metrics import adjusted_rand_score
 
 from splicevi import SPLICEVI, metrics
 from splicevi.data.build import hold_out
-from splicevi.simulate import simulate, true_psi
+from splicevi.datasets import simulate, true_psi
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

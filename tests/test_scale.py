@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from splicevi import SPLICEVI
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 

@@ -15,7 +15,7 @@ from splicevi.data.build import hold_out, quiet_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.pairs import event_codes, observed_pairs
 from splicevi.datasets import example
-from splicevi.simulate import CONCENTRATION, simulate, true_psi
+from splicevi.datasets import CONCENTRATION, simulate, true_psi
 
 
 def strict():
@@ -162,7 +162,7 @@ def test_names_are_unique_and_refer_to_the_genes():
 
 
 def test_import_needs_no_torch():
-    code = "import sys, splicevi.simulate, splicevi.datasets; assert not {'torch', 'scvi', 'sklearn', 'plotly'} & set(sys.modules)"
+    code = "import sys, splicevi.datasets, splicevi.datasets; assert not {'torch', 'scvi', 'sklearn', 'plotly'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
@@ -171,7 +171,7 @@ def test_a_large_data_set_is_quick_and_small():
     "10,000 cells × 10,000 genes × 90,000 junctions at 3.6 % observed: under 60 s and 6 GB."
     code = """
 import resource, time
-from splicevi.simulate import simulate
+from splicevi.datasets import simulate
 t = time.perf_counter()
 mdata = simulate(n_cells=10_000, n_genes=10_000, n_junctions=90_000, n_cell_types=8, observed=0.036)
 print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, mdata["splicing"].layers["psi_mask"].nnz / 9e8)

@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_data/00_index.ipynb #d1e50b2b
+# %% ../../nbs/10_data/00_index.ipynb #c2125997
 from ..core import lazy_names
 
-# %% ../../nbs/10_data/00_index.ipynb #3ce0cba7
+# %% ../../nbs/10_data/00_index.ipynb #73e15073
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     dict(
-        build="m a k e _ m u d a t a   h o l d _ o u t   a s s e m b l e _ m u d a t a",
-        checks="c h e c k _ m u d a t a",
-        pairs="o b s e r v e d _ p a i r s   e v e n t _ c o d e s   s p l i c i n g _ l a y e r s",
-        events="f i n d _ e v e n t s   t o _ m u d a t a",
-        genes="a n n o t a t e",
-        gtf="r e a d _ g t f",
-        metacells="a g g r e g a t e _ c e l l s",
+        build="make_mudata hold_out assemble_mudata",
+        checks="check_mudata",
+        pairs="observed_pairs event_codes splicing_layers",
+        events="find_events to_mudata",
+        genes="annotate",
+        gtf="read_gtf",
+        metacells="aggregate_cells",
     ),
 )
