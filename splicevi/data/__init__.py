@@ -5,19 +5,19 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/10_data/00_index.ipynb #c2125997
+# %% ../../nbs/10_data/00_index.ipynb #3791625e
 from ..core import lazy_names
 
-# %% ../../nbs/10_data/00_index.ipynb #73e15073
+# %% ../../nbs/10_data/00_index.ipynb #d1a0b076
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
-    dict(
-        build="make_mudata hold_out assemble_mudata",
-        checks="check_mudata",
-        pairs="observed_pairs event_codes splicing_layers",
-        events="find_events to_mudata",
-        genes="annotate",
-        gtf="read_gtf",
-        metacells="aggregate_cells",
-    ),
+    {
+        "build": "make_mudata hold_out assemble_mudata",
+        "checks": "check_mudata",
+        "pairs": "observed_pairs event_codes splicing_layers",
+        "events": "find_events to_mudata",
+        "genes": "annotate",
+        "gtf": "read_gtf",
+        "metacells": "aggregate_cells",
+    },
 )
