@@ -198,13 +198,13 @@ def _add_latents(model, mdata, seed: int) -> None:
 # %% ../nbs/65_cli.ipynb #ea79d154
 def _evaluate(model, train, held, seed: int) -> tuple:
     "Predictions of the held-out PSI, and their scores."
-    from splicevi import metrics
+    from splicevi import tl
 
-    predictions = {"SPLICEVI": metrics.predicted_psi(model, held)}
+    predictions = {"SPLICEVI": tl.predicted_psi(model, held)}
     if "rna" in train.mod:
-        predictions["neighbours"] = metrics.neighbor_psi(train, held, seed=seed)
-    predictions["pooled PSI"] = metrics.pooled_psi(train).to_numpy()[held["junction_index"]]
-    return predictions, metrics.imputation(held, predictions, {"SPLICEVI": metrics.model_concentration(model, held)})
+        predictions["neighbours"] = tl.neighbor_psi(train, held, seed=seed)
+    predictions["pooled PSI"] = tl.pooled_psi(train).to_numpy()[held["junction_index"]]
+    return predictions, tl.imputation(held, predictions, {"SPLICEVI": tl.model_concentration(model, held)})
 
 # %% ../nbs/65_cli.ipynb #374efb97
 @contextmanager
@@ -342,16 +342,16 @@ def _shown(model, fit_on, held, mdata, settings: Mapping) -> dict:
     "What the report shows of the model, beside its latent spaces."
     import pandas as pd
 
-    from splicevi import metrics
+    from splicevi import tl
 
     key = settings["label_key"] or next((k for k in ("cell_type",) if any(k in t for t in (mdata.obs, *(a.obs for a in mdata.mod.values())))), "")
-    found = metrics.clusters(mdata.obsm["X_splicevi"], seed=settings["seed"]) if not key else None
+    found = tl.clusters(mdata.obsm["X_splicevi"], seed=settings["seed"]) if not key else None
     labels = column(mdata, key).astype("category") if key else pd.Series(found, mdata.obs_names, name="cluster")
     out = dict(labels=labels, known=bool(key))
     if held is not None and len(held):
         out["predictions"], out["scores"] = _evaluate(model, fit_on, held, settings["seed"])
     if "splicing" in mdata.mod:
-        out["decoded"] = metrics.decoded_group_psi(model, labels)
+        out["decoded"] = tl.decoded_group_psi(model, labels)
     return out
 
 # %% ../nbs/65_cli.ipynb #3f3d7cc3

@@ -18,13 +18,23 @@ from scvi.utils import track
 from .batches import CellStore, SplicingKeys, get_store
 from .core import KEYS
 from .core import names as shorten
-from .groups import Comparison, GroupReads, call_at_fdr, check_test, comparisons, group_reads, one_of, sample_rows, stack
+from splicevi.tl.groups import (
+    Comparison,
+    GroupReads,
+    call_at_fdr,
+    check_test,
+    comparisons,
+    group_reads,
+    one_of,
+    sample_rows,
+    stack,
+)
 from .lfc import FoldChangeMixin
 from .module import moment_concentration, starting_psi
 from .predict import WholeEvents, columns_of
-from .pseudobulk import beta_binomial_test, likelihood_ratio, pseudobulk
-from .usage import GRID, Contrast, Effect, EventEffect, Events, posterior
-from .usage_batches import batch_scatter, discounted, moved_reads
+from .tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
+from .tl.event_test import Contrast, Effect, EventEffect, Events, GRID, posterior
+from .tl.event_batches import batch_scatter, discounted, moved_reads
 
 _all_ = ["pseudobulk", "beta_binomial_test", "likelihood_ratio"]
 
@@ -269,7 +279,7 @@ def differential_splicing(self: DifferentialMixin, adata=None, groupby: str | No
 
     The effect is :math:`\psi_2 - \psi_1`, the difference of the two groups' population PSI. Its posterior comes from the groups' effective
     reads and an empirical Bayes prior that is learned from all events of the comparison: with probability :math:`\pi_0` both groups
-    use an event in the same way, else each has a usage of its own (see :mod:`splicevi.usage`).
+    use an event in the same way, else each has a usage of its own (see :mod:`splicevi.tl.event_test`).
 
     Parameters
     ----------

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from .groups import call_at_fdr
+from .tl.groups import call_at_fdr
 from .style import INK, OKABE_ITO, _style, empty_figure, need_columns, overlaps, palette, text_width, theme
 
 # %% ../nbs/58_differential_plots.ipynb #462c9743

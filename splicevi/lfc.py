@@ -16,8 +16,8 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from .fold_changes import FLAT, FoldPosterior, Level, fit_folds, group_level
-from .groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
+from .tl.fold_changes import FLAT, FoldPosterior, Level, fit_folds, group_level
+from .tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
 from .predict import DecodeMixin
 
 # %% auto #0
@@ -175,7 +175,7 @@ def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | No
         Whether outliers of the latent space are left out.
     use_counts
         Whether the fold changes are those of the groups' expression, decoded and brought into line with their counts, under a prior (``"change"`` mode)
-        in which the genes that do not change share one fold change (see :mod:`splicevi.fold_changes`). Else they are those of single cells by the
+        in which the genes that do not change share one fold change (see :mod:`splicevi.tl.fold_changes`). Else they are those of single cells by the
         decoder's word alone, as in scvi-tools.
     **kwargs
         To :meth:`scvi.model.base.DifferentialComputation.get_bayes_factors`, such as ``n_samples_overall`` or ``pseudocounts``.

@@ -14,7 +14,7 @@ import torch
 
 from .batches import CellDataset
 from .core import names as shorten
-from .metrics import pearson
+from .tl.heldout import pearson
 from .predict import WholeEvents
 
 # %% auto #0

@@ -184,7 +184,7 @@ LATENTS = {"joint": "X_splicevi", "expression": "X_splicevi_expression", "splici
 
 def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     "Maps of the latent spaces, and their agreement with the labels."
-    from splicevi.metrics import latent_quality
+    from splicevi.tl.heldout import latent_quality
 
     there = {k: key for k, key in LATENTS.items() if key + "_umap" in mdata.obsm}
     fig = plots.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels, title="")
@@ -213,7 +213,7 @@ def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores:
 # %% ../nbs/64_report.ipynb #ecd05a2f
 def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, splicing: str) -> str:
     "PSI of the most variable events in each group of cells."
-    from splicevi.metrics import group_psi, variable_junctions
+    from splicevi.tl.heldout import group_psi, variable_junctions
 
     var, observed = mdata[splicing].var, group_psi(mdata, labels, splicing=splicing)
     top = variable_junctions([observed] if decoded is None else [observed, decoded], var[KEYS.event]).index
@@ -243,7 +243,7 @@ def report(
     known: bool = True,  # are the labels given, and not clusters of the latent space
     held: pd.DataFrame | None = None,  # held-out pairs
     predictions: Mapping[str, np.ndarray] | None = None,  # name to (pairs,) predicted PSI
-    scores: pd.DataFrame | None = None,  # see `splicevi.metrics.imputation`
+    scores: pd.DataFrame | None = None,  # see `splicevi.tl.heldout.imputation`
     decoded: pd.DataFrame | None = None,  # (junctions, groups) PSI that the model predicts for each label
     facts: Mapping[str, object] | None = None,  # what was run: label to value
     timing: Mapping[str, float] | None = None,  # step to seconds

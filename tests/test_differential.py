@@ -11,18 +11,18 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from splicevi import SPLICEVI
-from splicevi.pseudobulk import likelihood_ratio
+from splicevi.tl.donors import likelihood_ratio
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
 from splicevi.differential import batch_agreement, event_concentration
-from splicevi.pseudobulk import beta_binomial_test, pseudobulk
+from splicevi.tl.donors import beta_binomial_test, pseudobulk
 from splicevi.batches import get_store
 from splicevi.datasets import simulate
-from splicevi.fold_changes import FoldPosterior, fit_folds, group_level
-from splicevi.groups import call_at_fdr
-from splicevi.usage import Contrast, Events, fit_prior, posterior
-from splicevi.usage_batches import batch_scatter, discounted, moved_reads
+from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
+from splicevi.tl.groups import call_at_fdr
+from splicevi.tl.event_test import Contrast, Events, fit_prior, posterior
+from splicevi.tl.event_batches import batch_scatter, discounted, moved_reads
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")

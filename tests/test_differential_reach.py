@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from splicevi import SPLICEVI
 from splicevi.data.build import assemble_mudata
 from splicevi.datasets import simulate
-from splicevi.groups import call_at_fdr
+from splicevi.tl.groups import call_at_fdr
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]

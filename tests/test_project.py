@@ -86,8 +86,8 @@ def test_names_load_on_first_use():
     code = """
 import splicevi, sys
 assert {"SPLICEVI", "SPLICEVAE", "data", "simulate", "model", "cli"} <= set(dir(splicevi))
-assert "splicevi.metrics" not in sys.modules
-assert splicevi.metrics.__name__ == "splicevi.metrics"
+assert "splicevi.tl.heldout" not in sys.modules
+assert splicevi.tl.heldout.__name__ == "splicevi.tl.heldout"
 try: splicevi.SPLICEV
 except AttributeError as e: assert "'splicevi' has no attribute 'SPLICEV'" in str(e)
 else: raise AssertionError

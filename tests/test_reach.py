@@ -7,7 +7,7 @@ import scvi
 from sklearn.cluster import KMeans
 from sklearn.metrics import adjusted_rand_score
 
-from splicevi import SPLICEVI, metrics
+from splicevi import SPLICEVI, tl
 from splicevi.data.build import hold_out
 from splicevi.datasets import simulate, true_psi
 
@@ -34,7 +34,7 @@ def trained(seed, training, **options):
     truth = np.asarray(true_psi(mdata, held["cell"], held["junction"]))
     at = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()
     error = lambda p: float(np.sqrt(np.mean((p - truth) ** 2)))
-    pooled = metrics.pooled_psi(train).to_numpy()[at[1]]
+    pooled = tl.pooled_psi(train).to_numpy()[at[1]]
     figures = dict(seed=seed, rmse=error(model.get_normalized_splicing(return_numpy=True)[at]), pooled=error(pooled), **aris(model, mdata.obs["cell_type"]),
                    concentration=float(model.module.log_phi_j.exp().median()))
     print({k: round(v, 4) for k, v in figures.items()}, {**training, **options})
@@ -70,8 +70,8 @@ def test_cell_lines(real_data, seed):
     model = SPLICEVI(train, n_latent=20)
     model.train(max_epochs=300, lr=1e-3, batch_size=64, n_epochs_kl_warmup=20, **QUIET)
     at = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()
-    predictions = {"model": model.get_normalized_splicing(return_numpy=True)[at], "pooled": metrics.pooled_psi(train).to_numpy()[at[1]], "neighbours": metrics.neighbor_psi(train, held)}
-    scores, ari = metrics.imputation(held, predictions), aris(model, mdata.obs["cell_type"])
+    predictions = {"model": model.get_normalized_splicing(return_numpy=True)[at], "pooled": tl.pooled_psi(train).to_numpy()[at[1]], "neighbours": tl.neighbor_psi(train, held)}
+    scores, ari = tl.imputation(held, predictions), aris(model, mdata.obs["cell_type"])
     print(scores.round(4).to_string(), ari)
     assert ari["joint"] >= 0.9, ari
     for score in ("r", "r_weighted", "log_likelihood_per_read"): assert scores[score].idxmax() == "model", scores
