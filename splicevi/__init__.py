@@ -11,6 +11,6 @@ __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
     from splicevi.model import SPLICEVI
-    from splicevi.module import SPLICEVAE
+    from splicevi.nn.module import SPLICEVAE
 
-__getattr__, __dir__, __all__ = _lazy_names(__name__, {"model": "SPLICEVI", "module": "SPLICEVAE"})
+__getattr__, __dir__, __all__ = _lazy_names(__name__, {"model": "SPLICEVI", "nn.module": "SPLICEVAE"})

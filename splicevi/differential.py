@@ -15,7 +15,7 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
-from .batches import CellStore, SplicingKeys, get_store
+from .nn.loader import CellStore, SplicingKeys, get_store
 from .core import KEYS
 from .core import names as shorten
 from splicevi.tl.groups import (
@@ -30,7 +30,7 @@ from splicevi.tl.groups import (
     stack,
 )
 from .lfc import FoldChangeMixin
-from .module import moment_concentration, starting_psi
+from .nn.module import moment_concentration, starting_psi
 from .predict import WholeEvents, columns_of
 from .tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
 from .tl.event_test import Contrast, Effect, EventEffect, Events, GRID, posterior

@@ -118,7 +118,7 @@ def from_model(model, mdata=None) -> EventData:
     "The parts of a model's data."
     from scvi import REGISTRY_KEYS
 
-    from splicevi.batches import SplicingKeys, get_store
+    from splicevi.nn.loader import SplicingKeys, get_store
     model._need("splicing")
     given = model.adata if mdata is None else mdata
     if given is None: raise ValueError("The model was loaded without data; pass them with mdata=.")
@@ -203,7 +203,7 @@ def points(self: EventData):
 @patch
 def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
-    from splicevi.batches import get_store
+    from splicevi.nn.loader import get_store
     from splicevi.differential import event_concentration
     m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
     return self._once("concentrations", lambda: event_concentration(m, store())[m.junc2atse.cpu().numpy()])

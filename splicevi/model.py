@@ -20,13 +20,13 @@ from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
-from .batches import CellLoader, CellSplitter, SplicingKeys, get_store, register_store
+from .nn.loader import CellLoader, CellSplitter, SplicingKeys, get_store, register_store
 from .differential import DifferentialMixin
-from .module import SPLICEVAE
+from .nn.module import SPLICEVAE
 from .predict import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
 from .running import Stopper, TrainingRun, claim, interrupt_stops, release, without_remarks
 from .setup import AnnDataSetupMixin, realign
-from .training import SplicingTrainingPlan
+from .nn.plan import SplicingTrainingPlan
 
 # %% auto #0
 __all__ = ['FeatureMixin', 'DataMixin', 'AlignMixin', 'needed_features', 'LoadMixin', 'TrainMixin', 'SPLICEVI']
@@ -177,7 +177,7 @@ class LoadMixin(AlignMixin):
 
 # %% ../nbs/50_model.ipynb #910cb2f0
 class TrainMixin:
-    "Training with the plan of `splicevi.training`."
+    "Training with the plan of `splicevi.nn.plan`."
 
     def _lone_cell(self, n_train: int, batch_size: int) -> bool:
         "Whether batch normalisation would meet a last mini-batch of one cell, which it cannot take; another cell is left out each epoch."
@@ -258,7 +258,7 @@ class TrainMixin:
         gradient_clipping, gradient_clipping_max_norm
             Whether gradients are clipped, and to which norm.
         datasplitter_kwargs, plan_kwargs
-            To :class:`~splicevi.batches.CellSplitter` and :class:`~splicevi.training.SplicingTrainingPlan`; what is named here wins over the arguments above.
+            To :class:`~splicevi.nn.loader.CellSplitter` and :class:`~splicevi.nn.plan.SplicingTrainingPlan`; what is named here wins over the arguments above.
         dashboard
             Whether to show curves, speed and the latent space while training; a :class:`~splicevi.dashboard.TrainingDashboard` says how.
         background
@@ -376,7 +376,7 @@ class SPLICEVI(
     """Joint model of gene expression and alternative splicing in single cells.
 
     One latent space is learned from gene counts and junction reads, by a variational autoencoder with one encoder and one
-    decoder per modality (:class:`~splicevi.module.SPLICEVAE`).
+    decoder per modality (:class:`~splicevi.nn.module.SPLICEVAE`).
 
     Parameters
     ----------
@@ -437,7 +437,7 @@ class SPLICEVI(
     registry
         Registry of a saved model, in place of `adata`.
     **model_kwargs
-        To :class:`~splicevi.module.SPLICEVAE`, such as ``partial_interaction="mlp"``.
+        To :class:`~splicevi.nn.module.SPLICEVAE`, such as ``partial_interaction="mlp"``.
 
     Examples
     --------

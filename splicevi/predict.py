@@ -19,7 +19,7 @@ from scvi import REGISTRY_KEYS
 from scvi.utils import track
 from torch import Tensor, nn
 
-from .batches import splicing_batch
+from .nn.loader import splicing_batch
 from .core import names as shorten
 
 # %% ../nbs/44_predict.ipynb #afb7eb04

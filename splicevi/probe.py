@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from .batches import CellDataset
+from .nn.loader import CellDataset
 from .core import names as shorten
 from .tl.heldout import pearson
 from .predict import WholeEvents

@@ -284,7 +284,7 @@ def warmup_epochs(plan, n_batches: int) -> float:
 
 def model_facts(model) -> dict:
     "Sizes of the data that a model is trained on."
-    from splicevi.batches import get_store
+    from splicevi.nn.loader import get_store
 
     pairs = get_store(model.adata_manager).pairs
     facts = {"cells": model.adata.n_obs, "genes": model.n_genes, "junctions": model.n_junctions}

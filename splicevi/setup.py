@@ -15,7 +15,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
-from .batches import EventField, MuDataEventField, SplicingKeys
+from .nn.loader import EventField, MuDataEventField, SplicingKeys
 from .data.checks import check_mudata
 from .core import KEYS, logger
 from .core import names as shorten

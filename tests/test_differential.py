@@ -17,7 +17,7 @@ from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
 from splicevi.differential import batch_agreement, event_concentration
 from splicevi.tl.donors import beta_binomial_test, pseudobulk
-from splicevi.batches import get_store
+from splicevi.nn.loader import get_store
 from splicevi.datasets import simulate
 from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.tl.groups import call_at_fdr

@@ -11,13 +11,13 @@ from scipy import sparse
 from torch import nn
 
 from splicevi import SPLICEVI
-from splicevi.batches import get_store, splicing_batch
+from splicevi.nn.loader import get_store, splicing_batch
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata, make_mudata
 from splicevi.data.pairs import event_codes
-from splicevi.encoders import MLPInteraction, PartialEncoder, VanillaEncoder
+from splicevi.nn.encoders import MLPInteraction, PartialEncoder, VanillaEncoder
 from splicevi.datasets import simulate
-from splicevi.training import SplicingTrainingPlan
+from splicevi.nn.plan import SplicingTrainingPlan
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..batches import CellStore, take_ranges
+from ..nn.loader import CellStore, take_ranges
 from ..core import names as shorten
 
 # %% auto #0
