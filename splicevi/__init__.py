@@ -10,7 +10,7 @@ from .core import lazy_names as _lazy_names
 __version__ = "0.1.0"
 
 if _TYPE_CHECKING:
-    from splicevi.model import SPLICEVI
+    from splicevi.model.splicevi import SPLICEVI
     from splicevi.nn.module import SPLICEVAE
 
-__getattr__, __dir__, __all__ = _lazy_names(__name__, {"model": "SPLICEVI", "nn.module": "SPLICEVAE"})
+__getattr__, __dir__, __all__ = _lazy_names(__name__, {"model.splicevi": "SPLICEVI", "nn.module": "SPLICEVAE"})

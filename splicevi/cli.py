@@ -168,7 +168,7 @@ def _fit(mdata, settings: Mapping):
 
     from splicevi.core import MODALITIES
     from splicevi.dashboard import TrainingDashboard
-    from splicevi.model import SPLICEVI
+    from splicevi.model.splicevi import SPLICEVI
 
     _hush()
     scvi.settings.seed = settings["seed"]

@@ -20,7 +20,7 @@ from .core import names as shorten
 from .core import require_extra
 from .style import colors
 from .probe import HeldOut, Probe, main_plane, sample_rows, turned
-from .recorder import LatentMap, RecordingCallback, TrainingRecorder
+from .model.record import LatentMap, RecordingCallback, TrainingRecorder
 from .svg import short
 from .training_facts import HEADS, data_line, headline
 from .training_html import body_html, title_html

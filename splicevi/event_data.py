@@ -204,7 +204,7 @@ def points(self: EventData):
 def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
     from splicevi.nn.loader import get_store
-    from splicevi.differential import event_concentration
+    from splicevi.model.splicing_test import event_concentration
     m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
     return self._once("concentrations", lambda: event_concentration(m, store())[m.junc2atse.cpu().numpy()])
 

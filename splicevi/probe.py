@@ -15,7 +15,7 @@ import torch
 from .nn.loader import CellDataset
 from .core import names as shorten
 from .tl.heldout import pearson
-from .predict import WholeEvents
+from .model.decode import WholeEvents
 
 # %% auto #0
 __all__ = ['at_rest', 'sample_rows', 'Probe', 'main_plane', 'turned', 'HeldOut']

@@ -11,7 +11,7 @@ import numpy as np
 
 from .plots import _nice
 from .style import OKABE_ITO
-from .recorder import TrainingRecorder
+from .model.record import TrainingRecorder
 from .svg import Curve, Row, short
 
 # %% auto #0

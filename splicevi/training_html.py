@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 from .style import OKABE_ITO, colors
-from .recorder import TrainingRecorder
+from .model.record import TrainingRecorder
 from .svg import dots, panel
 from .training_facts import HEADS, Panel, data_line, headline, panels, stats
 

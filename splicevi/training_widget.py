@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from .core import logger, require_extra
 from .style import OKABE_ITO, _style, colors
-from .recorder import LatentMap, TrainingRecorder
+from .model.record import LatentMap, TrainingRecorder
 from .svg import thin, tick_labels, ticks, value_range
 from .training_facts import panels
 from .training_html import body_html, head_html, page_html, stats_html, title_html

@@ -21,8 +21,8 @@ from lightning.pytorch.callbacks import Callback
 from splicevi import SPLICEVI, dashboard, recorder
 from splicevi.dashboard import HTMLView, TrainingDashboard, choose_view
 from splicevi.data.build import hold_out
-from splicevi.recorder import LatentMap, RecordingCallback
-from splicevi.running import Stopper, TrainingRun
+from splicevi.model.record import LatentMap, RecordingCallback
+from splicevi.model.run import Stopper, TrainingRun
 from splicevi.datasets import simulate
 from splicevi.training_facts import demo_record, headline, panels, stats
 from splicevi.training_html import body_html, page_html, title_html
@@ -513,7 +513,7 @@ for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"): logg
 import scvi
 from splicevi import SPLICEVI
 import sys
-early = [m for m in ("plotly", "splicevi.recorder", "splicevi.dashboard") if m in sys.modules]
+early = [m for m in ("plotly", "splicevi.model.record", "splicevi.dashboard") if m in sys.modules]
 from splicevi.dashboard import TrainingDashboard
 from splicevi.datasets import simulate
 mdata = simulate(n_cells=120, n_genes=50, n_junctions=80, n_cell_types=3, observed=0.4, seed=0)

@@ -15,7 +15,7 @@ from splicevi.tl.donors import likelihood_ratio
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
-from splicevi.differential import batch_agreement, event_concentration
+from splicevi.model.splicing_test import batch_agreement, event_concentration
 from splicevi.tl.donors import beta_binomial_test, pseudobulk
 from splicevi.nn.loader import get_store
 from splicevi.datasets import simulate
@@ -386,7 +386,7 @@ def test_expression_without_counts_is_that_of_scvi(model, mdata):
 
     from scvi.model.base import DifferentialComputation
 
-    from splicevi.lfc import GeneCounts
+    from splicevi.model.expression_test import GeneCounts
 
     rows = [np.flatnonzero(mdata.obs["cell_type"] == t) for t in ("type_1", "type_2")]
     decode = partial(model.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False)
