@@ -187,7 +187,7 @@ def _fit(mdata, settings: Mapping):
 # %% ../nbs/65_cli.ipynb #57626ac3
 def _add_latents(model, mdata, seed: int) -> None:
     "Latent spaces of all modalities and their UMAPs."
-    from splicevi.plots import umap
+    from splicevi.pl.qc import umap
     from splicevi.report import LATENTS
 
     for modality, key in LATENTS.items():

@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from mudata import MuData
 from plotly.subplots import make_subplots
 
-from . import plots
+from . import pl
 from .core import KEYS, names
 from .data.pairs import event_codes, observed_pairs
 from .data.metacells import aggregate_cells, column
@@ -142,8 +142,8 @@ def coverage_figure(depth: Depth) -> go.Figure:
     values = {"junction reads per cell": depth.reads, "events observed per cell": np.diff(depth.pairs.slot_indptr), "reads per observed event": depth.pairs.slot_total}
     fig = make_subplots(1, len(values), horizontal_spacing=0.11)
     for i, (name, v) in enumerate(values.items()):
-        plots._histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
-    return plots._style(fig, 230)
+        pl._histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
+    return pl._style(fig, 230)
 
 # %% ../nbs/66_coverage.ipynb #65d43ce2
 def event_figure(depth: Depth) -> go.Figure:
@@ -151,24 +151,24 @@ def event_figure(depth: Depth) -> go.Figure:
     fig = make_subplots(1, 2, horizontal_spacing=0.13)
     most = 5 * np.ceil(20 * depth.observed.max(initial=0.05))  # the next 5 %
     count, edge = np.histogram(100 * depth.observed, np.linspace(0, most, 26))
-    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), marker=dict(color=plots.OKABE_ITO[0], line_width=0), showlegend=False, hoverinfo="text",
+    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), marker=dict(color=pl.OKABE_ITO[0], line_width=0), showlegend=False, hoverinfo="text",
                 hovertext=[f"{a:.3g} to {b:.3g} % of cells: {n:,} events" for a, b, n in zip(edge, edge[1:], count)], row=1, col=1)
     table = extremes(depth)
-    fig.add_bar(x=table.index, y=100 * table["share"], marker=dict(color=plots.OKABE_ITO[1], line_width=0), showlegend=False, hoverinfo="text",
+    fig.add_bar(x=table.index, y=100 * table["share"], marker=dict(color=pl.OKABE_ITO[1], line_width=0), showlegend=False, hoverinfo="text",
                 hovertext=[f"{k} reads: {s:.0%} of {n:,}" for k, n, s in table.itertuples()], row=1, col=2)
     fig.update_xaxes(title_text="% of cells that show an event", title_font_size=12, row=1, col=1).update_yaxes(title_text="events", row=1, col=1)
     fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2)
     fig.update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
-    return plots._style(fig, 250)
+    return pl._style(fig, 250)
 
 # %% ../nbs/66_coverage.ipynb #5078150b
 def group_figure(groups: pd.DataFrame) -> go.Figure:
     "Usable events of each group of cells."
     t = groups.sort_values("usable events")
-    fig = go.Figure(go.Bar(y=t.index, x=t["usable events"], orientation="h", marker=dict(color=plots.OKABE_ITO[2], line_width=0), hoverinfo="text",
+    fig = go.Figure(go.Bar(y=t.index, x=t["usable events"], orientation="h", marker=dict(color=pl.OKABE_ITO[2], line_width=0), hoverinfo="text",
                            hovertext=[f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(t.index, t["usable events"], t["cells"])]))
     fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
-    return plots._style(fig, 70 + 22 * len(t))
+    return pl._style(fig, 70 + 22 * len(t))
 
 # %% ../nbs/66_coverage.ipynb #152c9956
 def summary(depth: Depth) -> pd.DataFrame:

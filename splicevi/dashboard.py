@@ -18,7 +18,7 @@ from fastcore.basics import patch
 
 from .core import names as shorten
 from .core import require_extra
-from .style import colors
+from .pl.style import colors
 from .probe import HeldOut, Probe, main_plane, sample_rows, turned
 from .model.record import LatentMap, RecordingCallback, TrainingRecorder
 from .svg import short

@@ -22,7 +22,7 @@ from .core import names as shorten
 from .core import require_extra
 from .event_view import groups_table
 from .explorer_state import ExplorerState
-from .style import INK, colors
+from .pl.style import INK, colors
 
 # %% auto #0
 __all__ = ['IMAGES', 'write', 'bed', 'image', 'table_part', 'figure_part', 'page', 'event_page', 'still_svg', 'still']

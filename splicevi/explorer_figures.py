@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from . import plots
-from .style import empty_figure
+from . import pl
+from .pl.style import empty_figure
 from .core import names as shorten
 from .explorer_state import ExplorerState
 
@@ -50,7 +50,7 @@ def arcs(state: ExplorerState, **look) -> go.Figure:
     if state.junctions["start"].isna().any(): return empty("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", state.event, look)
     j = state.junctions.astype({"start": int, "end": int})
     few = lanes(state)
-    fig = plots.event_arcs(j, wide(state, "psi", state.show), wide(state, "reads", "observed"), state.event_exons(), few, state.junction, plots.colors(state._group), **look)
+    fig = pl.event_arcs(j, wide(state, "psi", state.show), wide(state, "reads", "observed"), state.event_exons(), few, state.junction, pl.colors(state._group), **look)
     return _add_note(fig, "" if len(few) == len(state._group.categories) else f"{len(few)} of {len(state._group.categories)} groups, those with most reads")
 
 def _add_note(fig: go.Figure, note: str) -> go.Figure:
@@ -64,12 +64,12 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
 def psi(state: ExplorerState, **look) -> go.Figure:
     "Violins of the cells and means of the groups, the chosen junction first."
     order = [state.junction, *(j for j in state.junctions.index if j != state.junction)]
-    return plots.psi_violin(state.cells(), state.groups(), state.show, order[:2], plots.colors(state._group), **look)
+    return pl.psi_violin(state.cells(), state.groups(), state.show, order[:2], pl.colors(state._group), **look)
 
 def heatmap(state: ExplorerState, **look) -> go.Figure:
     "Means of the groups, observed, decoded and smoothed side by side."
     table = state.groups()
-    return plots.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
+    return pl.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
 
 # %% ../nbs/61_explorer_figures.ipynb #fe9aa036
 def latent(state: ExplorerState, **look) -> go.Figure:
@@ -78,7 +78,7 @@ def latent(state: ExplorerState, **look) -> go.Figure:
         return empty("No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].", "Latent map", look)
     v = state.values()
     at = list(v.junctions.index).index(state.junction)
-    fig = plots.latent_psi(found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look)
+    fig = pl.latent_psi(found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look)
     return fig if state.show == "observed" else _renamed(fig, state)
 
 def _renamed(fig: go.Figure, state: ExplorerState) -> go.Figure:
@@ -97,7 +97,7 @@ def expression(state: ExplorerState, **look) -> go.Figure:
     if state.data.x is None: return empty("The data have no expression modality.", title, look)
     values = state.data.expression(gene)
     if values is None: return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)
-    return plots.expression_violin(values, state._group, gene, "log(1 + counts per 10,000)", plots.colors(state._group), **look)
+    return pl.expression_violin(values, state._group, gene, "log(1 + counts per 10,000)", pl.colors(state._group), **look)
 
 # %% ../nbs/61_explorer_figures.ipynb #e3092c87
 NO_TEST = "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, or call ex.compare(group1, group2)."
@@ -106,7 +106,7 @@ def volcano(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
     if tested is None: return empty(NO_TEST, "Differential splicing", look)
-    return plots.volcano(tested, selected=state.row if marked else None, **look)
+    return pl.volcano(tested, selected=state.row if marked else None, **look)
 
 def narrow_volcano(state: ExplorerState) -> go.Figure:
     "The volcano for a narrow column: no title, no names of genes, nothing marked."
@@ -120,7 +120,7 @@ def volcano_mark(state: ExplorerState) -> list:
     "The traces of the chosen row alone."
     tested, row = state.tested(), state.row
     if tested is None or row is None: return []
-    return [t for t in plots.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
+    return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
 # %% ../nbs/61_explorer_figures.ipynb #5ad690d5
 PANELS: dict[str, Callable] = {"arcs": arcs, "psi": psi, "heatmap": heatmap, "latent": latent, "expression": expression, "volcano": volcano}

@@ -14,7 +14,7 @@ from functools import lru_cache
 import plotly.graph_objects as go
 
 from .core import require_extra
-from .style import INK
+from .pl.style import INK
 
 # %% auto #0
 __all__ = ['packed_plotly', 'plotly_library', 'PlotWidget']

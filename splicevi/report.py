@@ -22,7 +22,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from mudata import MuData
 
-from . import plots
+from . import pl
 from .core import KEYS, logger
 
 # %% ../nbs/64_report.ipynb #2f811dc4
@@ -187,7 +187,7 @@ def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     from splicevi.tl.heldout import latent_quality
 
     there = {k: key for k, key in LATENTS.items() if key + "_umap" in mdata.obsm}
-    fig = plots.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels, title="")
+    fig = pl.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels, title="")
     what = f"coloured by {labels.name}" if known else "coloured by clusters of the joint space, for want of labels"
     parts = [figure_html(fig, f"UMAP of the latent spaces, {what}.")]
     if known and labels.nunique() > 1:
@@ -204,7 +204,7 @@ def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores:
     groups = held[["cell_index", "event"]].drop_duplicates().shape[0]
     text = (f"Before training, {groups:,} observed (cell, event) groups with {held['counts'].sum():,.0f} reads were hidden. "
             "Beside the model: the junction's PSI over all cells, and over the 30 cells with the most similar expression.")
-    fig = plots.imputation(held, {f"{k} · r = {scores.at[k, 'r_weighted']:.2f}": v for k, v in predictions.items()}, title="")
+    fig = pl.imputation(held, {f"{k} · r = {scores.at[k, 'r_weighted']:.2f}": v for k, v in predictions.items()}, title="")
     table = scores[list(SCORES)].rename(columns=SCORES)
     best = {"r, read-weighted": "max", "r": "max", "RMSE": "min", "log-likelihood / read": "max"}
     note = "r: Pearson correlation with the observed PSI. The log-likelihood is the Dirichlet-multinomial's; the best value of each column is bold."
@@ -220,7 +220,7 @@ def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, spli
     gene = var[KEYS.gene_name].astype(str) if KEYS.gene_name in var else pd.Series(var.index.astype(str), var.index)
     names = [f"{gene[j]} · {var.at[j, KEYS.event]}" for j in top]
     tables = {"observed": observed.loc[top]} if decoded is None else {"observed": observed.loc[top], "predicted": decoded.loc[top]}
-    fig = plots.psi_heatmap(tables, names, title="")
+    fig = pl.psi_heatmap(tables, names, title="")
     text = "The events whose PSI differs most between groups of cells, one junction of each. Observed PSI pool the reads of a group's cells, with ten reads' worth of the PSI over all cells."
     return section("Most variable events", text, figure_html(fig, "Hover over a square for the junction and its PSI."))
 
@@ -254,10 +254,10 @@ def report(
 ) -> Path:
     "Write a self-contained page about a trained model."
     parts = [_header(mdata, facts or {}, dict(rna=rna, splicing=splicing))]
-    depth = plots.coverage(mdata, title="", rna=rna, rna_layer=rna_layer, splicing=splicing)
+    depth = pl.coverage(mdata, title="", rna=rna, rna_layer=rna_layer, splicing=splicing)
     parts += [section("What went in", "How deep the cells are, how many events each shows, and how few reads most of them have.", figure_html(depth, name="Histograms of coverage")),
               section("Training", "Loss by epoch. Curves that have become flat have converged; a validation curve that rises has begun to overfit.",
-                      figure_html(plots.history(history, title=""), "Loss per cell; the axes leave out the first epochs.")),
+                      figure_html(pl.history(history, title=""), "Loss per cell; the axes leave out the first epochs.")),
               _latents(mdata, labels, known)]
     if held is not None and predictions: parts.append(_held_out(held, predictions, scores))
     if splicing in mdata.mod and labels.nunique() > 1: parts.append(_events(mdata, labels, decoded, splicing))

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .plots import _robust_range
-from .style import OKABE_ITO
+from .pl.qc import _robust_range
+from .pl.style import OKABE_ITO
 
 # %% auto #0
 __all__ = ['MARGIN', 'short', 'ticks', 'tick_labels', 'Curve', 'thin', 'Frame', 'svg', 'Row', 'value_range', 'panel', 'dots']

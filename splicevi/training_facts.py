@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .plots import _nice
-from .style import OKABE_ITO
+from .pl.qc import _nice
+from .pl.style import OKABE_ITO
 from .model.record import TrainingRecorder
 from .svg import Curve, Row, short
 

@@ -10,7 +10,7 @@ from html import escape
 
 import numpy as np
 
-from .style import OKABE_ITO, colors
+from .pl.style import OKABE_ITO, colors
 from .model.record import TrainingRecorder
 from .svg import dots, panel
 from .training_facts import HEADS, Panel, data_line, headline, panels, stats

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from .core import logger, require_extra
-from .style import OKABE_ITO, _style, colors
+from .pl.style import OKABE_ITO, _style, colors
 from .model.record import LatentMap, TrainingRecorder
 from .svg import thin, tick_labels, ticks, value_range
 from .training_facts import panels

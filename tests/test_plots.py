@@ -4,9 +4,9 @@ import pandas as pd
 import plotly.graph_objects as go
 import pytest
 
-from splicevi import plots
-from splicevi.arc_layout import event_axis
-from splicevi.style import THEMES, contrast_ratio, text_width
+from splicevi import pl
+from splicevi.pl.arc_layout import event_axis
+from splicevi.pl.style import THEMES, contrast_ratio, text_width
 
 TEMPLATES = ["light", "dark", None]
 EXPECTED_GROUND = {"light": "#FFFFFF", "dark": "#14171B", None: "rgba(0,0,0,0)"}
@@ -58,14 +58,14 @@ def every_figure(template, tidy, ds):
     held = pd.DataFrame({"counts": rng.integers(0, 5, 90), "total": 5})
     past = {f"elbo_{s}": pd.DataFrame({"elbo": 100 / np.arange(1, 31)}) for s in ("train", "validation")}
     return {
-        "history": plots.history(past, template=template), "latent": plots.latent(xy, labels, template=template),
-        "latent_psi": plots.latent_psi(xy, np.where(labels == "x", 0.2, np.nan), "chr1:10:20:+", template=template),
-        "psi_violin": plots.psi_violin(cells, groups, template=template), "psi_heatmap": plots.psi_heatmap(groups, template=template),
-        "expression_violin": plots.expression_violin(rng.poisson(3, 50), labels, "G", template=template),
-        "event_arcs": plots.event_arcs(*event(3, 2), template=template), "volcano": plots.volcano(ds, template=template),
-        "calibration": plots.calibration(rng.random(90), rng.random(90) < 0.5, template=template),
-        "imputation": plots.imputation(held, {"mean": np.full(90, 0.4)}, template=template),
-        "psi_calibration": plots.psi_calibration(held, {"mean": rng.random(90)}, template=template),
+        "history": pl.history(past, template=template), "latent": pl.latent(xy, labels, template=template),
+        "latent_psi": pl.latent_psi(xy, np.where(labels == "x", 0.2, np.nan), "chr1:10:20:+", template=template),
+        "psi_violin": pl.psi_violin(cells, groups, template=template), "psi_heatmap": pl.psi_heatmap(groups, template=template),
+        "expression_violin": pl.expression_violin(rng.poisson(3, 50), labels, "G", template=template),
+        "event_arcs": pl.event_arcs(*event(3, 2), template=template), "volcano": pl.volcano(ds, template=template),
+        "calibration": pl.calibration(rng.random(90), rng.random(90) < 0.5, template=template),
+        "imputation": pl.imputation(held, {"mean": np.full(90, 0.4)}, template=template),
+        "psi_calibration": pl.psi_calibration(held, {"mean": rng.random(90)}, template=template),
     }
 
 
@@ -83,13 +83,13 @@ def test_every_figure_has_the_common_look(template, tidy, ds):
 
 
 def test_title_can_be_left_out_and_replaced(tidy, ds):
-    assert plots.volcano(ds, title="").layout.title.text is None
-    assert plots.volcano(ds, title="A and B").layout.title.text.startswith("A and B")
+    assert pl.volcano(ds, title="").layout.title.text is None
+    assert pl.volcano(ds, title="A and B").layout.title.text.startswith("A and B")
 
 
 def test_unknown_template_is_refused(ds):
     with pytest.raises(ValueError, match="'light', 'dark' or None"):
-        plots.volcano(ds, template="plotly_dark")
+        pl.volcano(ds, template="plotly_dark")
 
 
 def test_one_colour_for_a_category_in_all_figures(tidy):
@@ -98,10 +98,10 @@ def test_one_colour_for_a_category_in_all_figures(tidy):
     junctions, psi, reads = event(2, 3)
     psi.columns = reads.columns = ["a", "b", "empty"]
     for hue in (None, {"b": "#123456"}):
-        want = plots.colors(cells["group"], hue)
-        arcs = {t.meta: t.line.color for t in plots.event_arcs(junctions, psi, reads, hue=hue).data if t.meta}
-        violin = {t.name: t.fillcolor or t.marker.color for t in plots.psi_violin(cells, groups, "decoded", hue=hue).data if t.name in want}
-        maps = {t.name: t.marker.color for t in plots.latent(np.zeros((6, 2)), pd.Categorical(list("aabbab"), ["a", "b", "empty"]), hue=hue).data}
+        want = pl.colors(cells["group"], hue)
+        arcs = {t.meta: t.line.color for t in pl.event_arcs(junctions, psi, reads, hue=hue).data if t.meta}
+        violin = {t.name: t.fillcolor or t.marker.color for t in pl.psi_violin(cells, groups, "decoded", hue=hue).data if t.name in want}
+        maps = {t.name: t.marker.color for t in pl.latent(np.zeros((6, 2)), pd.Categorical(list("aabbab"), ["a", "b", "empty"]), hue=hue).data}
         assert arcs == want
         assert violin == {k: want[k] for k in "ab"} == maps
 
@@ -114,7 +114,7 @@ def test_introns_are_compressed_in_closed_form():
     for _ in range(20):
         edge = np.sort(rng.choice(50_000, 12, replace=False)).astype(float)
         exons, cap = edge.reshape(-1, 2), float(rng.integers(10, 3000))
-        knots = plots.compress_introns(exons, edge[0], edge[-1], cap)
+        knots = pl.compress_introns(exons, edge[0], edge[-1], cap)
         exon, intron = np.diff(edge)[::2], np.diff(edge)[1::2]
         assert np.allclose(np.diff(knots[:, 1])[::2], exon) and np.allclose(np.diff(knots[:, 1])[1::2], np.minimum(intron, cap))
         at = np.interp(np.arange(edge[0], edge[-1] + 1), *knots.T)
@@ -123,7 +123,7 @@ def test_introns_are_compressed_in_closed_form():
 
 def test_arcs_draw_psi_reads_and_places():
     junctions, psi, reads = event(3, 2)
-    fig = plots.event_arcs(junctions, psi, reads, template="light")
+    fig = pl.event_arcs(junctions, psi, reads, template="light")
     axis = event_axis(junctions, None, fig.layout.width - fig.layout.margin.l - 24)
     for j in junctions.index:
         for g in psi.columns:
@@ -142,7 +142,7 @@ def test_arcs_draw_psi_reads_and_places():
 def test_arcs_lanes_follow_groups_and_say_what_is_not_observed():
     junctions, psi, reads = event(2, 4)
     psi["type 2"], reads["type 2"] = np.nan, 0
-    fig = plots.event_arcs(junctions, psi, reads, groups=["type 3", "type 2"])
+    fig = pl.event_arcs(junctions, psi, reads, groups=["type 3", "type 2"])
     level = {t.name: min(t.y) for t in fig.data if t.name in psi.columns}
     assert list(level) == ["type 3", "type 2"] and level["type 3"] > level["type 2"]  # the first is on top
     assert any("type 2" in a.text and "not observed" in a.text for a in fig.layout.annotations)
@@ -152,16 +152,16 @@ def test_arcs_lanes_follow_groups_and_say_what_is_not_observed():
 def test_arcs_selected_and_novel_stand_out():
     junctions, psi, reads = event(3, 1)
     chosen = junctions.index[1]
-    fig = plots.event_arcs(junctions.assign(annotated=[True, True, False]), psi, selected=chosen)
+    fig = pl.event_arcs(junctions.assign(annotated=[True, True, False]), psi, selected=chosen)
     assert {t.name: t.opacity for t in fig.data if t.meta} == {j: 1 if j == chosen else 0.45 for j in junctions.index}
     assert {t.name: t.line.dash for t in fig.data if t.meta} == dict(zip(junctions.index, ["solid", "solid", "4px,3px"]))
-    assert "dashed: novel" in fig.layout.title.text and "dashed" not in plots.event_arcs(junctions, psi).layout.title.text
+    assert "dashed: novel" in fig.layout.title.text and "dashed" not in pl.event_arcs(junctions, psi).layout.title.text
 
 
 @pytest.mark.parametrize("strand, flip, symbol, reverse", [("+", True, "triangle-right", False), ("-", False, "triangle-left", False), ("-", True, "triangle-right", True)])
 def test_arcs_know_the_strand(strand, flip, symbol, reverse):
     junctions, psi, _ = event(2, 1, strand)
-    fig = plots.event_arcs(junctions, psi, flip=flip)
+    fig = pl.event_arcs(junctions, psi, flip=flip)
     assert next(t for t in fig.data if t.name == "strand").marker.symbol == symbol
     assert (fig.layout.xaxis.range[0] > fig.layout.xaxis.range[1]) == reverse
     ends = {a.text: a.x for a in fig.layout.annotations if a.text in ("5′", "3′")}
@@ -171,7 +171,7 @@ def test_arcs_know_the_strand(strand, flip, symbol, reverse):
 
 def test_arcs_without_a_strand_have_no_arrow():
     junctions, psi, _ = event(2, 1, ".")
-    fig = plots.event_arcs(junctions, psi)
+    fig = pl.event_arcs(junctions, psi)
     assert not any(t.name == "strand" for t in fig.data) and not {a.text for a in fig.layout.annotations} & {"5′", "3′"}
 
 
@@ -180,9 +180,9 @@ def test_arcs_take_exons_from_a_gtf():
     junctions, psi, _ = event(1, 1)
     a, b = junctions.iloc[0][["start", "end"]]
     gtf = pd.DataFrame({"chrom": "chr7", "start": [a - 200, b + 1, 1], "end": [a - 1, b + 150, 10**8]})
-    fig = plots.event_arcs(junctions, psi, exons=gtf)
+    fig = pl.event_arcs(junctions, psi, exons=gtf)
     assert [t.name for t in fig.data if t.fill == "toself"] == ["exons"]
-    fig = plots.event_arcs(junctions, psi, exons=gtf.iloc[1:2])
+    fig = pl.event_arcs(junctions, psi, exons=gtf.iloc[1:2])
     assert [t.name for t in fig.data if t.fill == "toself"] == ["exons", "exons (guessed)"]
 
 
@@ -205,7 +205,7 @@ def test_labels_of_arcs_do_not_overlap(k, groups, kind):
     "Nested, crossing and sharing junctions, long and short introns: no text covers another."
     for seed in range(3):
         junctions, psi, reads = event(k, groups, gap=300 if kind == "short" else 20_000, seed=seed, shared=kind == "shared")
-        fig = plots.event_arcs(junctions, psi, reads)
+        fig = pl.event_arcs(junctions, psi, reads)
         b = arc_boxes(fig)
         hit = (b[:, None, 0] < b[None, :, 2]) & (b[None, :, 0] < b[:, None, 2]) & (b[:, None, 1] < b[None, :, 3]) & (b[None, :, 1] < b[:, None, 3])
         assert hit.sum() == len(b), f"{hit.sum() - len(b)} overlaps, seed {seed}"
@@ -217,7 +217,7 @@ def test_many_arcs_are_quick():
 
     junctions, psi, reads = event(11, 8)
     begin = time.perf_counter()
-    fig = plots.event_arcs(junctions, psi, reads)
+    fig = pl.event_arcs(junctions, psi, reads)
     assert time.perf_counter() - begin < 2 and sum(t.meta is not None for t in fig.data) == 88
 
 
@@ -225,7 +225,7 @@ def test_many_arcs_are_quick():
 
 def test_violin_draws_cells_means_and_notes(tidy):
     cells, groups = tidy
-    fig = plots.psi_violin(cells, groups, junctions="chr1:10:20:+")
+    fig = pl.psi_violin(cells, groups, junctions="chr1:10:20:+")
     violin = next(t for t in fig.data if t.type == "violin")
     mine = cells[(cells["group"] == "a") & (cells["junction_id"] == "chr1:10:20:+")]
     assert np.allclose(violin.x, np.sort(mine["observed"]), atol=1e-4) and violin.name == "a"
@@ -240,19 +240,19 @@ def test_violin_draws_cells_means_and_notes(tidy):
 
 def test_violin_of_each_kind_and_junction(tidy):
     cells, groups = tidy
-    fig = plots.psi_violin(cells, groups, "smoothed")
+    fig = pl.psi_violin(cells, groups, "smoothed")
     assert {t.x[0] for t in fig.data if t.type == "violin"} == {0.35} and sum(t.name == "group mean" for t in fig.data) == 2
     assert [a.text for a in fig.layout.annotations[:2]] == ["chr1:10-20", "chr1:10-30"]
     assert "Smoothed PSI" in fig.layout.title.text
-    assert not any(t.name == "group mean" for t in plots.psi_violin(cells).data)
+    assert not any(t.name == "group mean" for t in pl.psi_violin(cells).data)
 
 
 def test_heatmap_of_the_tidy_table_and_of_plain_tables(tidy):
     _, groups = tidy
-    fig = plots.psi_heatmap(groups)
+    fig = pl.psi_heatmap(groups)
     assert [t.type for t in fig.data] == ["heatmap"] * 3 and np.allclose(np.asarray(fig.data[0].z, float), [[0.3, 0.4]] * 2)
     table = pd.DataFrame({"x": [0.1, np.nan], "y": [0.5, 1.0]}, ["j1", "j2"])
-    fig = plots.psi_heatmap({"observed": table}, ["first", "second"])
+    fig = pl.psi_heatmap({"observed": table}, ["first", "second"])
     assert np.allclose(np.asarray(fig.data[0].z, float), table, equal_nan=True) and fig.layout.yaxis.ticktext == ("first", "second")
     dash = next(t for t in fig.data if t.name == "no value")
     assert (list(dash.x), list(dash.y)) == (["x"], [1]) and "not observed" in fig.data[0].text[1][0]
@@ -262,27 +262,27 @@ def test_latent_psi_keeps_unobserved_cells_grey_and_uses_webgl():
     rng = np.random.default_rng(1)
     xy, psi = rng.normal(size=(4000, 2)), rng.random(4000)
     psi[::2] = np.nan
-    fig = plots.latent_psi(xy, psi, "chr1:10:20:+", reads=np.full(4000, 12), cells=[f"c{i}" for i in range(4000)])
+    fig = pl.latent_psi(xy, psi, "chr1:10:20:+", reads=np.full(4000, 12), cells=[f"c{i}" for i in range(4000)])
     grey, seen = fig.data
     assert grey.type == seen.type == "scattergl" and len(grey.x) == len(seen.x) == 2000
     assert grey.marker.color == THEMES[None].body and (seen.marker.cmin, seen.marker.cmax) == (0, 1)
     i = seen.customdata[7]
     assert seen.marker.color[7] == pytest.approx(psi[i], abs=1e-4) and seen.text[7] == f"c{i}<br>PSI {psi[i]:.3f}, 12 reads"
     assert "2,000 of 4,000 cells observed" in fig.layout.title.text
-    few = plots.latent_psi(xy, psi, "j", n_cells=1000)
+    few = pl.latent_psi(xy, psi, "j", n_cells=1000)
     assert few.data[0].type == "scatter" and sum(len(t.x) for t in few.data) == 1000 and "a sample of 4,000" in few.layout.title.text
 
 
 def test_latent_uses_webgl_for_many_cells_and_shows_cells_without_a_label():
     labels = pd.Series(np.r_[np.repeat(["x", "y"], 2000), [None]], name="type")
-    fig = plots.latent({"joint": np.zeros((4001, 3))}, labels, n_cells=10_000)
+    fig = pl.latent({"joint": np.zeros((4001, 3))}, labels, n_cells=10_000)
     assert {t.name: len(t.x) for t in fig.data} == {"x": 2000, "y": 2000, "no label": 1} and {t.type for t in fig.data} == {"scattergl"}
-    assert plots.latent(np.zeros((4001, 2)), labels).data[0].type == "scatter"  # 3,000 are drawn
+    assert pl.latent(np.zeros((4001, 2)), labels).data[0].type == "scatter"  # 3,000 are drawn
 
 
 def test_expression_violin_has_the_means():
     values, labels = np.r_[np.zeros(10), np.arange(10.0)], np.repeat(["a", "b"], 10)
-    fig = plots.expression_violin(values, labels, "GENE", "counts")
+    fig = pl.expression_violin(values, labels, "GENE", "counts")
     mean = next(t for t in fig.data if t.name == "group mean")
     assert list(mean.x) == [0, 4.5] and mean.error_x.array[1] == pytest.approx(1.96 * values[10:].std(ddof=1) / 10**0.5, abs=1e-4)
     assert "90% express it" in fig.layout.yaxis.ticktext[1] and fig.layout.xaxis.title.text == "counts"
@@ -292,7 +292,7 @@ def test_expression_violin_has_the_means():
 
 def test_volcano_splits_called_selected_and_leaves_out_missing(ds):
     chosen = ds.index[70]
-    fig = plots.volcano(ds, selected=chosen)
+    fig = pl.volcano(ds, selected=chosen)
     parts = {t.name: [c[0] for c in t.customdata] for t in fig.data}
     known = ds.dropna()
     assert parts["selected"] == [chosen] and set(parts["called"]) == set(known.index[known["is_ds_fdr"]]) - {chosen}
@@ -308,12 +308,12 @@ def test_volcano_names_the_selected_row_even_in_a_crowd():
     "On a line full of points its name stands above."
     n = 60
     ds = pd.DataFrame({"effect_size": np.linspace(0.3, 0.6, n), "proba_ds": 1.0, "is_ds_fdr": True, "gene_name": [f"GENE{i:02d}" for i in range(n)]}, [str(i) for i in range(n)])
-    names = [a for a in plots.volcano(ds, selected="30").layout.annotations if "GENE" in a.text]
+    names = [a for a in pl.volcano(ds, selected="30").layout.annotations if "GENE" in a.text]
     assert names[0].text == "<b>GENE30</b>" and (names[0].xanchor, names[0].yshift, names[0].y) == ("center", 14, 4)
 
 
 def test_volcano_calls_by_thresholds(ds):
-    fig = plots.volcano(ds, delta=0.3, proba=0.98)
+    fig = pl.volcano(ds, delta=0.3, proba=0.98)
     called = next(t for t in fig.data if t.name == "called")
     want = ds.index[(ds["proba_ds"] >= 0.98) & (ds["effect_size"].abs() >= 0.3)]
     assert {c[0] for c in called.customdata} == set(want)
@@ -325,7 +325,7 @@ def test_volcano_uses_webgl_and_names_do_not_overlap():
     rng = np.random.default_rng(0)
     n = 5000
     ds = pd.DataFrame({"effect_size": rng.normal(0.4, 0.02, n), "proba_ds": rng.uniform(0.99, 1, n), "gene_name": [f"GENE{i}" for i in range(n)]}, [str(i) for i in range(n)])
-    fig = plots.volcano(ds, n_labels=10)
+    fig = pl.volcano(ds, n_labels=10)
     assert {t.type for t in fig.data} == {"scattergl"}
     names = [a for a in fig.layout.annotations if a.text.startswith("GENE")]
     ends = sorted((a.y, a.xanchor) for a in names)
@@ -337,18 +337,18 @@ def test_volcano_uses_webgl_and_names_do_not_overlap():
 
 def test_calibration_shows_promised_and_realised_shares():
     p, real = np.r_[np.full(50, 0.98), np.full(50, 0.9), np.full(100, 0.1)], np.r_[np.ones(45), np.zeros(5), np.ones(40), np.zeros(10), np.zeros(100)].astype(bool)
-    fig = plots.calibration(p, real, targets=(0.021, 0.061))
+    fig = pl.calibration(p, real, targets=(0.021, 0.061))
     marks = next(t for t in fig.data if t.mode == "markers")
     assert list(marks.x) == [0.021, 0.061] and np.allclose(marks.y, [5 / 50, 15 / 100]) and marks.customdata[1][0] == 100
-    bins = plots.calibration(p, real, "probability").data[0]
+    bins = pl.calibration(p, real, "probability").data[0]
     assert np.allclose(bins.x, [0.1, 0.94]) and np.allclose(bins.y, [0, 85 / 100])
-    two = plots.calibration({"a": p, "b": p[::-1]}, {"a": real, "b": real[::-1]})
-    assert {t.name for t in two.data} >= {"a", "b"} and {t.line.color for t in two.data if t.mode == "lines" and t.name in "ab"} == set(plots.palette(2))
+    two = pl.calibration({"a": p, "b": p[::-1]}, {"a": real, "b": real[::-1]})
+    assert {t.name for t in two.data} >= {"a", "b"} and {t.line.color for t in two.data if t.mode == "lines" and t.name in "ab"} == set(pl.palette(2))
 
 
 def test_psi_calibration_weighs_by_reads():
     held = pd.DataFrame({"counts": [9, 0, 1], "total": [10, 10, 1]})
-    fig = plots.psi_calibration(held, {"m": np.array([0.51, 0.53, 0.95])})
+    fig = pl.psi_calibration(held, {"m": np.array([0.51, 0.53, 0.95])})
     assert np.allclose(fig.data[0].x, [0.52, 0.95]) and np.allclose(fig.data[0].y, [9 / 20, 1])
     assert fig.data[0].customdata[0].tolist() == [2, 20]
 
@@ -359,28 +359,28 @@ def test_nothing_to_draw_is_a_sentence(tidy, ds):
     cells, groups = tidy
     junctions, psi, _ = event(2, 2)
     figures = {
-        "choose a gene": plots.event_arcs(junctions.iloc[:0], psi), "choose a column of obs": plots.event_arcs(junctions, psi, groups=[]),
-        "choose an event that was read": plots.psi_violin(cells.iloc[:0], groups), "pass a trained model": plots.psi_violin(cells.assign(decoded=np.nan), groups, "decoded"),
-        "look at decoded PSI": plots.psi_violin(cells.assign(observed=np.nan)), "or pass a trained model": plots.psi_heatmap(groups.assign(psi=np.nan)),
-        "run model.differential_splicing": plots.volcano(ds.iloc[:0]), "share no observed event": plots.volcano(ds.assign(effect_size=np.nan)),
-        "train the model first": plots.history({}), "choose other cells": plots.latent(np.zeros((0, 2)), []), "other cells": plots.latent_psi(np.zeros((0, 2)), []),
-        "not among the genes": plots.expression_violin(np.full(4, np.nan), list("aabb"), "G"), "hold some out": plots.imputation(pd.DataFrame({"counts": [], "total": []}), {}),
-        "whose truth is known": plots.calibration(np.full(3, np.nan), np.ones(3)),
+        "choose a gene": pl.event_arcs(junctions.iloc[:0], psi), "choose a column of obs": pl.event_arcs(junctions, psi, groups=[]),
+        "choose an event that was read": pl.psi_violin(cells.iloc[:0], groups), "pass a trained model": pl.psi_violin(cells.assign(decoded=np.nan), groups, "decoded"),
+        "look at decoded PSI": pl.psi_violin(cells.assign(observed=np.nan)), "or pass a trained model": pl.psi_heatmap(groups.assign(psi=np.nan)),
+        "run model.differential_splicing": pl.volcano(ds.iloc[:0]), "share no observed event": pl.volcano(ds.assign(effect_size=np.nan)),
+        "train the model first": pl.history({}), "choose other cells": pl.latent(np.zeros((0, 2)), []), "other cells": pl.latent_psi(np.zeros((0, 2)), []),
+        "not among the genes": pl.expression_violin(np.full(4, np.nan), list("aabb"), "G"), "hold some out": pl.imputation(pd.DataFrame({"counts": [], "total": []}), {}),
+        "whose truth is known": pl.calibration(np.full(3, np.nan), np.ones(3)),
     }
     for sentence, fig in figures.items():
         assert not fig.data and sentence in fig.layout.annotations[0].text.replace("<br>", " ") and fig.layout.title.text, sentence
-    nothing = plots.latent_psi(np.zeros((5, 2)), np.full(5, np.nan))
+    nothing = pl.latent_psi(np.zeros((5, 2)), np.full(5, np.nan))
     assert [t.name for t in nothing.data] == ["not observed"] and "0 of 5 cells observed" in nothing.layout.title.text
 
 
 @pytest.mark.parametrize("draw, message", [
-    (lambda c, g, d: plots.event_arcs(pd.DataFrame({"chrom": ["1"], "start": [1]}), None), "junctions has no column end, strand"),
-    (lambda c, g, d: plots.psi_violin(c.drop(columns=["group", "total"])), "cells has no column group, total"),
-    (lambda c, g, d: plots.psi_violin(c, g.drop(columns="lower")), "groups has no column lower"),
-    (lambda c, g, d: plots.psi_violin(c, g, junctions="chr9:1:2:+"), "cells has no junction 'chr9:1:2:+'"),
-    (lambda c, g, d: plots.psi_heatmap(g.drop(columns="kind")), "groups has no column kind"),
-    (lambda c, g, d: plots.volcano(d.drop(columns="proba_ds")), "ds has no column proba_ds"),
-    (lambda c, g, d: plots.psi_calibration(pd.DataFrame({"counts": [1]}), {"m": np.ones(1)}), "held has no column total"),
+    (lambda c, g, d: pl.event_arcs(pd.DataFrame({"chrom": ["1"], "start": [1]}), None), "junctions has no column end, strand"),
+    (lambda c, g, d: pl.psi_violin(c.drop(columns=["group", "total"])), "cells has no column group, total"),
+    (lambda c, g, d: pl.psi_violin(c, g.drop(columns="lower")), "groups has no column lower"),
+    (lambda c, g, d: pl.psi_violin(c, g, junctions="chr9:1:2:+"), "cells has no junction 'chr9:1:2:+'"),
+    (lambda c, g, d: pl.psi_heatmap(g.drop(columns="kind")), "groups has no column kind"),
+    (lambda c, g, d: pl.volcano(d.drop(columns="proba_ds")), "ds has no column proba_ds"),
+    (lambda c, g, d: pl.psi_calibration(pd.DataFrame({"counts": [1]}), {"m": np.ones(1)}), "held has no column total"),
 ])
 def test_wrong_columns_are_named(draw, message, tidy, ds):
     with pytest.raises(KeyError, match=message.replace("(", r"\(").replace("+", r"\+")):
@@ -392,6 +392,6 @@ def test_inputs_are_left_alone(tidy, ds):
     junctions, psi, reads = event(3, 2)
     before = [t.copy(deep=True) for t in (cells, groups, ds, junctions, psi, reads)]
     every_figure("light", tidy, ds)
-    plots.event_arcs(junctions, psi, reads, selected=junctions.index[0])
+    pl.event_arcs(junctions, psi, reads, selected=junctions.index[0])
     for a, b in zip(before, (cells, groups, ds, junctions, psi, reads)):
         pd.testing.assert_frame_equal(a, b)
