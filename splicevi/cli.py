@@ -167,7 +167,7 @@ def _fit(mdata, settings: Mapping):
     import scvi
 
     from splicevi.core import MODALITIES
-    from splicevi.dashboard import TrainingDashboard
+    from splicevi.views.dashboard.dashboard import TrainingDashboard
     from splicevi.model.splicevi import SPLICEVI
 
     _hush()
@@ -188,7 +188,7 @@ def _fit(mdata, settings: Mapping):
 def _add_latents(model, mdata, seed: int) -> None:
     "Latent spaces of all modalities and their UMAPs."
     from splicevi.pl.qc import umap
-    from splicevi.report import LATENTS
+    from splicevi.views.report import LATENTS
 
     for modality, key in LATENTS.items():
         if modality == "joint" or ({"expression": "rna"}.get(modality, modality) in mdata.mod and len(mdata.mod) == 2):
@@ -367,7 +367,7 @@ def _save(model, mdata, folder: Path) -> None:
 
 def _report(model, mdata, held, shown: dict, settings: Mapping, timing: Mapping, folder: Path) -> None:
     "The page."
-    from splicevi.report import report
+    from splicevi.views.report import report
 
     facts = {name: settings[k] for k, name in FACTS.items() if settings[k] is not None}
     facts["data"] = Path(settings["data"]).name
@@ -386,7 +386,7 @@ def check(
     with _console(quiet=False):
         mdata = _rename(read(data), rna, rna_layer, splicing, junc_counts_layer)
         _checked(mdata)
-        from splicevi.report import sizes
+        from splicevi.views.report import sizes
 
         print("fine: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{v} {k}" for k, v in sizes(mdata).items()))
 

@@ -134,7 +134,7 @@ def _build(settings: Mapping):
     if settings["lengths"] and KEYS.rna in mdata.mod: _train_on_lengths(mdata[KEYS.rna])
     with staged_file(Path(settings["out"])) as part: mdata.write_h5mu(part)
     if settings["report"]:
-        from splicevi.coverage import coverage_report
+        from splicevi.views.coverage import coverage_report
 
         coverage_report(mdata, settings["report"])
     return mdata

@@ -17,8 +17,8 @@ warnings.simplefilter("ignore")
 import scvi
 for name in ("lightning.pytorch", "lightning.fabric"): logging.getLogger(name).setLevel(logging.ERROR)
 from splicevi import SPLICEVI
-from splicevi.dashboard import TrainingDashboard
-from splicevi.explorer import PSIExplorer
+from splicevi.views.dashboard.dashboard import TrainingDashboard
+from splicevi.views.explorer.explorer import PSIExplorer
 from splicevi.datasets import simulate
 scvi.settings.seed = 0
 mdata = simulate(n_cells=300, n_genes=100, n_junctions=200, n_cell_types=3, observed=0.3, seed=1)

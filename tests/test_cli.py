@@ -186,7 +186,7 @@ def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("splicevi.report.report", fail)
+    monkeypatch.setattr("splicevi.views.report.report", fail)
     with pytest.raises(OSError):
         cli.main(["train", str(file), str(tmp_path / "out"), *QUICK, "--seed", "5"])
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before

@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from splicevi import cli
-from splicevi.coverage import VERDICTS, coverage_report, depth, extremes, filter_table, group_coverage, verdict
+from splicevi.views.coverage import VERDICTS, coverage_report, depth, extremes, filter_table, group_coverage, verdict
 from splicevi.data.metacells import aggregate_cells
 from splicevi.data.build import make_mudata
 from splicevi.data.checks import check_mudata

@@ -19,13 +19,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from splicevi import SPLICEVI, dashboard, recorder
-from splicevi.dashboard import HTMLView, TrainingDashboard, choose_view
+from splicevi.views.dashboard.dashboard import HTMLView, TrainingDashboard, choose_view
 from splicevi.data.build import hold_out
 from splicevi.model.record import LatentMap, RecordingCallback
 from splicevi.model.run import Stopper, TrainingRun
 from splicevi.datasets import simulate
-from splicevi.training_facts import demo_record, headline, panels, stats
-from splicevi.training_html import body_html, page_html, title_html
+from splicevi.views.dashboard.facts import demo_record, headline, panels, stats
+from splicevi.views.dashboard.html import body_html, page_html, title_html
 
 SVG = "{http://www.w3.org/2000/svg}"
 QUICK = dict(batch_size=32, n_epochs_kl_warmup=4, lr=2e-3)
@@ -343,7 +343,7 @@ def test_widget_state_without_a_browser(model):
     "Widgets hold the curves, the map and the reason; a static copy is left for the saved notebook."
     dash = TrainingDashboard("widget", map_every=1, interval=0)
     dash_view = []
-    from splicevi.training_widget import WidgetView
+    from splicevi.views.dashboard.widget import WidgetView
 
     with pytest.MonkeyPatch.context() as m:
         m.setattr(WidgetView, "open", lambda self, rec: (dash_view.append(self), self.build(rec)))
@@ -385,7 +385,7 @@ def test_console(model, capsys):
     (lambda: TrainingDashboard(interval=-1), ValueError, "interval=-1"),
     (lambda: TrainingDashboard("console", color_by="donor"), KeyError, "no column of obs; it has .*batch"),
     (lambda: TrainingDashboard("console", held_out=pd.DataFrame({"cell": []})), ValueError, "splicevi.data.hold_out"),
-    (lambda: "yes", TypeError, "not True, False or a splicevi.dashboard.TrainingDashboard"),
+    (lambda: "yes", TypeError, "not True, False or a splicevi.views.dashboard.dashboard.TrainingDashboard"),
 ])
 def test_bad_arguments(model, given, error, text):
     "Wrong arguments are refused before training, and the model is free after."
@@ -450,7 +450,7 @@ def test_background_stops_and_refuses_a_second_run(model):
 
 def test_stop_button(model):
     "A click on the widget's button, as the front end sends it, ends the run."
-    from splicevi.training_widget import WidgetView
+    from splicevi.views.dashboard.widget import WidgetView
 
     views = []
     with pytest.MonkeyPatch.context() as m:
@@ -481,7 +481,7 @@ class SetupClick(Callback):
 
 def test_background_error(model):
     "An error is shown in the view and raised by `wait()`, each time."
-    from splicevi.training_widget import WidgetView
+    from splicevi.views.dashboard.widget import WidgetView
 
     views = []
     with pytest.MonkeyPatch.context() as m:
@@ -513,8 +513,8 @@ for name in ("lightning.pytorch", "lightning.pytorch.utilities.rank_zero"): logg
 import scvi
 from splicevi import SPLICEVI
 import sys
-early = [m for m in ("plotly", "splicevi.model.record", "splicevi.dashboard") if m in sys.modules]
-from splicevi.dashboard import TrainingDashboard
+early = [m for m in ("plotly", "splicevi.model.record", "splicevi.views.dashboard.dashboard") if m in sys.modules]
+from splicevi.views.dashboard.dashboard import TrainingDashboard
 from splicevi.datasets import simulate
 mdata = simulate(n_cells=120, n_genes=50, n_junctions=80, n_cell_types=3, observed=0.4, seed=0)
 SPLICEVI.setup_mudata(mdata)

@@ -14,11 +14,11 @@ from scipy.stats import beta
 
 from splicevi import SPLICEVI
 from splicevi.data.build import hold_out
-from splicevi.event_data import event_data, exons_of
-from splicevi.event_view import cells_table, groups_table
-from splicevi.search import SearchIndex, junction_frame
-from splicevi.explorer import PSIExplorer
-from splicevi.explorer_state import ExplorerState
+from splicevi.views.explorer.source import event_data, exons_of
+from splicevi.views.explorer.tables import cells_table, groups_table
+from splicevi.views.explorer.search import SearchIndex, junction_frame
+from splicevi.views.explorer.explorer import PSIExplorer
+from splicevi.views.explorer.state import ExplorerState
 from splicevi.datasets import simulate
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -532,7 +532,7 @@ def test_many_groups_keep_the_arcs_readable(mdata):
     "Six lanes at most, those with most reads, and the figure says so."
     many = simulate(**{**SIZES, "n_cell_types": 9})
     ex = PSIExplorer(many)
-    from splicevi.explorer_figures import lanes
+    from splicevi.views.explorer.panels import lanes
     reads = ex.frame().drop_duplicates("group").set_index("group")["total"]
     assert set(lanes(ex.state)) == set(reads.sort_values(ascending=False, kind="stable").index[:6])
     assert "6 of 9 groups" in ex.figures("arcs")["arcs"].layout.title.text

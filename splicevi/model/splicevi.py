@@ -260,7 +260,7 @@ class TrainMixin:
         datasplitter_kwargs, plan_kwargs
             To :class:`~splicevi.nn.loader.CellSplitter` and :class:`~splicevi.nn.plan.SplicingTrainingPlan`; what is named here wins over the arguments above.
         dashboard
-            Whether to show curves, speed and the latent space while training; a :class:`~splicevi.dashboard.TrainingDashboard` says how.
+            Whether to show curves, speed and the latent space while training; a :class:`~splicevi.views.dashboard.dashboard.TrainingDashboard` says how.
         background
             Whether to train in a thread and return at once.
         **kwargs
@@ -329,7 +329,7 @@ def _callbacks(given, dashboard, background: bool) -> list[Callback]:
     "A new list of the callbacks with the dashboard; in the background there is at least a record."
     out = [given] if isinstance(given, Callback) else list(given or [])
     if dashboard is not None and dashboard is not False:
-        from splicevi.dashboard import as_dashboard
+        from splicevi.views.dashboard.dashboard import as_dashboard
         out.append(as_dashboard(dashboard))
     if background and not any(hasattr(c, "watch") for c in out):
         from splicevi.model.record import RecordingCallback
