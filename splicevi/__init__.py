@@ -12,5 +12,19 @@ __version__ = "0.1.0"
 if _TYPE_CHECKING:
     from splicevi.model.splicevi import SPLICEVI
     from splicevi.nn.module import SPLICEVAE
+    from splicevi.views.coverage import coverage_report
+    from splicevi.views.dashboard.dashboard import TrainingDashboard
+    from splicevi.views.explorer.explorer import PSIExplorer
+    from splicevi.views.report import report
 
-__getattr__, __dir__, __all__ = _lazy_names(__name__, {"model.splicevi": "SPLICEVI", "nn.module": "SPLICEVAE"})
+__getattr__, __dir__, __all__ = _lazy_names(
+    __name__,
+    {
+        "model.splicevi": "SPLICEVI",
+        "nn.module": "SPLICEVAE",
+        "views.coverage": "coverage_report",
+        "views.dashboard.dashboard": "TrainingDashboard",
+        "views.explorer.explorer": "PSIExplorer",
+        "views.report": "report",
+    },
+)

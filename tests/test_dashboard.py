@@ -18,7 +18,9 @@ import scvi
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from splicevi import SPLICEVI, dashboard, recorder
+from splicevi import SPLICEVI
+from splicevi.model import record as recorder
+from splicevi.views.dashboard import dashboard
 from splicevi.views.dashboard.dashboard import HTMLView, TrainingDashboard, choose_view
 from splicevi.data.build import hold_out
 from splicevi.model.record import LatentMap, RecordingCallback
@@ -385,7 +387,7 @@ def test_console(model, capsys):
     (lambda: TrainingDashboard(interval=-1), ValueError, "interval=-1"),
     (lambda: TrainingDashboard("console", color_by="donor"), KeyError, "no column of obs; it has .*batch"),
     (lambda: TrainingDashboard("console", held_out=pd.DataFrame({"cell": []})), ValueError, "splicevi.data.hold_out"),
-    (lambda: "yes", TypeError, "not True, False or a splicevi.views.dashboard.dashboard.TrainingDashboard"),
+    (lambda: "yes", TypeError, "not True, False or a splicevi.TrainingDashboard"),
 ])
 def test_bad_arguments(model, given, error, text):
     "Wrong arguments are refused before training, and the model is free after."

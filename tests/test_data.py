@@ -13,7 +13,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splicevi import pairs as pairs_module
+from splicevi.data import pairs as pairs_module
 from splicevi.core import KEYS
 from splicevi.data.build import hold_out, make_mudata, quiet_mudata
 from splicevi.data.checks import check_mudata

@@ -478,7 +478,7 @@ def test_buttons_write_beside_the_notebook(ex, tmp_path, monkeypatch):
 
 def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
-    from splicevi import plot_widget, search_box, table
+    from splicevi.views.explorer import plot_widget, search_box, table
     for f in (plot_widget._classes, search_box._box_class, table._table_class): f.cache_clear()
     for name in ("anywidget", "ipywidgets"): monkeypatch.setitem(sys.modules, name, None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))

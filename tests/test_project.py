@@ -127,8 +127,8 @@ def test_installed_copy_holds_every_module(copy, tmp_path_factory):
     target = tmp_path_factory.mktemp("site")
     subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, copy],
                    check=True, capture_output=True, text=True)
-    modules = {p.name for p in (copy / "splicevi").glob("*.py")}
-    assert {p.name for p in (target / "splicevi").glob("*.py")} == modules
+    modules = {p.relative_to(copy) for p in (copy / "splicevi").rglob("*.py")}
+    assert {p.relative_to(target) for p in (target / "splicevi").rglob("*.py")} == modules
     assert (target / "bin" / "splicevi").exists()
 
 
@@ -140,7 +140,7 @@ def test_makefile_and_constraints_name_one_torch(root):
 
 def test_no_print_in_the_library(root):
     "Modules log or warn; only the command line prints."
-    for path in (root / "splicevi").glob("*.py"):
+    for path in (root / "splicevi").rglob("*.py"):
         if path.stem.startswith("cli"):
             continue
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]

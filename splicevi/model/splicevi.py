@@ -260,7 +260,7 @@ class TrainMixin:
         datasplitter_kwargs, plan_kwargs
             To :class:`~splicevi.nn.loader.CellSplitter` and :class:`~splicevi.nn.plan.SplicingTrainingPlan`; what is named here wins over the arguments above.
         dashboard
-            Whether to show curves, speed and the latent space while training; a :class:`~splicevi.views.dashboard.dashboard.TrainingDashboard` says how.
+            Whether to show curves, speed and the latent space while training; a :class:`~splicevi.TrainingDashboard` says how.
         background
             Whether to train in a thread and return at once.
         **kwargs
@@ -376,7 +376,7 @@ class SPLICEVI(
     """Joint model of gene expression and alternative splicing in single cells.
 
     One latent space is learned from gene counts and junction reads, by a variational autoencoder with one encoder and one
-    decoder per modality (:class:`~splicevi.nn.module.SPLICEVAE`).
+    decoder per modality (:class:`~splicevi.SPLICEVAE`).
 
     Parameters
     ----------
@@ -437,7 +437,7 @@ class SPLICEVI(
     registry
         Registry of a saved model, in place of `adata`.
     **model_kwargs
-        To :class:`~splicevi.nn.module.SPLICEVAE`, such as ``partial_interaction="mlp"``.
+        To :class:`~splicevi.SPLICEVAE`, such as ``partial_interaction="mlp"``.
 
     Examples
     --------

@@ -84,7 +84,7 @@ class SPLICEVAE(BaseModuleClass):
     partial_interaction
         Form of h in the partial encoder: ``"bilinear"`` or ``"mlp"``.
 
-    The other arguments are those of :class:`~splicevi.model.splicevi.SPLICEVI`.
+    The other arguments are those of :class:`~splicevi.SPLICEVI`.
     """
 
     def __init__(

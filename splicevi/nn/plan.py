@@ -22,7 +22,7 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
     Parameters
     ----------
     module
-        A :class:`~splicevi.nn.module.SPLICEVAE`.
+        A :class:`~splicevi.SPLICEVAE`.
     adversarial_classifier
         Whether a classifier of the batch is trained against the autoencoder.
     lr_scheduler_type

@@ -24,6 +24,8 @@ from ..core import KEYS, names
 from ..data.pairs import event_codes, observed_pairs
 from ..data.metacells import aggregate_cells, column
 from ..data.pairs import ObservedPairs
+from ..pl.qc import _histogram
+from ..pl.style import _style
 from .report import _write, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/30_coverage.ipynb #a0514ba7
@@ -140,8 +142,8 @@ def coverage_figure(depth: Depth) -> go.Figure:
     values = {"junction reads per cell": depth.reads, "events observed per cell": np.diff(depth.pairs.slot_indptr), "reads per observed event": depth.pairs.slot_total}
     fig = make_subplots(1, len(values), horizontal_spacing=0.11)
     for i, (name, v) in enumerate(values.items()):
-        pl._histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
-    return pl._style(fig, 230)
+        _histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
+    return _style(fig, 230)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #65d43ce2
 def event_figure(depth: Depth) -> go.Figure:
@@ -157,7 +159,7 @@ def event_figure(depth: Depth) -> go.Figure:
     fig.update_xaxes(title_text="% of cells that show an event", title_font_size=12, row=1, col=1).update_yaxes(title_text="events", row=1, col=1)
     fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2)
     fig.update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
-    return pl._style(fig, 250)
+    return _style(fig, 250)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #5078150b
 def group_figure(groups: pd.DataFrame) -> go.Figure:
@@ -166,7 +168,7 @@ def group_figure(groups: pd.DataFrame) -> go.Figure:
     fig = go.Figure(go.Bar(y=t.index, x=t["usable events"], orientation="h", marker=dict(color=pl.OKABE_ITO[2], line_width=0), hoverinfo="text",
                            hovertext=[f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(t.index, t["usable events"], t["cells"])]))
     fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
-    return pl._style(fig, 70 + 22 * len(t))
+    return _style(fig, 70 + 22 * len(t))
 
 # %% ../../nbs/70_views/30_coverage.ipynb #152c9956
 def summary(depth: Depth) -> pd.DataFrame:

@@ -208,4 +208,4 @@ def as_dashboard(
     "The dashboard that `train(dashboard=…)` means."
     if given is True: return TrainingDashboard()
     if isinstance(given, RecordingCallback): return given
-    raise TypeError(f"dashboard={given!r} is not True, False or a splicevi.views.dashboard.dashboard.TrainingDashboard.")
+    raise TypeError(f"dashboard={given!r} is not True, False or a splicevi.TrainingDashboard.")

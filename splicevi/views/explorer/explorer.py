@@ -31,11 +31,11 @@ class PSIExplorer:
     Parameters
     ----------
     source
-        Trained :class:`~splicevi.model.splicevi.SPLICEVI`, or a MuData (then only observed PSI are shown).
+        Trained :class:`~splicevi.SPLICEVI`, or a MuData (then only observed PSI are shown).
     groupby
         Column of ``obs`` whose values are the groups of cells; `None` for one group.
     ds
-        Table of :meth:`~splicevi.model.splicevi.SPLICEVI.differential_splicing`, for the table of events and the volcano.
+        Table of :meth:`~splicevi.SPLICEVI.differential_splicing`, for the table of events and the volcano.
     gtf
         Exons: a GTF file, :class:`splicevi.data.gtf.Annotation`, or DataFrame with ``chrom``, ``start``, ``end``, counted from 1 with their ends included.
     mdata

@@ -56,7 +56,7 @@ def table_view(state: ExplorerState, page_size: int = 14) -> TableView:
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #68f7a764
 class View:
     "The explorer's widgets."
-    def __init__(self, ex):  # `splicevi.views.explorer.explorer.PSIExplorer`
+    def __init__(self, ex):  # `splicevi.PSIExplorer`
         w = require_extra("ipywidgets", "notebook")
         self.ex, self.state, self._w, self._busy, self.stilled = ex, ex.state, w, False, False
         s = self.state
