@@ -2,6 +2,7 @@
 # make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
 # make test              the notebooks and tests/ under one pytest run
 # make test-slow         the same with the slow cells and tests
+# make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
 # make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
 PYTHON  ?= python3
@@ -13,7 +14,7 @@ BIN     := $(VENV)/bin
 FACTS   := settings.ini setup.py pyproject.toml constraints.txt
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-slow test-browser readme clean help
+.PHONY: demo test test-slow test-browser format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -28,6 +29,12 @@ test-slow: $(VENV)/.installed-dev
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff check --fix-only --select I,W,UP,PIE,C4 --quiet nbs tests tools setup.py
+	$(BIN)/ruff format --quiet nbs tests tools setup.py
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 
 readme: $(VENV)/.installed-dev
 	$(BIN)/python tools/readme.py

@@ -1,4 +1,5 @@
 """Read the project's facts from settings.ini (nbdev's layout); setuptools is all this needs."""
+
 import shlex
 from configparser import ConfigParser
 from pathlib import Path

@@ -26,9 +26,11 @@ from .cli_import import import_files
 # %% ../nbs/81_cli.ipynb #f2158674
 logger = logging.getLogger("splicevi")
 
+
 class Refused(Exception):
     "Something the user can mend; its text says how."
 
+# %% ../nbs/81_cli.ipynb #86be0663
 @contextmanager
 def _console(quiet: bool) -> Iterator[None]:
     "Show what the library logs, and hide the chatter of the libraries below."
@@ -40,7 +42,8 @@ def _console(quiet: bool) -> Iterator[None]:
     logger.propagate = False
     try:
         with warnings.catch_warnings():
-            for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning): warnings.simplefilter("ignore", category)
+            for category in (FutureWarning, DeprecationWarning, PendingDeprecationWarning):
+                warnings.simplefilter("ignore", category)
             warnings.filterwarnings("ignore", module=r"lightning|scvi|mudata|anndata|umap|sklearn|torch")
             warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
             warnings.showwarning = lambda message, *_, **__: logger.warning("note: %s", message)
@@ -49,6 +52,7 @@ def _console(quiet: bool) -> Iterator[None]:
         logger.removeHandler(handler)
         logger.level, logger.propagate = before
 
+# %% ../nbs/81_cli.ipynb #74375ae7
 def _hush() -> None:
     "Only errors from the libraries below, which set their loggers up when they are imported."
     import scvi
@@ -70,9 +74,12 @@ def read(
     if not path.exists():
         raise Refused(f"there is no file {data}; give a .h5mu file, or the word example for the built-in data")
     if path.suffix != ".h5mu":
-        raise Refused(f"{data} is not a .h5mu file; splicevi.data.make_mudata builds one from AnnData tables of genes and junctions")
+        raise Refused(
+            f"{data} is not a .h5mu file; splicevi.data.make_mudata builds one from AnnData tables of genes and junctions"
+        )
     return _read_h5mu(path)
 
+# %% ../nbs/81_cli.ipynb #c054d45a
 def _read_h5mu(path: Path):
     "A MuData file, or `Refused` when it is none."
     import mudata
@@ -94,14 +101,20 @@ def _rename(mdata, rna: str, rna_layer: str | None, splicing: str, counts_layer:
         if key == "none":
             continue
         if key not in mdata.mod:
-            raise Refused(f"there is no modality {key!r} (there are: {', '.join(mdata.mod)}); name it with --{name}, or leave it out with --{name} none")
+            raise Refused(
+                f"there is no modality {key!r} (there are: {', '.join(mdata.mod)}); name it with --{name}, or leave it out with --{name} none"
+            )
         parts[name] = mdata[key].copy()
     if not parts:
         raise Refused("both modalities are none, so there is nothing to train on")
     _take_layer(parts.get(KEYS.rna), rna_layer, "X")
     _take_layer(parts.get(KEYS.splicing), counts_layer, KEYS.junction_counts)
     same = all(name == key or key == "none" for name, key in ((KEYS.rna, rna), (KEYS.splicing, splicing)))
-    return mdata if same and len(parts) == len(mdata.mod) and not rna_layer and not counts_layer else _assemble(MuData, parts, mdata)
+    return (
+        mdata
+        if same and len(parts) == len(mdata.mod) and not rna_layer and not counts_layer
+        else _assemble(MuData, parts, mdata)
+    )
 
 # %% ../nbs/81_cli.ipynb #58dfab98
 def _take_layer(adata, layer: str | None, target: str) -> None:
@@ -116,14 +129,18 @@ def _take_layer(adata, layer: str | None, target: str) -> None:
         adata.X = adata.layers[layer].copy()
     elif target != layer:
         adata.layers[target] = adata.layers.pop(layer)
-        for derived in (KEYS.event_counts, KEYS.psi): adata.layers.pop(derived, None)  # of other counts
+        for derived in (KEYS.event_counts, KEYS.psi):
+            adata.layers.pop(derived, None)  # of other counts
 
+# %% ../nbs/81_cli.ipynb #073225a6
 def _assemble(MuData, parts: dict, mdata):
     "A MuData of the parts with the cells' columns and arrays of the old one."
     out = MuData(parts)
-    for column in mdata.obs.columns.difference(out.obs.columns): out.obs[column] = mdata.obs.loc[out.obs_names, column]
+    for column in mdata.obs.columns.difference(out.obs.columns):
+        out.obs[column] = mdata.obs.loc[out.obs_names, column]
     for key, value in mdata.obsm.items():
-        if key not in mdata.mod and len(out.obs_names) == mdata.n_obs and (out.obs_names == mdata.obs_names).all(): out.obsm[key] = value
+        if key not in mdata.mod and len(out.obs_names) == mdata.n_obs and (out.obs_names == mdata.obs_names).all():
+            out.obsm[key] = value
     return out
 
 # %% ../nbs/81_cli.ipynb #8bfd7980
@@ -167,8 +184,8 @@ def _fit(mdata, settings: Mapping):
     import scvi
 
     from splicevi.core import MODALITIES
-    from splicevi.views.dashboard.dashboard import TrainingDashboard
     from splicevi.model.splicevi import SPLICEVI
+    from splicevi.views.dashboard.dashboard import TrainingDashboard
 
     _hush()
     scvi.settings.seed = settings["seed"]
@@ -179,8 +196,15 @@ def _fit(mdata, settings: Mapping):
     epochs = settings["max_epochs"] or epochs_for(mdata.n_obs, settings["batch_size"])
     logger.info("Training for up to %d epochs …", epochs)
     with redirect_stdout(StringIO()):  # scvi-tools prints why it stopped; the report shows it
-        model.train(max_epochs=epochs, lr=settings["lr"], batch_size=settings["batch_size"], n_epochs_kl_warmup=min(20, epochs),
-                    accelerator=settings["accelerator"], enable_progress_bar=False, dashboard=False if settings["quiet"] else TrainingDashboard("console"))
+        model.train(
+            max_epochs=epochs,
+            lr=settings["lr"],
+            batch_size=settings["batch_size"],
+            n_epochs_kl_warmup=min(20, epochs),
+            accelerator=settings["accelerator"],
+            enable_progress_bar=False,
+            dashboard=False if settings["quiet"] else TrainingDashboard("console"),
+        )
     logger.info("Trained for %d epochs.", len(model.history["elbo_train"]))
     return model
 
@@ -222,10 +246,12 @@ def staged(
     try:
         yield part
         out.mkdir(exist_ok=True)
-        for new in part.iterdir(): _replace(new, out / new.name)
+        for new in part.iterdir():
+            _replace(new, out / new.name)
     finally:
         shutil.rmtree(part, ignore_errors=True)
 
+# %% ../nbs/81_cli.ipynb #67a2cd40
 def _replace(new: Path, old: Path) -> None:
     "Put a file or folder in the place of another one."
     if old.is_dir():
@@ -250,7 +276,9 @@ def history_csv(
 # %% ../nbs/81_cli.ipynb #a4dc4e94
 class _Clock:
     "Seconds that each step took."
-    def __init__(self): self.steps, self.last = {}, time.perf_counter()
+
+    def __init__(self):
+        self.steps, self.last = {}, time.perf_counter()
 
     def __call__(self, step: str) -> None:
         now = time.perf_counter()
@@ -282,8 +310,10 @@ def train(
     settings = dict(locals())
     with _console(quiet), staged(Path(out)) as folder:
         _run(settings, folder)
-    print(f"{out}/report.html   the page to look at first\n{out}/model/        splicevi.SPLICEVI.load(\"{out}/model\", adata=...)\n"
-          f"{out}/mdata.h5mu    the data with latent spaces in obsm\n{out}/history.csv   loss by epoch")
+    print(
+        f'{out}/report.html   the page to look at first\n{out}/model/        splicevi.SPLICEVI.load("{out}/model", adata=...)\n'
+        f"{out}/mdata.h5mu    the data with latent spaces in obsm\n{out}/history.csv   loss by epoch"
+    )
 
 # %% ../nbs/81_cli.ipynb #d4ec9a7d
 def _run(settings: Mapping, folder: Path) -> None:
@@ -305,30 +335,45 @@ def _run(settings: Mapping, folder: Path) -> None:
     _report(model, mdata, held, shown, settings, clock.steps, folder)
 
 # %% ../nbs/81_cli.ipynb #db01bf55
-CHOICES = {"gene_likelihood": ("zinb", "nb", "poisson"), "modality_penalty": ("Jeffreys", "MMD", "None"),
-           "modality_weights": ("equal", "cell", "universal", "concatenate", "per_dimension_weighted_average")}
+CHOICES = {
+    "gene_likelihood": ("zinb", "nb", "poisson"),
+    "modality_penalty": ("Jeffreys", "MMD", "None"),
+    "modality_weights": ("equal", "cell", "universal", "concatenate", "per_dimension_weighted_average"),
+}
+
 
 def _validate(settings: Mapping) -> None:
     "Refuse options that make no sense before anything is read."
     for key, values in CHOICES.items():
         if settings[key] not in values:
             raise Refused(f"--{key} is {settings[key]!r}; it can be {', '.join(values)}")
-    for key, good, what in (("hold_out", 0 <= settings["hold_out"] < 1, "at least 0 and below 1"), ("lr", settings["lr"] > 0, "above 0"),
-                            ("max_epochs", settings["max_epochs"] >= 0, "0 or more"), ("batch_size", settings["batch_size"] > 0, "above 0"),
-                            ("n_latent", settings["n_latent"] > 0, "above 0")):
+    for key, good, what in (
+        ("hold_out", 0 <= settings["hold_out"] < 1, "at least 0 and below 1"),
+        ("lr", settings["lr"] > 0, "above 0"),
+        ("max_epochs", settings["max_epochs"] >= 0, "0 or more"),
+        ("batch_size", settings["batch_size"] > 0, "above 0"),
+        ("n_latent", settings["n_latent"] > 0, "above 0"),
+    ):
         if not good:
             raise Refused(f"--{key} is {settings[key]}; it has to be {what}")
 
 # %% ../nbs/81_cli.ipynb #56f6d505
 def _prepare(settings: Mapping):
     "Read, rename and check."
-    mdata = _rename(read(settings["data"]), *(settings[k] for k in ("rna", "rna_layer", "splicing", "junc_counts_layer")))
+    mdata = _rename(
+        read(settings["data"]), *(settings[k] for k in ("rna", "rna_layer", "splicing", "junc_counts_layer"))
+    )
     _checked(mdata)
-    if settings["batch_key"]: mdata.obs[settings["batch_key"]] = column(mdata, settings["batch_key"])
-    if settings["label_key"]: column(mdata, settings["label_key"])
-    logger.info("%s: %s", settings["data"], ", ".join(f"{m} {a.n_obs:,} cells × {a.n_vars:,}" for m, a in mdata.mod.items()))
+    if settings["batch_key"]:
+        mdata.obs[settings["batch_key"]] = column(mdata, settings["batch_key"])
+    if settings["label_key"]:
+        column(mdata, settings["label_key"])
+    logger.info(
+        "%s: %s", settings["data"], ", ".join(f"{m} {a.n_obs:,} cells × {a.n_vars:,}" for m, a in mdata.mod.items())
+    )
     return mdata
 
+# %% ../nbs/81_cli.ipynb #9d43c29c
 def _hide(mdata, settings: Mapping) -> tuple:
     "The data to train on, and the hidden pairs."
     if not settings["hold_out"] or "splicing" not in mdata.mod:
@@ -344,7 +389,9 @@ def _shown(model, fit_on, held, mdata, settings: Mapping) -> dict:
 
     from splicevi import tl
 
-    key = settings["label_key"] or next((k for k in ("cell_type",) if any(k in t for t in (mdata.obs, *(a.obs for a in mdata.mod.values())))), "")
+    key = settings["label_key"] or next(
+        (k for k in ("cell_type",) if any(k in t for t in (mdata.obs, *(a.obs for a in mdata.mod.values())))), ""
+    )
     found = tl.clusters(mdata.obsm["X_splicevi"], seed=settings["seed"]) if not key else None
     labels = column(mdata, key).astype("category") if key else pd.Series(found, mdata.obs_names, name="cluster")
     out = dict(labels=labels, known=bool(key))
@@ -355,9 +402,19 @@ def _shown(model, fit_on, held, mdata, settings: Mapping) -> dict:
     return out
 
 # %% ../nbs/81_cli.ipynb #3f3d7cc3
-FACTS = {"data": "data", "seed": "seed", "n_latent": "latent dimensions", "hold_out": "share held out", "batch_key": "batches", "lr": "learning rate",
-         "batch_size": "mini-batch", "gene_likelihood": "gene likelihood", "modality_weights": "modality weights",
-         "modality_penalty": "modality penalty"}  # option to what the report calls it
+FACTS = {
+    "data": "data",
+    "seed": "seed",
+    "n_latent": "latent dimensions",
+    "hold_out": "share held out",
+    "batch_key": "batches",
+    "lr": "learning rate",
+    "batch_size": "mini-batch",
+    "gene_likelihood": "gene likelihood",
+    "modality_weights": "modality weights",
+    "modality_penalty": "modality penalty",
+}  # option to what the report calls it
+
 
 def _save(model, mdata, folder: Path) -> None:
     "Model, data and loss curves."
@@ -365,6 +422,7 @@ def _save(model, mdata, folder: Path) -> None:
     mdata.write(folder / "mdata.h5mu")
     history_csv(model.history, folder / "history.csv")
 
+# %% ../nbs/81_cli.ipynb #ac722ab4
 def _report(model, mdata, held, shown: dict, settings: Mapping, timing: Mapping, folder: Path) -> None:
     "The page."
     from splicevi.views.report import report
@@ -372,7 +430,16 @@ def _report(model, mdata, held, shown: dict, settings: Mapping, timing: Mapping,
     facts = {name: settings[k] for k, name in FACTS.items() if settings[k] is not None}
     facts["data"] = Path(settings["data"]).name
     facts |= {"epochs": len(model.history["elbo_train"]), "training time": f"{timing['training']:,.0f} s"}
-    report(folder / "report.html", mdata, model.history, held=held, facts=facts, timing=timing, folder=settings["out"], **shown)
+    report(
+        folder / "report.html",
+        mdata,
+        model.history,
+        held=held,
+        facts=facts,
+        timing=timing,
+        folder=settings["out"],
+        **shown,
+    )
 
 # %% ../nbs/81_cli.ipynb #d8f34cf3
 def check(
@@ -393,6 +460,7 @@ def check(
 # %% ../nbs/81_cli.ipynb #70d770df
 COMMANDS = {"train": train, "check": check, "import": import_files}
 
+
 def _help() -> str:
     "The overview."
     lines = "\n".join(f"  {name:8}{f.__doc__}" for name, f in COMMANDS.items())
@@ -407,6 +475,7 @@ def _parse(command: str, arguments: list[str]) -> dict:
     def spelled(argument: str) -> str:
         option, equals, value = argument.partition("=")
         return known.get(option.replace("-", "_"), option) + equals + value if option.startswith("--") else argument
+
     found = vars(parser.parse_args([spelled(a) for a in arguments]))
     return {k.replace("-", "_"): v for k, v in found.items() if k not in ("pdb", "xtra")}
 
@@ -429,7 +498,9 @@ def main(
 # %% ../nbs/81_cli.ipynb #98d35508
 def _dispatch(command: str, arguments: list[str]) -> int:
     "Run a command; the mistakes it refuses become one message."
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # on busy cores, threads that spin while they wait cost a factor of ten
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # on busy cores, threads that spin while they wait cost a factor of ten
     try:
         if command not in COMMANDS:
             raise Refused(f"there is no command {command!r}; there are {', '.join(COMMANDS)}")
@@ -439,7 +510,9 @@ def _dispatch(command: str, arguments: list[str]) -> int:
         print(f"splicevi: {e}", file=sys.stderr)
         return 2
     except (KeyboardInterrupt, SystemExit) as e:
-        if isinstance(e, SystemExit) and not isinstance(e.__context__, KeyboardInterrupt):  # Lightning turns Ctrl-C into an exit
+        if isinstance(e, SystemExit) and not isinstance(
+            e.__context__, KeyboardInterrupt
+        ):  # Lightning turns Ctrl-C into an exit
             raise
         print("splicevi: interrupted, nothing was written", file=sys.stderr)
         return 130

@@ -24,10 +24,13 @@ def paths_of(
     named = all(sep and name and path for name, sep, path in parts) and not Path(text).exists()
     return {name.strip(): path.strip() for name, _, path in parts} if named else text
 
+# %% ../nbs/80_cli_import.ipynb #557f1882
 def cells_of(text: str) -> str | list[str]:
     "`filtered`, `raw`, or the lines of a file."
-    if text in ("filtered", "raw"): return text
-    if not Path(text).is_file(): raise ValueError(f"--cells is {text!r}; it can be filtered, raw, or a file with a barcode in each line")
+    if text in ("filtered", "raw"):
+        return text
+    if not Path(text).is_file():
+        raise ValueError(f"--cells is {text!r}; it can be filtered, raw, or a file with a barcode in each line")
     return [line.split()[0] for line in Path(text).read_text().splitlines() if line.strip()]
 
 # %% ../nbs/80_cli_import.ipynb #cf26ba59
@@ -40,19 +43,23 @@ def _read(settings: Mapping):
     if settings["format"] == "starsolo":
         mdata = io.read_starsolo(path, settings["gene"], cells_of(settings["cells"]), gtf, bar)
         return mdata[KEYS.rna], mdata[KEYS.splicing], False
-    junctions = {"star": lambda: io.read_star_junctions(path, settings["multimapped"], gtf, bar),
-                 "regtools": lambda: io.read_regtools(path, settings["barcodes"] and paths_of(settings["barcodes"]), gtf, bar),
-                 "leafcutter": lambda: io.read_leafcutter(path, settings["ends"], gtf, bar),
-                 "h5ad": lambda: io.read_splicing_dataset(path)}[settings["format"]]()
+    junctions = {
+        "star": lambda: io.read_star_junctions(path, settings["multimapped"], gtf, bar),
+        "regtools": lambda: io.read_regtools(path, settings["barcodes"] and paths_of(settings["barcodes"]), gtf, bar),
+        "leafcutter": lambda: io.read_leafcutter(path, settings["ends"], gtf, bar),
+        "h5ad": lambda: io.read_splicing_dataset(path),
+    }[settings["format"]]()
     return _genes(settings["rna"]), junctions, KEYS.event in junctions.var
 
 # %% ../nbs/80_cli_import.ipynb #d349a3b1
 def _genes(path: str | None):
     "Gene counts of an h5ad, if one is given."
-    if path is None: return None
+    if path is None:
+        return None
     import anndata
 
-    if not Path(path).is_file(): raise FileNotFoundError(f"there is no file {path}")
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     return anndata.read_h5ad(path)
 
 # %% ../nbs/80_cli_import.ipynb #1e86905e
@@ -72,6 +79,7 @@ def staged_file(
     finally:
         part.unlink(missing_ok=True)
 
+# %% ../nbs/80_cli_import.ipynb #9c13de9b
 def _umask() -> int:
     "Permissions that new files do not get."
     mask = os.umask(0)
@@ -81,13 +89,19 @@ def _umask() -> int:
 # %% ../nbs/80_cli_import.ipynb #df1bec68
 FORMATS = ("starsolo", "star", "regtools", "leafcutter", "h5ad")
 
+
 def _validate(settings: Mapping) -> None:
     "Refuse options that make no sense before anything is read."
-    if settings["format"] not in FORMATS: raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
-    if Path(settings["out"]).suffix != ".h5mu": raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
-    if settings["lengths"] and not settings["gtf"]: raise ValueError("--lengths needs the lengths of genes: give --gtf")
-    if settings["rna"] and settings["format"] == "starsolo": raise ValueError("--rna is for formats without gene counts; STARsolo has them (--gene names their folder)")
-    if settings["shared"] not in ("either", "start", "end"): raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
+    if settings["format"] not in FORMATS:
+        raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
+    if Path(settings["out"]).suffix != ".h5mu":
+        raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
+    if settings["lengths"] and not settings["gtf"]:
+        raise ValueError("--lengths needs the lengths of genes: give --gtf")
+    if settings["rna"] and settings["format"] == "starsolo":
+        raise ValueError("--rna is for formats without gene counts; STARsolo has them (--gene names their folder)")
+    if settings["shared"] not in ("either", "start", "end"):
+        raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
 
 # %% ../nbs/80_cli_import.ipynb #10125b51
 def import_files(
@@ -114,10 +128,15 @@ def import_files(
 
     settings = dict(locals())
     with _console(quiet):
-        try: mdata = _build(settings)
-        except (ValueError, OSError, ImportError) as e: raise Refused(str(e)) from e
+        try:
+            mdata = _build(settings)
+        except (ValueError, OSError, ImportError) as e:
+            raise Refused(str(e)) from e
     shape = ", ".join(f"{k} {a.n_obs:,} cells × {a.n_vars:,}" for k, a in mdata.mod.items())
-    print(f"{out}   {shape}, {mdata['splicing'].var['event_id'].nunique():,} events" + (f"\n{report}   how far they can tell about splicing" if report else ""))
+    print(
+        f"{out}   {shape}, {mdata['splicing'].var['event_id'].nunique():,} events"
+        + (f"\n{report}   how far they can tell about splicing" if report else "")
+    )
 
 # %% ../nbs/80_cli_import.ipynb #ca14a4ef
 def _build(settings: Mapping):
@@ -128,17 +147,24 @@ def _build(settings: Mapping):
     _validate(settings)
     rna, junctions, has_events = _read(settings)
     logger.info("%d cells, %d junctions; finding events …", *junctions.shape)
-    filters = {} if has_events else {k: settings[k] for k in ("shared", "min_reads", "min_cells")} | {"max_size": settings["max_size"] or None}
+    filters = (
+        {}
+        if has_events
+        else {k: settings[k] for k in ("shared", "min_reads", "min_cells")} | {"max_size": settings["max_size"] or None}
+    )
     lengths = settings["gtf"] if settings["lengths"] else None
     mdata = to_mudata(rna, junctions, gtf=settings["gtf"], lengths=lengths, keep_events=has_events, **filters)
-    if settings["lengths"] and KEYS.rna in mdata.mod: _train_on_lengths(mdata[KEYS.rna])
-    with staged_file(Path(settings["out"])) as part: mdata.write_h5mu(part)
+    if settings["lengths"] and KEYS.rna in mdata.mod:
+        _train_on_lengths(mdata[KEYS.rna])
+    with staged_file(Path(settings["out"])) as part:
+        mdata.write_h5mu(part)
     if settings["report"]:
         from splicevi.views.coverage import coverage_report
 
         coverage_report(mdata, settings["report"])
     return mdata
 
+# %% ../nbs/80_cli_import.ipynb #36d0cba8
 def _train_on_lengths(rna) -> None:
     "Length-normalised counts in X, where `splicevi train` looks; what was read in a layer."
     rna.layers["counts"] = rna.X

@@ -18,6 +18,7 @@ from typing import NamedTuple
 # %% ../nbs/00_core.ipynb #177f2b9e
 class Keys(NamedTuple):
     "Names of the slots of a SPLICEVI data set."
+
     junction_counts: str = "cell_by_junction_matrix"  # layer: reads y of each junction
     event_counts: str = "cell_by_cluster_matrix"  # layer: reads n of the junction's event
     psi: str = "junc_ratio"  # layer: y / n

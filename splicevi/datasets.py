@@ -93,9 +93,13 @@ def detection_rate(
 ) -> float:
     "The k that makes the expected share of observed pairs equal to `observed`."
     from scipy.optimize import brentq
+
     groups = np.array_split(np.sort(depth), min(len(depth), 64))
     cells, mean = np.array([len(g) / len(depth) for g in groups]), np.array([g.mean() for g in groups])
-    def gap(log_k): return -cells @ np.expm1(-np.exp(log_k) * mean[:, None] * abundance) @ sizes / sizes.sum() - observed
+
+    def gap(log_k):
+        return -cells @ np.expm1(-np.exp(log_k) * mean[:, None] * abundance) @ sizes / sizes.sum() - observed
+
     return float(np.exp(brentq(gap, -30, 30)))
 
 # %% ../nbs/15_datasets.ipynb #c8d8a485
@@ -146,8 +150,10 @@ def junction_counts(
     abundance = rng.lognormal(0, 0.6, len(sizes))
     abundance *= detection_rate(observed, depth[depth > 0], abundance, sizes)
     scale = _read_scale(depth[depth > 0], abundance)
-    blocks = [_block_counts(psi, group[rows], sizes, depth[rows, None] * abundance, scale, concentration, rng)
-              for rows in _row_blocks(len(depth), len(sizes))]
+    blocks = [
+        _block_counts(psi, group[rows], sizes, depth[rows, None] * abundance, scale, concentration, rng)
+        for rows in _row_blocks(len(depth), len(sizes))
+    ]
     return sp.vstack(blocks, format="csr")
 
 # %% ../nbs/15_datasets.ipynb #a0c48c76
@@ -217,11 +223,16 @@ def junction_table(
     donor = 100_000 + 20_000 * event
     acceptor = 300 + rng.integers(0, 700, len(event)) + 1_500 * step
     plus = (gene % 2 == 0)[event]
-    df = pd.DataFrame({
-        "chrom": [f"chr{c}" for c in (22 * gene // n_genes + 1)[event]],
-        "start": np.where(plus, donor, donor - acceptor), "end": np.where(plus, donor + acceptor, donor),
-        "strand": np.where(plus, "+", "-"),
-        KEYS.event: pd.Categorical([f"ATSE_{e:05d}" for e in event]), KEYS.gene_name: gene_names[gene[event]]})
+    df = pd.DataFrame(
+        {
+            "chrom": [f"chr{c}" for c in (22 * gene // n_genes + 1)[event]],
+            "start": np.where(plus, donor, donor - acceptor),
+            "end": np.where(plus, donor + acceptor, donor),
+            "strand": np.where(plus, "+", "-"),
+            KEYS.event: pd.Categorical([f"ATSE_{e:05d}" for e in event]),
+            KEYS.gene_name: gene_names[gene[event]],
+        }
+    )
     df[KEYS.junction] = [f"{c}:{s}:{e}:{d}" for c, s, e, d in zip(df.chrom, df.start, df.end, df.strand)]
     return df.set_index(df[KEYS.junction].to_numpy())
 
@@ -234,11 +245,22 @@ def _cells(n_cells: int, n_types: int, n_batches: int, unpaired: float, rng: np.
     kind = np.zeros(n_cells, int)
     lacking = rng.permutation(n_cells)[: round(unpaired * n_cells)]
     kind[lacking[: len(lacking) // 2]], kind[lacking[len(lacking) // 2 :]] = 1, 2
-    def column(labels, codes): return pd.Categorical.from_codes(codes, labels)
-    return pd.DataFrame({
-        "cell_type": column([f"type_{t + 1}" for t in range(n_types)], rng.permutation(np.arange(n_cells) % n_types)),
-        "batch": column([f"batch_{b + 1}" for b in range(n_batches)], rng.permutation(np.arange(n_cells) % n_batches)),
-        "measured": column(["both", "splicing", "expression"], kind)}, index=[f"cell_{i:05d}" for i in range(n_cells)])
+
+    def column(labels, codes):
+        return pd.Categorical.from_codes(codes, labels)
+
+    return pd.DataFrame(
+        {
+            "cell_type": column(
+                [f"type_{t + 1}" for t in range(n_types)], rng.permutation(np.arange(n_cells) % n_types)
+            ),
+            "batch": column(
+                [f"batch_{b + 1}" for b in range(n_batches)], rng.permutation(np.arange(n_cells) % n_batches)
+            ),
+            "measured": column(["both", "splicing", "expression"], kind),
+        },
+        index=[f"cell_{i:05d}" for i in range(n_cells)],
+    )
 
 # %% ../nbs/15_datasets.ipynb #fdf977e5
 def simulate(
@@ -260,15 +282,28 @@ def simulate(
     obs = _cells(n_cells, n_cell_types, n_batches, unpaired, rng)
     depth = rng.lognormal(-0.08, 0.4, n_cells)
     rna = _simulate_rna(obs, n_genes, batch_effect, depth * (obs.measured != "splicing"), rng)
-    splicing = _simulate_splicing(obs, n_junctions, rna.var_names.to_numpy(), observed, ds_fraction, batch_effect_psi,
-                                  depth * (obs.measured != "expression"), rng)
+    splicing = _simulate_splicing(
+        obs,
+        n_junctions,
+        rna.var_names.to_numpy(),
+        observed,
+        ds_fraction,
+        batch_effect_psi,
+        depth * (obs.measured != "expression"),
+        rng,
+    )
     return assemble_mudata({KEYS.rna: rna, KEYS.splicing: splicing}, obs)
 
 # %% ../nbs/15_datasets.ipynb #63c0b62a
 def _check_arguments(n_cells, n_genes, n_junctions, n_cell_types, observed, ds_fraction, n_batches, unpaired) -> None:
     "Complain about sizes and shares that make no data."
-    for name, value, least in [("n_cells", n_cells, 1), ("n_genes", n_genes, 1), ("n_junctions", n_junctions, 2),
-                               ("n_cell_types", n_cell_types, 1), ("n_batches", n_batches, 1)]:
+    for name, value, least in [
+        ("n_cells", n_cells, 1),
+        ("n_genes", n_genes, 1),
+        ("n_junctions", n_junctions, 2),
+        ("n_cell_types", n_cell_types, 1),
+        ("n_batches", n_batches, 1),
+    ]:
         if value < least:
             raise ValueError(f"{name} must be at least {least}, not {value}.")
     for name, value in [("ds_fraction", ds_fraction), ("unpaired", unpaired)]:
@@ -314,7 +349,9 @@ def _splicing_anndata(y, obs, var, psi, by_batch) -> AnnData:
     types, batches = obs.cell_type.cat.categories, obs.batch.cat.categories
     out.varm["psi_true"] = pd.DataFrame(psi, index=var.index, columns=types.astype(object))
     if by_batch is not None:
-        out.varm["psi_true_batch"] = pd.DataFrame(by_batch, index=var.index, columns=[f"{t}|{b}" for t in types for b in batches])
+        out.varm["psi_true_batch"] = pd.DataFrame(
+            by_batch, index=var.index, columns=[f"{t}|{b}" for t in types for b in batches]
+        )
     return out
 
 # %% ../nbs/15_datasets.ipynb #26500010

@@ -1,4 +1,5 @@
 """A real JupyterLab and a real browser, for tests of what people see."""
+
 import os
 import shutil
 import socket
@@ -11,9 +12,27 @@ from urllib.request import urlopen
 
 import nbformat
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update", "--disable-sync"]
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 # Messages of JupyterLab itself, and of a picture from outside, that say nothing about a notebook's views.
-KNOWN = ("favicon", "colab-badge.svg", "source map", "sourcemap", "Deprecat", "preload", "WebSocket connection", "contentvisibility", "server extension")
+KNOWN = (
+    "favicon",
+    "colab-badge.svg",
+    "source map",
+    "sourcemap",
+    "Deprecat",
+    "preload",
+    "WebSocket connection",
+    "contentvisibility",
+    "server extension",
+)
 
 
 def browser_path() -> str | None:
@@ -46,11 +65,35 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
-    dirs = {k: str(home / k.lower()) for k in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR", "JUPYTERLAB_SETTINGS_DIR", "JUPYTERLAB_WORKSPACES_DIR")}
+    dirs = {
+        k: str(home / k.lower())
+        for k in (
+            "JUPYTER_CONFIG_DIR",
+            "JUPYTER_DATA_DIR",
+            "JUPYTER_RUNTIME_DIR",
+            "IPYTHONDIR",
+            "JUPYTERLAB_SETTINGS_DIR",
+            "JUPYTERLAB_WORKSPACES_DIR",
+        )
+    }
     env = os.environ | dirs | {"PYTHONPATH": str(pythonpath), "OMP_NUM_THREADS": "2"}
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--port={port}", "--ip=127.0.0.1", "--ServerApp.port_retries=0", f"--ServerApp.root_dir={folder}",
-               "--IdentityProvider.token=", "--ServerApp.password=", "--LabApp.expose_app_in_browser=True", "--LabApp.extension_manager=readonly",
-               "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate", "--LabApp.news_url=None"]
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        f"--port={port}",
+        "--ip=127.0.0.1",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={folder}",
+        "--IdentityProvider.token=",
+        "--ServerApp.password=",
+        "--LabApp.expose_app_in_browser=True",
+        "--LabApp.extension_manager=readonly",
+        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        "--LabApp.news_url=None",
+    ]
     quiet = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True, exist_ok=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
@@ -62,17 +105,22 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
             yield address
         finally:
             server.terminate()
-            try: server.wait(15)
-            except subprocess.TimeoutExpired: server.kill()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
 
 
 def _wait_for(address: str, server, log: Path, seconds: float = 90) -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if server.poll() is not None: break
+        if server.poll() is not None:
+            break
         try:
-            with urlopen(f"{address}/api", timeout=2): return
-        except OSError: time.sleep(0.3)
+            with urlopen(f"{address}/api", timeout=2):
+                return
+        except OSError:
+            time.sleep(0.3)
     raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
 
 
@@ -81,7 +129,14 @@ class Notebook:
 
     def __init__(self, page, address: str, path: str, width: int = 1200, height: int = 1000, dark: bool = False):
         self.page, self.errors = page, []
-        page.on("console", lambda m: m.type in ("error", "warning") and not any(k in m.text + m.location.get("url", "") for k in KNOWN) and self.errors.append(f"{m.type}: {m.text} {m.location.get('url', '')}"))
+        page.on(
+            "console",
+            lambda m: (
+                m.type in ("error", "warning")
+                and not any(k in m.text + m.location.get("url", "") for k in KNOWN)
+                and self.errors.append(f"{m.type}: {m.text} {m.location.get('url', '')}")
+            ),
+        )
         page.on("pageerror", lambda e: self.errors.append(f"exception: {e}"))
         page.set_viewport_size({"width": width, "height": height})
         page.goto(f"{address}/doc/tree/{path}")
@@ -93,22 +148,31 @@ class Notebook:
         self.page.evaluate("([name, args]) => { window.jupyterapp.commands.execute(name, args); }", [name, args])
 
     def run_all(self) -> None:
-        self.page.wait_for_function("() => { const n = window.jupyterapp.shell.currentWidget; return n && n.sessionContext && n.sessionContext.session && n.sessionContext.session.kernel && n.sessionContext.session.kernel.status === 'idle'; }", timeout=90_000)
+        self.page.wait_for_function(
+            "() => { const n = window.jupyterapp.shell.currentWidget; return n && n.sessionContext && n.sessionContext.session && n.sessionContext.session.kernel && n.sessionContext.session.kernel.status === 'idle'; }",
+            timeout=90_000,
+        )
         self.command("notebook:run-all-cells")
 
     def wait_done(self, seconds: float = 240) -> None:
         "Until every code cell has a number."
-        self.page.wait_for_function("() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]; return p.length && p.every(e => /\\[\\d+\\]/.test(e.textContent)) }", timeout=seconds * 1000)
+        self.page.wait_for_function(
+            "() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]; return p.length && p.every(e => /\\[\\d+\\]/.test(e.textContent)) }",
+            timeout=seconds * 1000,
+        )
 
     def execute(self, code: str) -> str:
         "What the kernel prints when it runs the code, beside the notebook's cells."
-        return self.page.evaluate("""async code => {
+        return self.page.evaluate(
+            """async code => {
           const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
           const future = kernel.requestExecute({ code });
           future.onIOPub = m => { if (m.content.text) out.push(m.content.text); if (m.content.ename) out.push(m.content.ename + ': ' + m.content.evalue) };
           await future.done;
           return out.join('');
-        }""", code)
+        }""",
+            code,
+        )
 
     def save(self) -> None:
         self.page.evaluate("() => window.jupyterapp.commands.execute('docmanager:save')")
@@ -128,4 +192,9 @@ class Notebook:
 
     def failed(self) -> list[str]:
         "Text of the error outputs on the page."
-        return [e.inner_text() for e in self.page.query_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")]
+        return [
+            e.inner_text()
+            for e in self.page.query_selector_all(
+                ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+            )
+        ]

@@ -1,4 +1,5 @@
 """What people see: a real JupyterLab in a real browser. `make test` runs the smoke test, `make test-browser` all; pictures are left in test-artifacts/."""
+
 import json
 import re
 import time
@@ -9,7 +10,9 @@ from browser import FLAGS, Notebook, browser_path, jupyter_lab, write_notebook
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
 BROWSER = browser_path()
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no browser: install chromium, or name one with CHROMIUM=/path/to/chromium")
+pytestmark = pytest.mark.skipif(
+    BROWSER is None, reason="no browser: install chromium, or name one with CHROMIUM=/path/to/chromium"
+)
 
 SETUP = """
 import logging, warnings
@@ -65,12 +68,15 @@ def open_notebook(lab, browser, shots, request):
     opened = []
 
     def open_it(name, *cells, **look):
-        if cells: write_notebook(folder / name, *cells)
+        if cells:
+            write_notebook(folder / name, *cells)
         opened.append(Notebook(browser.new_page(), address, name, **look))
         return opened[-1]
+
     yield open_it
     for nb in opened:
-        if nb.page.is_closed(): continue
+        if nb.page.is_closed():
+            continue
         nb.page.screenshot(path=shots / f"{request.node.name}-end.png")
         nb.page.close()
 
@@ -86,21 +92,26 @@ def epoch(nb) -> int:
 
 def curve_points(nb) -> int:
     "How many points the dashboard's curves have."
-    return nb.page.evaluate("() => [...document.querySelectorAll('.svi svg path')].reduce((n, p) => n + (p.getAttribute('d') || '').split(/[ML]/).length, 0)")
+    return nb.page.evaluate(
+        "() => [...document.querySelectorAll('.svi svg path')].reduce((n, p) => n + (p.getAttribute('d') || '').split(/[ML]/).length, 0)"
+    )
 
 
 def wait_until(condition, seconds=120, every=0.25):
     "The first true value of the condition."
     end = time.monotonic() + seconds
     while time.monotonic() < end:
-        if value := condition(): return value
+        if value := condition():
+            return value
         time.sleep(every)
     raise AssertionError("did not happen in time")
 
 
 def plotted(nb) -> None:
     "Until the explorer's figures are drawn."
-    nb.page.wait_for_function("() => document.querySelectorAll('.splicevi-plot .js-plotly-plot .main-svg').length >= 5", timeout=60_000)
+    nb.page.wait_for_function(
+        "() => document.querySelectorAll('.splicevi-plot .js-plotly-plot .main-svg').length >= 5", timeout=60_000
+    )
 
 
 def heading(nb) -> str:
@@ -109,12 +120,15 @@ def heading(nb) -> str:
 
 def arcs(nb) -> str:
     "Names of the junctions whose arcs are drawn."
-    return nb.page.evaluate("() => JSON.stringify([...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => (p.data || []).filter(t => t.meta !== undefined).map(t => t.name)).filter(n => n.length)[0] || [])")
+    return nb.page.evaluate(
+        "() => JSON.stringify([...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => (p.data || []).filter(t => t.meta !== undefined).map(t => t.name)).filter(n => n.length)[0] || [])"
+    )
 
 
 def click_arc(nb, junction: str) -> None:
     "Click the first arc of a junction."
-    at = nb.page.evaluate("""junction => {
+    at = nb.page.evaluate(
+        """junction => {
       for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) for (const t of plot._fullData || []) for (let i = 0; i < (t.customdata || []).length; i++) {
         const d = t.customdata[i];
         if (!(Array.isArray(d) && d[0] === junction && t.mode === 'markers' && plot.data.some(o => o.meta !== undefined && o.name === junction))) continue;
@@ -123,7 +137,9 @@ def click_arc(nb, junction: str) -> None:
         return [box.left + l.xaxis._offset + l.xaxis.l2p(t.x[i]), box.top + l.yaxis._offset + l.yaxis.l2p(t.y[i])];
       }
       return null;
-    }""", junction)
+    }""",
+        junction,
+    )
     assert at, f"no arc of {junction}"
     nb.page.mouse.move(*at)
     time.sleep(0.5)
@@ -132,7 +148,8 @@ def click_arc(nb, junction: str) -> None:
 
 def click_point(nb, customdata: str) -> None:
     "Click the point of the volcano with this label."
-    at = nb.page.evaluate("""label => {
+    at = nb.page.evaluate(
+        """label => {
       for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) {
         for (const trace of plot._fullData || []) {
           const data = trace.customdata || [];
@@ -147,7 +164,9 @@ def click_point(nb, customdata: str) -> None:
         }
       }
       return null;
-    }""", customdata)
+    }""",
+        customdata,
+    )
     assert at, f"no point {customdata} in a volcano"
     nb.page.mouse.move(*at)
     time.sleep(0.5)
@@ -201,7 +220,14 @@ def test_watch_training_then_explore(open_notebook, shots):
 @pytest.mark.browser
 def test_explorer_panels_follow_each_other(open_notebook, shots):
     "A row of the table, an arc and the buttons change what the other panels show."
-    nb = open_notebook("panels.ipynb", SETUP, "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)", EXPLORE, width=1300, height=2000)
+    nb = open_notebook(
+        "panels.ipynb",
+        SETUP,
+        "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)",
+        EXPLORE,
+        width=1300,
+        height=2000,
+    )
     nb.run_all()
     nb.wait_done()
     plotted(nb)
@@ -211,7 +237,9 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     junction = nb.execute("print(next(j for j in ex.state.junctions.index if j != ex.junction))").strip()
     click_arc(nb, junction)
     wait_until(lambda: nb.execute("print(ex.junction)").strip() == junction, 30)
-    title = lambda: nb.page.evaluate("() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => p._fullLayout.title?.text || '').join('|')")
+    title = lambda: nb.page.evaluate(
+        "() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => p._fullLayout.title?.text || '').join('|')"
+    )
     before = title()
     nb.page.locator(".splicevi-explorer button:has-text('observed')").first.click()
     wait_until(lambda: title() != before, 30)
@@ -222,12 +250,16 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
 @pytest.mark.browser
 @pytest.mark.parametrize("dark", (False, True), ids=("light", "dark"))
 def test_views_fit_into_700_pixels(open_notebook, shots, dark):
-    nb = open_notebook(f"narrow{dark}.ipynb", SETUP, TRAIN.format(n=25), EXPLORE, width=860, height=2600, dark=dark)  # 700 are left beside the menus
+    nb = open_notebook(
+        f"narrow{dark}.ipynb", SETUP, TRAIN.format(n=25), EXPLORE, width=860, height=2600, dark=dark
+    )  # 700 are left beside the menus
     nb.run_all()
     nb.wait_done()
     plotted(nb)
     time.sleep(2)
-    wide = nb.page.evaluate("() => [...document.querySelectorAll('.splicevi-explorer, .svi')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])")
+    wide = nb.page.evaluate(
+        "() => [...document.querySelectorAll('.splicevi-explorer, .svi')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
+    )
     kind = "dark" if dark else "light"
     nb.shot(shots / f"dashboard-{kind}-700.png", ".jp-Cell:nth-of-type(2) .jp-OutputArea")
     nb.shot(shots / f"explorer-{kind}-700.png", ".splicevi-explorer")
@@ -237,7 +269,12 @@ def test_views_fit_into_700_pixels(open_notebook, shots, dark):
 
 @pytest.mark.browser
 def test_stop_button_ends_a_run_in_the_background(open_notebook, shots):
-    nb = open_notebook("background.ipynb", SETUP, "run = model.train(max_epochs=5000, lr=1e-3, early_stopping=False, dashboard=True, background=True)", "6 * 7")
+    nb = open_notebook(
+        "background.ipynb",
+        SETUP,
+        "run = model.train(max_epochs=5000, lr=1e-3, early_stopping=False, dashboard=True, background=True)",
+        "6 * 7",
+    )
     nb.run_all()
     nb.wait_done(60)  # the cells return while training goes on
     wait_until(lambda: epoch(nb) >= 3)
@@ -246,7 +283,10 @@ def test_stop_button_ends_a_run_in_the_background(open_notebook, shots):
     nb.page.locator("button:has-text('Stop')").click()
     wait_until(lambda: nb.execute("print(run.running)").strip() == "False", 60)
     wait_until(lambda: "stopped" in " ".join(nb.page.locator(".svi:visible").all_inner_texts()), 30)
-    assert nb.execute("print(run.wait(), model.is_trained, 3 <= len(model.history['elbo_train']) < 5000)").split() == ["True"] * 3
+    assert (
+        nb.execute("print(run.wait(), model.is_trained, 3 <= len(model.history['elbo_train']) < 5000)").split()
+        == ["True"] * 3
+    )
     check_no_complaints(nb)
 
 
@@ -258,7 +298,12 @@ def test_interrupt_keeps_the_model(open_notebook):
     nb.interrupt()
     nb.wait_done(60)
     assert "stopped" in nb.page.locator(".svi:visible").last.inner_text()
-    assert nb.execute("print(model.is_trained, len(model.history['elbo_train']) >= 3, model.get_latent_representation().shape)").strip() == "True True (300, 10)"
+    assert (
+        nb.execute(
+            "print(model.is_trained, len(model.history['elbo_train']) >= 3, model.get_latent_representation().shape)"
+        ).strip()
+        == "True True (300, 10)"
+    )
     check_no_complaints(nb)
 
 
@@ -280,7 +325,9 @@ def test_saved_notebook_shows_the_last_state(open_notebook, lab, shots):
     text = again.page.locator(".jp-Notebook").inner_text()  # of what can be seen
     again.shot(shots / "reopened.png")
     assert "epoch 15 / 15" in text and shown in text and "model not found" not in text, text[-2000:]
-    assert not [e for e in again.errors if "model not found" not in e], again.errors  # JupyterLab's own word on every widget without a kernel
+    assert not [e for e in again.errors if "model not found" not in e], (
+        again.errors
+    )  # JupyterLab's own word on every widget without a kernel
 
 
 @pytest.mark.browser
@@ -288,7 +335,8 @@ def test_saved_notebook_shows_the_last_state(open_notebook, lab, shots):
 def test_tutorial_runs_in_the_browser(open_notebook, lab, shots, root, name):
     notebook = json.loads((root / "nbs" / "tutorials" / name).read_text())
     for cell in notebook["cells"]:
-        if cell["cell_type"] == "code": cell["outputs"], cell["execution_count"] = [], None
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
     (lab[1] / name).write_text(json.dumps(notebook))
     nb = open_notebook(name, width=1300, height=1500)
     nb.run_all()

@@ -1,4 +1,5 @@
 """The command line from end to end: what it writes, what it refuses, and that a failed run loses nothing."""
+
 import json
 import re
 import signal
@@ -33,7 +34,10 @@ def file(small, tmp_path):
 
 def figures(page: Path) -> list[dict]:
     "The Plotly figures of a report."
-    return [json.loads(text.replace("<\\/", "</")) for text in re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(), re.S)]
+    return [
+        json.loads(text.replace("<\\/", "</"))
+        for text in re.findall(r'<script type="application/json">(.*?)</script>', page.read_text(), re.S)
+    ]
 
 
 def test_installed_command(file, tmp_path):
@@ -42,13 +46,24 @@ def test_installed_command(file, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == WRITTEN
-    assert [line.split()[0] for line in done.stdout.splitlines()] == [f"{tmp_path}/out/{n}" for n in ("report.html", "model/", "mdata.h5mu", "history.csv")]
+    assert [line.split()[0] for line in done.stdout.splitlines()] == [
+        f"{tmp_path}/out/{n}" for n in ("report.html", "model/", "mdata.h5mu", "history.csv")
+    ]
     assert "3/3" in done.stderr and "Traceback" not in done.stderr and "Warning" not in done.stderr
 
 
 def test_ctrl_c_keeps_what_was_learnt(file, tmp_path):
     "Ctrl-C while training ends it early, and the results are written."
-    command = [Path(sys.executable).parent / "splicevi", "train", file, tmp_path / "out", "--max_epochs", "100000", "--hold_out", "0"]
+    command = [
+        Path(sys.executable).parent / "splicevi",
+        "train",
+        file,
+        tmp_path / "out",
+        "--max_epochs",
+        "100000",
+        "--hold_out",
+        "0",
+    ]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as run:
         said = b""
         while b"validation ELBO" not in said and run.poll() is None:
@@ -62,6 +77,7 @@ def test_ctrl_c_keeps_what_was_learnt(file, tmp_path):
 
 def test_ctrl_c_before_training_writes_nothing(file, tmp_path, monkeypatch, capsys):
     "Ctrl-C elsewhere aborts with a line and exit code 130, also where Lightning makes an exit of it."
+
     def interrupted(*args, **kwargs):
         try:
             raise KeyboardInterrupt
@@ -70,7 +86,9 @@ def test_ctrl_c_before_training_writes_nothing(file, tmp_path, monkeypatch, caps
 
     monkeypatch.setattr("splicevi.cli._fit", interrupted)
     assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK]) == 130
-    assert "nothing was written" in capsys.readouterr().err and sorted(p.name for p in tmp_path.iterdir()) == ["small.h5mu"]
+    assert "nothing was written" in capsys.readouterr().err and sorted(p.name for p in tmp_path.iterdir()) == [
+        "small.h5mu"
+    ]
 
 
 def test_results_belong_together(file, tmp_path):
@@ -80,13 +98,17 @@ def test_results_belong_together(file, tmp_path):
     assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK]) == 0
     out = mudata.read_h5mu(tmp_path / "out" / "mdata.h5mu")
     model = SPLICEVI.load(tmp_path / "out" / "model", adata=out)
-    for modality, key in (("joint", "X_splicevi"), ("expression", "X_splicevi_expression"), ("splicing", "X_splicevi_splicing")):
+    for modality, key in (
+        ("joint", "X_splicevi"),
+        ("expression", "X_splicevi_expression"),
+        ("splicing", "X_splicevi_splicing"),
+    ):
         np.testing.assert_array_equal(model.get_latent_representation(out, modality=modality), out.obsm[key])
         assert out.obsm[key + "_umap"].shape == (60, 2)
     assert len(pd.read_csv(tmp_path / "out" / "history.csv")) == 2
     page = tmp_path / "out" / "report.html"
     assert page.stat().st_size < 5e6 and len(figures(page)) == 5
-    assert f'SPLICEVI.load(&quot;{tmp_path}/out/model&quot;' in page.read_text()
+    assert f"SPLICEVI.load(&quot;{tmp_path}/out/model&quot;" in page.read_text()
 
 
 def test_seed_decides(file, tmp_path):
@@ -104,7 +126,10 @@ def test_one_modality(file, tmp_path, left_out, latents):
     "Expression alone and splicing alone are legal."
     assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK, f"--{left_out}", "none"]) == 0
     out = mudata.read_h5mu(tmp_path / "out" / "mdata.h5mu")
-    assert left_out not in out.mod and [k for k in out.obsm if k.startswith("X_splicevi") and not k.endswith("umap")] == latents
+    assert (
+        left_out not in out.mod
+        and [k for k in out.obsm if k.startswith("X_splicevi") and not k.endswith("umap")] == latents
+    )
 
 
 def test_other_names(small, tmp_path):
@@ -116,7 +141,22 @@ def test_other_names(small, tmp_path):
     rna.layers["raw"], rna.X = rna.X, rna.X * 0.5
     rna.obs["donor"] = small.obs["batch"].astype(str).to_numpy()
     MuData({"gex": rna, "junctions": splicing}).write(tmp_path / "named.h5mu")
-    options = ["--rna", "gex", "--rna_layer", "raw", "--splicing", "junctions", "--junc_counts_layer", "reads", "--batch-key", "donor", "--label-key", "donor", "--hold_out", "0"]
+    options = [
+        "--rna",
+        "gex",
+        "--rna_layer",
+        "raw",
+        "--splicing",
+        "junctions",
+        "--junc_counts_layer",
+        "reads",
+        "--batch-key",
+        "donor",
+        "--label-key",
+        "donor",
+        "--hold_out",
+        "0",
+    ]
     assert cli.main(["train", str(tmp_path / "named.h5mu"), str(tmp_path / "out"), *QUICK, *options]) == 0
     out = mudata.read_h5mu(tmp_path / "out" / "mdata.h5mu")
     assert (out["rna"].X != small["rna"].X).nnz == 0
@@ -127,7 +167,8 @@ def test_other_names(small, tmp_path):
 def test_without_labels(small, tmp_path):
     "Clusters stand in for labels."
     bare = small.copy()
-    for table in (bare, bare["rna"], bare["splicing"]): table.obs = table.obs[[]]
+    for table in (bare, bare["rna"], bare["splicing"]):
+        table.obs = table.obs[[]]
     bare.write(tmp_path / "bare.h5mu")
     assert cli.main(["train", str(tmp_path / "bare.h5mu"), str(tmp_path / "out"), *QUICK]) == 0
     assert "clusters of the joint space" in (tmp_path / "out" / "report.html").read_text()
@@ -144,7 +185,9 @@ def damage(mdata, kind: str):
         del broken["splicing"].var["event_id"]
     elif kind == "modality":
         broken = type(mdata)({"rna": mdata["rna"].copy()})
-    return broken, {"negative": "negative", "nan": "NaN", "event": "event_id", "modality": "no modality 'splicing'"}[kind]
+    return broken, {"negative": "negative", "nan": "NaN", "event": "event_id", "modality": "no modality 'splicing'"}[
+        kind
+    ]
 
 
 @pytest.mark.parametrize("kind", ["negative", "nan", "event", "modality"])
@@ -202,6 +245,8 @@ def test_real_data(real_data, tmp_path, name, ari):
     assert cli.main(["train", str(real_data / f"{name}.h5mu"), str(tmp_path / "out"), "--quiet"]) == 0
     out = mudata.read_h5mu(tmp_path / "out" / "mdata.h5mu")
     assert latent_ari(out.obsm["X_splicevi"], out.obs["cell_type"]) >= ari
-    rows = re.findall(r"<tr><th>(SPLICEVI|neighbours|pooled PSI)</th>(.*?)</tr>", (tmp_path / "out" / "report.html").read_text())
+    rows = re.findall(
+        r"<tr><th>(SPLICEVI|neighbours|pooled PSI)</th>(.*?)</tr>", (tmp_path / "out" / "report.html").read_text()
+    )
     likelihood = {name: float(re.sub(r"<.*?>", " ", cells).replace("−", "-").split()[-1]) for name, cells in rows}
     assert likelihood["SPLICEVI"] > max(likelihood["neighbours"], likelihood["pooled PSI"])

@@ -1,13 +1,12 @@
 """The training dashboard: what it records, what its views hold, how training is stopped, and that watching changes nothing."""
+
 import pickle
 import queue
 import re
 import signal
-import subprocess
 import sys
 import threading
 import time
-import warnings
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -19,13 +18,13 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from splicevi import SPLICEVI
+from splicevi.data.build import hold_out
+from splicevi.datasets import simulate
 from splicevi.model import record as recorder
+from splicevi.model.record import LatentMap, RecordingCallback
+from splicevi.model.run import TrainingRun
 from splicevi.views.dashboard import dashboard
 from splicevi.views.dashboard.dashboard import HTMLView, TrainingDashboard, choose_view
-from splicevi.data.build import hold_out
-from splicevi.model.record import LatentMap, RecordingCallback
-from splicevi.model.run import Stopper, TrainingRun
-from splicevi.datasets import simulate
 from splicevi.views.dashboard.facts import demo_record, headline, panels, stats
 from splicevi.views.dashboard.html import body_html, page_html, title_html
 
@@ -37,7 +36,11 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*:UserWarning:lightning")
 @pytest.fixture(scope="module")
 def data():
     "Training data of two batches, and held-out reads."
-    mdata, held = hold_out(simulate(n_cells=120, n_genes=50, n_junctions=80, n_cell_types=3, observed=0.4, n_batches=2, seed=0), 0.25, seed=0)
+    mdata, held = hold_out(
+        simulate(n_cells=120, n_genes=50, n_junctions=80, n_cell_types=3, observed=0.4, n_batches=2, seed=0),
+        0.25,
+        seed=0,
+    )
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
     return mdata, held
 
@@ -55,10 +58,12 @@ def shown(monkeypatch):
     out = []
 
     class Handle:
-        def update(self, bundle, raw): out.append(("update", bundle["text/html"]))
+        def update(self, bundle, raw):
+            out.append(("update", bundle["text/html"]))
 
     def display(bundle, raw=False, display_id=False):
-        if raw: out.append(("display", bundle["text/html"]))
+        if raw:
+            out.append(("display", bundle["text/html"]))
         return Handle() if display_id else None
 
     monkeypatch.setattr("IPython.display.display", display)
@@ -84,24 +89,32 @@ def interruptible():
 
 class Raises(Callback):
     "Fails in an epoch."
-    def __init__(self, epoch=1): self.epoch = epoch
+
+    def __init__(self, epoch=1):
+        self.epoch = epoch
 
     def on_train_batch_start(self, trainer, *args):
-        if trainer.current_epoch == self.epoch: raise FloatingPointError("loss is <NaN>")
+        if trainer.current_epoch == self.epoch:
+            raise FloatingPointError("loss is <NaN>")
 
 
 class At(Callback):
     "Does something at the start of a mini-batch."
-    def __init__(self, action, epoch=1, batch=1): self.action, self.when = action, (epoch, batch)
+
+    def __init__(self, action, epoch=1, batch=1):
+        self.action, self.when = action, (epoch, batch)
 
     def on_train_batch_start(self, trainer, plan, batch, batch_idx):
-        if (trainer.current_epoch, batch_idx) == self.when: self.action()
+        if (trainer.current_epoch, batch_idx) == self.when:
+            self.action()
 
 
-def interrupt(): signal.raise_signal(signal.SIGINT)
+def interrupt():
+    signal.raise_signal(signal.SIGINT)
 
 
-def weights(model): return {k: v.clone() for k, v in model.module.state_dict().items()}
+def weights(model):
+    return {k: v.clone() for k, v in model.module.state_dict().items()}
 
 
 # --- the record
@@ -116,8 +129,16 @@ def test_record_is_the_history(model):
     for name, values in model.history.items():
         np.testing.assert_allclose(table[name].dropna(), values.iloc[:, 0].astype(float), rtol=1e-5)
     assert list(table["elbo_validation"].dropna().index) == [1, 3, 5]  # not repeated in between
-    assert {"reconstruction_expression_train", "reconstruction_splicing_validation", "kl_z_train", "alignment_penalty_train",
-            "adversarial_loss_train", "learning_rate", "kl_weight", "seconds"} <= set(table)
+    assert {
+        "reconstruction_expression_train",
+        "reconstruction_splicing_validation",
+        "kl_z_train",
+        "alignment_penalty_train",
+        "adversarial_loss_train",
+        "learning_rate",
+        "kl_weight",
+        "seconds",
+    } <= set(table)
     assert table["learning_rate"].tolist() == pytest.approx([2e-3] * 6)
     assert rec.warmup == 4 and table["kl_weight"].tolist() == pytest.approx([0, 0.25, 0.5, 0.75, 1, 1])
     assert rec.cells_per_second == pytest.approx(108 / table["seconds"].median(), rel=1e-6) and rec.eta == 0
@@ -127,7 +148,9 @@ def test_record_is_the_history(model):
 def test_learning_rate_follows_the_schedule(model):
     "The learning rate of each epoch is in the history."
     model.train(max_epochs=5, lr_scheduler_type="step", step_size=2, lr_factor=0.5, enable_progress_bar=False, **QUICK)
-    assert model.history["learning_rate"].iloc[:, 0].astype(float).tolist() == pytest.approx([2e-3, 2e-3, 1e-3, 1e-3, 5e-4])
+    assert model.history["learning_rate"].iloc[:, 0].astype(float).tolist() == pytest.approx(
+        [2e-3, 2e-3, 1e-3, 1e-3, 5e-4]
+    )
 
 
 def test_record_survives_pickling(model):
@@ -158,7 +181,9 @@ def test_a_second_run_starts_a_new_record(model):
 def test_early_stopping_says_so(model):
     "Early stopping is named, with the best epoch and the patience that was lost."
     dash = TrainingDashboard("console")
-    model.train(max_epochs=400, early_stopping_patience=3, dashboard=dash, batch_size=32, n_epochs_kl_warmup=None, lr=5e-2)
+    model.train(
+        max_epochs=400, early_stopping_patience=3, dashboard=dash, batch_size=32, n_epochs_kl_warmup=None, lr=5e-2
+    )
     rec, elbo = dash.recorder, model.history["elbo_validation"].iloc[:, 0].astype(float)
     assert rec.phase == "early stopping" and rec.epoch < 400
     assert rec.best_epoch == elbo.idxmin() == rec.epoch - 4
@@ -191,7 +216,8 @@ def test_second_interrupt_raises(model):
     "Who interrupts twice means it; the handler is put back."
     before, dash = signal.getsignal(signal.SIGINT), TrainingDashboard("console")
     twice = lambda: (interrupt(), interrupt())
-    with pytest.raises(KeyboardInterrupt): model.train(max_epochs=5, dashboard=dash, callbacks=[At(twice)], **QUICK)
+    with pytest.raises(KeyboardInterrupt):
+        model.train(max_epochs=5, dashboard=dash, callbacks=[At(twice)], **QUICK)
     assert signal.getsignal(signal.SIGINT) == before and not model.is_trained
     assert dash.recorder.phase == "stopped" and "in the middle of a mini-batch" in headline(dash.recorder)
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)  # it is free again
@@ -200,17 +226,24 @@ def test_second_interrupt_raises(model):
 
 def test_error_is_shown_with_its_place(model, shown):
     "An error is raised as ever, and the view's last state says what and where."
-    with pytest.raises(FloatingPointError): model.train(max_epochs=5, dashboard=TrainingDashboard("html"), callbacks=[Raises(epoch=1)], **QUICK)
+    with pytest.raises(FloatingPointError):
+        model.train(max_epochs=5, dashboard=TrainingDashboard("html"), callbacks=[Raises(epoch=1)], **QUICK)
     last = shown[-1][1]
-    assert "FloatingPointError: loss is &lt;NaN&gt;" in last and "test_dashboard.py:" in last and "epoch 2, mini-batch 1" in last
+    assert (
+        "FloatingPointError: loss is &lt;NaN&gt;" in last
+        and "test_dashboard.py:" in last
+        and "epoch 2, mini-batch 1" in last
+    )
     ElementTree.fromstring(last)
     assert not model.is_trained
 
 
 def test_another_callback_may_stop(model):
     "A stop that nobody asked for is not called the user's."
+
     class Stops(Callback):
-        def on_train_epoch_end(self, trainer, *args): trainer.should_stop = True
+        def on_train_epoch_end(self, trainer, *args):
+            trainer.should_stop = True
 
     dash = TrainingDashboard("console")
     model.train(max_epochs=5, dashboard=dash, callbacks=[Stops()], **QUICK)
@@ -247,13 +280,16 @@ def test_little_time_goes_into_watching(monkeypatch):
     mdata = simulate(n_cells=1000, n_genes=600, n_junctions=1500, n_cell_types=4, observed=0.15, seed=0)
     SPLICEVI.setup_mudata(mdata)
     dash, sizes, model = TrainingDashboard("html"), [], SPLICEVI(mdata)
-    for module in (recorder, dashboard): monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=time.thread_time))
+    for module in (recorder, dashboard):
+        monkeypatch.setattr(module, "time", SimpleNamespace(perf_counter=time.thread_time))
     monkeypatch.setattr(recorder._Timed, "clock", staticmethod(time.thread_time))
     monkeypatch.setattr(HTMLView, "open", lambda self, rec: None)
     monkeypatch.setattr(HTMLView, "update", lambda self, rec: sizes.append(len(self.bundle(rec)["text/html"])))
     model.train(max_epochs=20, dashboard=dash)
     rec = dash.recorder
-    assert rec.elapsed > 1 and len(sizes) >= rec.elapsed / 1.5 and len(rec.maps) == 2 and max(sizes) < 100_000  # it did draw
+    assert (
+        rec.elapsed > 1 and len(sizes) >= rec.elapsed / 1.5 and len(rec.maps) == 2 and max(sizes) < 100_000
+    )  # it did draw
     assert 0 < rec.overhead <= 0.02 * rec.elapsed, (rec.overhead, rec.elapsed)
 
 
@@ -277,21 +313,44 @@ def with_map(rec, n=200):
     return rec
 
 
-@pytest.mark.parametrize("n_epochs, phase", [(0, "waiting"), (0, "training"), (1, "training"), (2, "training"), (71, "training"), (120, "finished"),
-                                             (96, "early stopping"), (30, "stopped"), (0, "error"), (12, "error")])
+@pytest.mark.parametrize(
+    "n_epochs, phase",
+    [
+        (0, "waiting"),
+        (0, "training"),
+        (1, "training"),
+        (2, "training"),
+        (71, "training"),
+        (120, "finished"),
+        (96, "early stopping"),
+        (30, "stopped"),
+        (0, "error"),
+        (12, "error"),
+    ],
+)
 def test_html_is_well_formed(n_epochs, phase):
     "At every stage the view is XML without NaN, holds its numbers and needs no script."
     rec = demo_record(n_epochs, phase=phase)
     rec.message, rec.where = ("a < b & c", "train.py:3 in f") if phase == "error" else ("by you", "")
-    if n_epochs: with_map(rec)
+    if n_epochs:
+        with_map(rec)
     html = body_html(rec, "view")
     tree = ElementTree.fromstring(html)
     assert len(list(tree.iter(SVG + "svg"))) == len(re.findall("<svg", html)) - html.count('<svg width="18"')
-    assert "nan" not in html.lower().replace("nanum", "") and "<script" not in page_html(rec, "view") and "onclick" not in page_html(rec, "view")
+    assert (
+        "nan" not in html.lower().replace("nanum", "")
+        and "<script" not in page_html(rec, "view")
+        and "onclick" not in page_html(rec, "view")
+    )
     text = " ".join(tree.itertext())
     assert headline(rec) in text
-    for s in stats(rec): assert s.value in text
-    if n_epochs: assert sum(len(p.get("d").split("M")) - 1 for p in tree.iter(SVG + "path") if p.get("stroke-opacity") == "0.72") == 200
+    for s in stats(rec):
+        assert s.value in text
+    if n_epochs:
+        assert (
+            sum(len(p.get("d").split("M")) - 1 for p in tree.iter(SVG + "path") if p.get("stroke-opacity") == "0.72")
+            == 200
+        )
     assert len(html) < 80_000
 
 
@@ -300,7 +359,11 @@ def test_curves_are_drawn_where_they_are():
     rec = demo_record(71)
     tree = ElementTree.fromstring(body_html(rec, "view"))
     chart = next(s for s in tree.iter(SVG + "svg") if s.get("aria-label") == "ELBO per cell")
-    label = {float(t.text.replace(",", "")): float(t.get("y")) - 3.6 for t in chart.iter(SVG + "text") if t.get("text-anchor") == "end" and re.fullmatch(r"[\d,]+", t.text)}
+    label = {
+        float(t.text.replace(",", "")): float(t.get("y")) - 3.6
+        for t in chart.iter(SVG + "text")
+        if t.get("text-anchor") == "end" and re.fullmatch(r"[\d,]+", t.text)
+    }
     (v1, y1), (v2, y2) = list(label.items())[:2]
     path = next(p for p in chart.iter(SVG + "path") if p.find(SVG + "title").text.startswith("ELBO, training"))
     y = float(path.get("d").split(",")[-1])
@@ -313,7 +376,11 @@ def test_first_epochs_do_not_squeeze_the_axis():
     rec.curves["elbo_train"][0] = 1e6
     tree = ElementTree.fromstring(body_html(rec, "view"))
     linear, log = (s for s in tree.iter(SVG + "svg") if s.get("aria-label") == "ELBO per cell")
-    top = lambda s: max(float(t.text.replace(",", "")) for t in s.iter(SVG + "text") if t.get("text-anchor") == "end" and re.fullmatch(r"[\d,]+", t.text))
+    top = lambda s: max(
+        float(t.text.replace(",", ""))
+        for t in s.iter(SVG + "text")
+        if t.get("text-anchor") == "end" and re.fullmatch(r"[\d,]+", t.text)
+    )
     assert top(linear) < 3000 and top(log) > 50_000
 
 
@@ -350,12 +417,14 @@ def test_widget_state_without_a_browser(model):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(WidgetView, "open", lambda self, rec: (dash_view.append(self), self.build(rec)))
         model.train(max_epochs=3, dashboard=dash, **QUICK)
-    view, = dash_view
+    (view,) = dash_view
     lines = {t.name: t for t in view.curves.data}
     np.testing.assert_allclose(lines["ELBO, training"].y, dash.recorder.to_frame()["elbo_train"])
     assert {"reconstruction of splicing, validation", "KL of z, training", "learning rate", "best"} <= set(lines)
     assert sum(len(t.x) for t in view.map.data) == 120 and {t.name for t in view.map.data} == set(dash.recorder.labels)
-    assert "finished" in view.head.value and view.button.layout.display == "none"  # a blocking cell's button could not work
+    assert (
+        "finished" in view.head.value and view.button.layout.display == "none"
+    )  # a blocking cell's button could not work
     assert "interrupt the kernel" in view.hint
 
 
@@ -380,18 +449,26 @@ def test_console(model, capsys):
     assert "3/3" in said and "finished" in said and "validation ELBO" in said
 
 
-@pytest.mark.parametrize("given, error, text", [
-    (lambda: TrainingDashboard("tk"), ValueError, "'auto', 'html', 'widget', 'console'"),
-    (lambda: TrainingDashboard(map_every=1.5), ValueError, "map_every=1.5"),
-    (lambda: TrainingDashboard(n_cells=0), ValueError, "n_cells=0"),
-    (lambda: TrainingDashboard(interval=-1), ValueError, "interval=-1"),
-    (lambda: TrainingDashboard("console", color_by="donor"), KeyError, "no column of obs; it has .*batch"),
-    (lambda: TrainingDashboard("console", held_out=pd.DataFrame({"cell": []})), ValueError, "splicevi.data.hold_out"),
-    (lambda: "yes", TypeError, "not True, False or a splicevi.TrainingDashboard"),
-])
+@pytest.mark.parametrize(
+    "given, error, text",
+    [
+        (lambda: TrainingDashboard("tk"), ValueError, "'auto', 'html', 'widget', 'console'"),
+        (lambda: TrainingDashboard(map_every=1.5), ValueError, "map_every=1.5"),
+        (lambda: TrainingDashboard(n_cells=0), ValueError, "n_cells=0"),
+        (lambda: TrainingDashboard(interval=-1), ValueError, "interval=-1"),
+        (lambda: TrainingDashboard("console", color_by="donor"), KeyError, "no column of obs; it has .*batch"),
+        (
+            lambda: TrainingDashboard("console", held_out=pd.DataFrame({"cell": []})),
+            ValueError,
+            "splicevi.data.hold_out",
+        ),
+        (lambda: "yes", TypeError, "not True, False or a splicevi.TrainingDashboard"),
+    ],
+)
 def test_bad_arguments(model, given, error, text):
     "Wrong arguments are refused before training, and the model is free after."
-    with pytest.raises(error, match=text): model.train(max_epochs=1, dashboard=given(), **QUICK)
+    with pytest.raises(error, match=text):
+        model.train(max_epochs=1, dashboard=given(), **QUICK)
     assert not model.is_trained
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
 
@@ -400,7 +477,8 @@ def test_bad_arguments(model, given, error, text):
 def test_missing_extra(model, monkeypatch, missing, view, background):
     "Without ipywidgets the widget view names the extra to install."
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=r"splicevi\[notebook\]"): model.train(dashboard=TrainingDashboard(view), background=background)
+    with pytest.raises(ImportError, match=r"splicevi\[notebook\]"):
+        model.train(dashboard=TrainingDashboard(view), background=background)
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
 
 
@@ -413,7 +491,8 @@ def test_maps_do_not_flip(model):
     model.train(max_epochs=12, dashboard=dash, **QUICK)
     maps = dash.recorder.maps
     assert [m.epoch for m in maps] == [1, 2, 4, 6, 8, 10, 12]
-    for a, b in zip(maps[2:], maps[3:]): assert (a.coords * b.coords).sum() > 0.3 * np.linalg.norm(a.coords) * np.linalg.norm(b.coords)
+    for a, b in zip(maps[2:], maps[3:]):
+        assert (a.coords * b.coords).sum() > 0.3 * np.linalg.norm(a.coords) * np.linalg.norm(b.coords)
 
 
 @pytest.mark.parametrize("modalities", [{"junc_ratio_layer": "splicing"}, {"rna_layer": "rna"}])
@@ -423,7 +502,9 @@ def test_one_modality(modalities, shown):
     SPLICEVI.setup_mudata(mdata, modalities=modalities)
     model = SPLICEVI(mdata, n_latent=4, latent_distribution="ln")
     dash = TrainingDashboard("html", map_every=1)
-    model.train(max_epochs=2, train_size=1.0, early_stopping=False, dashboard=dash, **QUICK)  # no validation cells either
+    model.train(
+        max_epochs=2, train_size=1.0, early_stopping=False, dashboard=dash, **QUICK
+    )  # no validation cells either
     assert len(dash.recorder.maps) == 2 and "finished" in shown[-1][1] and "validation" not in shown[-1][1]
     assert len(panels(dash.recorder)[1].rows) == 1
 
@@ -436,7 +517,11 @@ def test_background_trains(model):
     run = model.train(max_epochs=8, background=True, enable_progress_bar=False, **QUICK)
     assert isinstance(run, TrainingRun) and run.running
     assert run.wait(60) and not run.running and run.wait()
-    assert model.is_trained and run.recorder.phase == "finished" and run.recorder.epoch == len(model.history["elbo_train"]) == 8
+    assert (
+        model.is_trained
+        and run.recorder.phase == "finished"
+        and run.recorder.epoch == len(model.history["elbo_train"]) == 8
+    )
 
 
 def test_background_stops_and_refuses_a_second_run(model):
@@ -444,7 +529,8 @@ def test_background_stops_and_refuses_a_second_run(model):
     run = model.train(max_epochs=10_000, background=True, dashboard=TrainingDashboard("console"), **QUICK)
     assert not run.wait(0.2)
     for again in (dict(), dict(background=True)):
-        with pytest.raises(RuntimeError, match="being trained already"): model.train(max_epochs=1, **again, **QUICK)
+        with pytest.raises(RuntimeError, match="being trained already"):
+            model.train(max_epochs=1, **again, **QUICK)
     run.stop()
     assert run.wait(30) and run.recorder.phase == "stopped" and model.is_trained
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
@@ -458,7 +544,7 @@ def test_stop_button(model):
     with pytest.MonkeyPatch.context() as m:
         m.setattr(WidgetView, "open", lambda self, rec: (views.append(self), self.build(rec)))
         run = model.train(max_epochs=10_000, background=True, dashboard=TrainingDashboard("widget"), **QUICK)
-    view, = views
+    (view,) = views
     assert view.button.layout.display is None and not run.wait(0.3)
     view.button._handle_button_msg(view.button, {"event": "click"}, [])
     assert run.wait(30) and "stopped by you" in view.head.value and view.button.disabled
@@ -476,9 +562,12 @@ def test_early_click(model):
 
 class SetupClick(Callback):
     "Asks a dashboard to stop before training starts."
-    def __init__(self, dash): self.dash = dash
 
-    def setup(self, *args, **kwargs): self.dash._ask_to_stop()
+    def __init__(self, dash):
+        self.dash = dash
+
+    def setup(self, *args, **kwargs):
+        self.dash._ask_to_stop()
 
 
 def test_background_error(model):
@@ -488,9 +577,12 @@ def test_background_error(model):
     views = []
     with pytest.MonkeyPatch.context() as m:
         m.setattr(WidgetView, "open", lambda self, rec: (views.append(self), self.build(rec)))
-        run = model.train(max_epochs=5, background=True, dashboard=TrainingDashboard("widget"), callbacks=[Raises()], **QUICK)
+        run = model.train(
+            max_epochs=5, background=True, dashboard=TrainingDashboard("widget"), callbacks=[Raises()], **QUICK
+        )
     for _ in range(2):
-        with pytest.raises(FloatingPointError, match="NaN"): run.wait(30)
+        with pytest.raises(FloatingPointError, match="NaN"):
+            run.wait(30)
     assert "FloatingPointError: loss is &lt;NaN&gt;" in views[0].head.value and "failed" in repr(run)
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
 
@@ -498,9 +590,18 @@ def test_background_error(model):
 def test_signals_are_left_alone_in_a_thread(model):
     "Training in a thread installs no handler, and an interrupt while waiting stops the run."
     before, seen = signal.getsignal(signal.SIGINT), []
-    run = model.train(max_epochs=10_000, background=True, enable_progress_bar=False, callbacks=[At(lambda: seen.append(signal.getsignal(signal.SIGINT)))], **QUICK)
-    while not seen and run.running: run.wait(0.05)
-    assert seen[0] in (before, signal.getsignal(signal.SIGINT)) or "interrupt_stops" in getattr(seen[0], "__qualname__", "")
+    run = model.train(
+        max_epochs=10_000,
+        background=True,
+        enable_progress_bar=False,
+        callbacks=[At(lambda: seen.append(signal.getsignal(signal.SIGINT)))],
+        **QUICK,
+    )
+    while not seen and run.running:
+        run.wait(0.05)
+    assert seen[0] in (before, signal.getsignal(signal.SIGINT)) or "interrupt_stops" in getattr(
+        seen[0], "__qualname__", ""
+    )
     timer = threading.Timer(0.2, lambda: signal.pthread_kill(threading.main_thread().ident, signal.SIGINT))
     timer.start()
     assert run.wait(30) and run.recorder.phase == "stopped" and signal.getsignal(signal.SIGINT) == before
@@ -537,7 +638,9 @@ def kernel(root):
     try:
         done = execute(client, SETUP)
         assert done.error is None, done.error
-        yield SimpleNamespace(manager=manager, client=client, run=lambda code, on_message=None: execute(client, code, on_message))
+        yield SimpleNamespace(
+            manager=manager, client=client, run=lambda code, on_message=None: execute(client, code, on_message)
+        )
     finally:
         client.stop_channels()
         manager.shutdown_kernel(now=True)
@@ -548,17 +651,28 @@ def execute(client, code, on_message=None, timeout=60):
     sent, out = client.execute(code), SimpleNamespace(messages=[], updates=[], error=None, text="")
     end = time.monotonic() + timeout
     while time.monotonic() < end:
-        try: message = client.get_iopub_msg(timeout=1)
-        except queue.Empty: continue
-        if message["parent_header"].get("msg_id") != sent: continue
+        try:
+            message = client.get_iopub_msg(timeout=1)
+        except queue.Empty:
+            continue
+        if message["parent_header"].get("msg_id") != sent:
+            continue
         kind, content = message["msg_type"], message["content"]
         out.messages.append(kind)
-        if kind in ("display_data", "update_display_data"): out.updates.append((kind, content["data"].get("text/html", ""), content.get("transient", {}).get("display_id")))
-        if kind == "error": out.error = content["ename"] + ": " + content["evalue"]
-        if kind == "stream": out.text += content["text"]
-        if kind == "execute_result": out.text += content["data"]["text/plain"]
-        if on_message is not None: on_message(kind, content)
-        if kind == "status" and content["execution_state"] == "idle": return out
+        if kind in ("display_data", "update_display_data"):
+            out.updates.append(
+                (kind, content["data"].get("text/html", ""), content.get("transient", {}).get("display_id"))
+            )
+        if kind == "error":
+            out.error = content["ename"] + ": " + content["evalue"]
+        if kind == "stream":
+            out.text += content["text"]
+        if kind == "execute_result":
+            out.text += content["data"]["text/plain"]
+        if on_message is not None:
+            on_message(kind, content)
+        if kind == "status" and content["execution_state"] == "idle":
+            return out
     raise AssertionError(f"no end within {timeout} s; {out.messages[-5:]}")
 
 
@@ -577,33 +691,49 @@ def test_kernel_interrupt(kernel):
             state.sent = True
             kernel.manager.interrupt_kernel()
 
-    done = kernel.run("model.train(max_epochs=100_000, early_stopping_patience=10**6, batch_size=32, dashboard=TrainingDashboard(interval=0.2))", press)
+    done = kernel.run(
+        "model.train(max_epochs=100_000, early_stopping_patience=10**6, batch_size=32, dashboard=TrainingDashboard(interval=0.2))",
+        press,
+    )
     assert done.error is None and state.sent
     displayed = [u for u in done.updates if u[0] == "display_data"]
     updated = [u for u in done.updates if u[0] == "update_display_data"]
-    assert len(displayed) == 2 and len(updated) >= 4 and len({u[2] for u in updated}) == 1 == len({u[2] for u in displayed if u[2]} | {updated[0][2]})
+    assert (
+        len(displayed) == 2
+        and len(updated) >= 4
+        and len({u[2] for u in updated}) == 1 == len({u[2] for u in displayed if u[2]} | {updated[0][2]})
+    )
     assert "training</span>" in updated[1][1] and "cells/s" in updated[2][1]
     assert "stopped by you" in updated[-1][1]
     ElementTree.fromstring(updated[-1][1])
-    told = kernel.run("(model.is_trained, len(model.history['elbo_train']) == len(model.history['elbo_validation']) > 1, model.get_latent_representation().shape)")
+    told = kernel.run(
+        "(model.is_trained, len(model.history['elbo_train']) == len(model.history['elbo_validation']) > 1, model.get_latent_representation().shape)"
+    )
     assert told.error is None and told.text == "(True, True, (120, 5))"
 
 
 def test_kernel_without_dashboard(kernel):
     "The same without a dashboard."
-    press = lambda kind, content: kernel.manager.interrupt_kernel() if kind == "stream" and "go" in content["text"] else None
-    done = kernel.run("""
+    press = lambda kind, content: (
+        kernel.manager.interrupt_kernel() if kind == "stream" and "go" in content["text"] else None
+    )
+    done = kernel.run(
+        """
 from lightning.pytorch.callbacks import LambdaCallback
 say = LambdaCallback(on_train_epoch_start=lambda trainer, _: print("go", flush=True) if trainer.current_epoch == 2 else None)
 plain = SPLICEVI(mdata, n_latent=5)
 plain.train(max_epochs=100_000, early_stopping=False, batch_size=32, enable_progress_bar=False, callbacks=[say])
-(plain.is_trained, len(plain.history["elbo_train"]) >= 3)""", press)
+(plain.is_trained, len(plain.history["elbo_train"]) >= 3)""",
+        press,
+    )
     assert done.error is None and done.text.endswith("(True, True)")
 
 
 def test_kernel_background_html(kernel):
     "In the background the HTML view is updated too, from the thread, under the cell that started it."
-    done = kernel.run("run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=TrainingDashboard('html', interval=0.1), background=True)")
+    done = kernel.run(
+        "run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=TrainingDashboard('html', interval=0.1), background=True)"
+    )
     assert done.error is None and len(done.updates) >= 2
     later = kernel.run("import time; time.sleep(0.5); run.stop(); run.wait(), run.recorder.phase")
     assert later.text == "(True, 'stopped')"
@@ -614,10 +744,18 @@ def test_kernel_stop_button(kernel):
     comms = {}
 
     def note(kind, content):
-        if kind == "comm_open" and content["data"].get("state", {}).get("description") == "Stop": comms["stop"] = content["comm_id"]
+        if kind == "comm_open" and content["data"].get("state", {}).get("description") == "Stop":
+            comms["stop"] = content["comm_id"]
 
-    done = kernel.run("run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=True, background=True); run.running", note)
+    done = kernel.run(
+        "run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=True, background=True); run.running",
+        note,
+    )
     assert done.error is None and done.text == "True" and "stop" in comms, done.messages
-    kernel.client.shell_channel.send(kernel.client.session.msg("comm_msg", {"comm_id": comms["stop"], "data": {"method": "custom", "content": {"event": "click"}}}))
+    kernel.client.shell_channel.send(
+        kernel.client.session.msg(
+            "comm_msg", {"comm_id": comms["stop"], "data": {"method": "custom", "content": {"event": "click"}}}
+        )
+    )
     told = kernel.run("run.wait(30), run.recorder.phase, run.recorder.message")
     assert told.text == "(True, 'stopped', 'by you')"

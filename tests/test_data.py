@@ -1,4 +1,5 @@
 """Observed pairs, building, checking and holding out, on random data and on disk."""
+
 import logging
 import subprocess
 import sys
@@ -13,8 +14,8 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from splicevi.data import pairs as pairs_module
 from splicevi.core import KEYS
+from splicevi.data import pairs as pairs_module
 from splicevi.data.build import hold_out, make_mudata, quiet_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
@@ -69,6 +70,7 @@ def assert_unchanged(adata, before):
 
 # observed pairs
 
+
 @fast
 @given(count_table())
 def test_pairs_are_the_dense_definition(table):
@@ -82,7 +84,12 @@ def test_pairs_are_the_dense_definition(table):
     assert pairs.indptr[-1] == len(pairs) and pairs.slot_indptr[-1] == len(pairs.slot_event)
     assert pairs.slot_size.sum() == len(pairs)
     np.testing.assert_array_equal(np.repeat(pairs.slot_event, pairs.slot_size), event[pairs.junction])
-    assert (pairs.indptr.dtype, pairs.junction.dtype, pairs.y.dtype, pairs.slot_event.dtype) == (np.int64, np.int32, np.float32, np.int32)
+    assert (pairs.indptr.dtype, pairs.junction.dtype, pairs.y.dtype, pairs.slot_event.dtype) == (
+        np.int64,
+        np.int32,
+        np.float32,
+        np.int32,
+    )
 
 
 @fast
@@ -92,7 +99,12 @@ def test_mask_hides_whole_groups(table, seed, shown):
     n = dense_totals(y, event)
     mask = np.random.default_rng(seed).random(y.shape) < shown
     whole = np.stack([mask[:, event == e].all(1) for e in event], 1)
-    part = sum(1 for i in range(len(y)) for e in np.unique(event) if n[i, event == e].sum() and mask[i, event == e].any() and not mask[i, event == e].all())
+    part = sum(
+        1
+        for i in range(len(y))
+        for e in np.unique(event)
+        if n[i, event == e].sum() and mask[i, event == e].any() and not mask[i, event == e].all()
+    )
     with warnings.catch_warnings(record=True) as seen:
         warnings.simplefilter("always")
         pairs = observed_pairs(sp.csr_matrix(y), event, sp.csr_matrix(mask))
@@ -110,7 +122,9 @@ def test_any_storage_gives_the_same_pairs_and_stays_as_it_is(table):
     want = observed_pairs(y, event)
     coo = sp.coo_matrix(y)
     order = np.random.default_rng(0).permutation(coo.nnz)
-    doubled = sp.csr_matrix((np.r_[coo.data, 0 * coo.data], (np.r_[coo.row, coo.row], np.r_[coo.col, coo.col])), shape=y.shape)
+    doubled = sp.csr_matrix(
+        (np.r_[coo.data, 0 * coo.data], (np.r_[coo.row, coo.row], np.r_[coo.col, coo.col])), shape=y.shape
+    )
     unsorted = sp.csr_matrix((coo.data[order], (coo.row[order], coo.col[order])), shape=y.shape)
     for m in (sp.csc_matrix(y), unsorted, doubled, sp.csr_array(y), sp.csr_matrix(y.astype(np.int64))):
         data, indices = m.data.copy(), m.indices.copy()
@@ -146,7 +160,9 @@ def test_layers_leave_the_pairs_alone(table):
     same_matrix(layers[KEYS.junction_counts], y)
     same_matrix(layers[KEYS.event_counts], n)
     same_matrix(layers[KEYS.mask], n > 0)
-    np.testing.assert_allclose(layers[KEYS.psi].toarray(), np.divide(y, n, out=np.zeros_like(y), where=n > 0), rtol=1e-6)
+    np.testing.assert_allclose(
+        layers[KEYS.psi].toarray(), np.divide(y, n, out=np.zeros_like(y), where=n > 0), rtol=1e-6
+    )
     for now, then in zip((pairs.y, pairs.indptr, pairs.junction), before):
         np.testing.assert_array_equal(now, then)
     assert all(m.has_canonical_format and (m.data != 0).all() for m in layers.values())
@@ -176,20 +192,27 @@ print(len(pairs), time.perf_counter() - t, (resource.getrusage(resource.RUSAGE_S
 
 # building
 
+
 def tables(seed=0, n_rna=12, n_splicing=10, n_junctions=14):
     "Gene and junction counts of cells that overlap, in different orders."
     rng = np.random.default_rng(seed)
     cells = np.array([f"cell{i:02d}" for i in range(16)])
     a, b = rng.permutation(cells)[:n_rna], rng.permutation(cells)[:n_splicing]
     batch = pd.Series(rng.choice(["x", "y"], 16), cells)
-    rna = anndata.AnnData(sp.csr_matrix(rng.poisson(1.0, (n_rna, 5)).astype(np.float32)),
-                          obs=pd.DataFrame({"batch": pd.Categorical(batch[a]), "depth": np.arange(n_rna)}, index=a),
-                          var=pd.DataFrame(index=[f"G{g}" for g in range(5)]))
+    rna = anndata.AnnData(
+        sp.csr_matrix(rng.poisson(1.0, (n_rna, 5)).astype(np.float32)),
+        obs=pd.DataFrame({"batch": pd.Categorical(batch[a]), "depth": np.arange(n_rna)}, index=a),
+        var=pd.DataFrame(index=[f"G{g}" for g in range(5)]),
+    )
     rna.obsm[KEYS.size_factor] = rng.random((n_rna, 1)) + 0.5
     y = rng.poisson(0.5, (n_splicing, n_junctions)).astype(np.float32)
     y[:, 3] = 0
-    var = pd.DataFrame({"event_id": rng.choice(list("ABCDE"), n_junctions)}, index=[f"J{j}" for j in range(n_junctions)])
-    splicing = anndata.AnnData(sp.csr_matrix(y), obs=pd.DataFrame({"batch": pd.Categorical(batch[b]), "plate": "p1"}, index=b), var=var)
+    var = pd.DataFrame(
+        {"event_id": rng.choice(list("ABCDE"), n_junctions)}, index=[f"J{j}" for j in range(n_junctions)]
+    )
+    splicing = anndata.AnnData(
+        sp.csr_matrix(y), obs=pd.DataFrame({"batch": pd.Categorical(batch[b]), "plate": "p1"}, index=b), var=var
+    )
     return rna, splicing
 
 
@@ -203,7 +226,11 @@ def test_make_mudata_aligns_by_name(cells, seed):
         mdata = make_mudata(rna, splicing, cells=cells)
     assert_unchanged(rna, before[0])
     assert_unchanged(splicing, before[1])
-    names = set(rna.obs_names) & set(splicing.obs_names) if cells == "intersection" else set(rna.obs_names) | set(splicing.obs_names)
+    names = (
+        set(rna.obs_names) & set(splicing.obs_names)
+        if cells == "intersection"
+        else set(rna.obs_names) | set(splicing.obs_names)
+    )
     assert set(mdata.obs_names) == names and len(mdata.obs_names) == len(names)
     for key, source, layer in ((KEYS.rna, rna, None), (KEYS.splicing, splicing, KEYS.junction_counts)):
         part = mdata[key]
@@ -293,12 +320,14 @@ def test_round_trip_through_disk(cells, tmp_path):
 
 # checking
 
+
 def small():
     return simulate(n_cells=40, n_genes=12, n_junctions=30, n_cell_types=2, observed=0.4)
 
 
 def set_layer(name, row, value, where=lambda n: n > 0):
     "A fault: a value in a layer of the splicing modality at the first pair of a cell that fits."
+
     def fault(mdata):
         s = mdata[KEYS.splicing]
         n = s.layers[KEYS.event_counts].toarray()
@@ -306,6 +335,7 @@ def set_layer(name, row, value, where=lambda n: n > 0):
         m = s.layers[name].tolil()
         m[row, col] = value
         s.layers[name] = m.tocsr()
+
     return fault
 
 
@@ -347,6 +377,7 @@ def repeat_junction(mdata):
 def rna_value(value):
     def fault(mdata):
         mdata[KEYS.rna].X[3, 2] = value
+
     return fault
 
 
@@ -435,7 +466,9 @@ def test_check_reads_names_and_layers_as_told():
         other = mudata.MuData({"ge": mdata[KEYS.rna], "atse": s})
     found = check_mudata(other, modalities={"rna_layer": "ge", "junc_ratio_layer": "atse"}, junc_counts_layer="reads")
     assert set(found.level) == {"note"}
-    found = check_mudata(other, False, modalities={"junc_ratio_layer": "atse"}, junc_counts_layer="reads", psi_mask_layer="seen")
+    found = check_mudata(
+        other, False, modalities={"junc_ratio_layer": "atse"}, junc_counts_layer="reads", psi_mask_layer="seen"
+    )
     assert list(found[found.level == "error"].key) == ["seen"]
 
 
@@ -451,6 +484,7 @@ def test_check_passes_real_data(real_data, name):
 
 
 # holding out
+
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), fraction=st.sampled_from([0.05, 0.25, 0.5, 0.9]))
@@ -470,8 +504,12 @@ def test_hold_out_hides_whole_groups(seed, fraction):
     assert (held.total > 0).all()
     want = s.layers[KEYS.junction_counts].toarray()
     np.testing.assert_array_equal(held.counts, want[held.cell_index, held.junction_index])
-    np.testing.assert_array_equal(held.total, s.layers[KEYS.event_counts].toarray()[held.cell_index, held.junction_index])
-    assert (s.obs_names[held.cell_index] == held.cell).all() and (s.var_names[held.junction_index] == held.junction).all()
+    np.testing.assert_array_equal(
+        held.total, s.layers[KEYS.event_counts].toarray()[held.cell_index, held.junction_index]
+    )
+    assert (s.obs_names[held.cell_index] == held.cell).all() and (
+        s.var_names[held.junction_index] == held.junction
+    ).all()
     want[held.cell_index, held.junction_index] = 0
     layers = splicing_layers(observed_pairs(want, event))
     for k in LAYERS:

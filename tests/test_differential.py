@@ -1,4 +1,5 @@
 """Differential expression and splicing: every argument does what it says, awkward groups are named, held-out data work."""
+
 import logging
 
 import numpy as np
@@ -11,24 +12,31 @@ from hypothesis import strategies as st
 from scipy import sparse, stats
 
 from splicevi import SPLICEVI
-from splicevi.tl.donors import likelihood_ratio
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
-from splicevi.model.splicing_test import batch_agreement, event_concentration
-from splicevi.tl.donors import beta_binomial_test, pseudobulk
-from splicevi.nn.loader import get_store
 from splicevi.datasets import simulate
+from splicevi.model.splicing_test import batch_agreement, event_concentration
+from splicevi.nn.loader import get_store
+from splicevi.tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
+from splicevi.tl.event_batches import batch_scatter, discounted, moved_reads
+from splicevi.tl.event_test import Contrast, Events, fit_prior, posterior
 from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.tl.groups import call_at_fdr
-from splicevi.tl.event_test import Contrast, Events, fit_prior, posterior
-from splicevi.tl.event_batches import batch_scatter, discounted, moved_reads
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
 N_GENES, N_JUNCTIONS = 40, 300
 PAIR = dict(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
-SIMULATED = dict(n_cells=400, n_genes=N_GENES, n_junctions=N_JUNCTIONS, n_cell_types=3, n_batches=3, observed=0.3, batch_effect_psi=0.6)
+SIMULATED = dict(
+    n_cells=400,
+    n_genes=N_GENES,
+    n_junctions=N_JUNCTIONS,
+    n_cell_types=3,
+    n_batches=3,
+    observed=0.3,
+    batch_effect_psi=0.6,
+)
 
 
 def trained(mdata, setup=None, epochs=15, **options):
@@ -36,7 +44,15 @@ def trained(mdata, setup=None, epochs=15, **options):
     scvi.settings.seed = 0
     SPLICEVI.setup_mudata(mdata, **({"batch_key": "batch"} | (setup or {})))
     model = SPLICEVI(mdata, **({"n_latent": 5} | options))
-    model.train(max_epochs=epochs, lr=5e-3, batch_size=64, n_epochs_kl_warmup=5, early_stopping=False, enable_progress_bar=False, accelerator="cpu")
+    model.train(
+        max_epochs=epochs,
+        lr=5e-3,
+        batch_size=64,
+        n_epochs_kl_warmup=5,
+        early_stopping=False,
+        enable_progress_bar=False,
+        accelerator="cpu",
+    )
     return model
 
 
@@ -69,11 +85,38 @@ def truth(mdata, a="type_1", b="type_2"):
 
 # ---------------------------------------------------------------- splicing: columns and their meaning
 def test_columns(ds, model, mdata):
-    assert list(ds.columns) == ["proba_ds", "is_ds_fdr", "proba_not_ds", "bayes_factor", "effect_size", "effect_lower", "effect_upper", "est_prob1", "est_prob2",
-                                "emp_effect", "emp_prob1", "emp_prob2", "n_obs_group1", "n_obs_group2", "n_reads_group1", "n_reads_group2", "n_batches", "n_batches_agree",
-                                "junction_id", "event_id", "gene_name", "comparison", "group1", "group2"]
+    assert list(ds.columns) == [
+        "proba_ds",
+        "is_ds_fdr",
+        "proba_not_ds",
+        "bayes_factor",
+        "effect_size",
+        "effect_lower",
+        "effect_upper",
+        "est_prob1",
+        "est_prob2",
+        "emp_effect",
+        "emp_prob1",
+        "emp_prob2",
+        "n_obs_group1",
+        "n_obs_group2",
+        "n_reads_group1",
+        "n_reads_group2",
+        "n_batches",
+        "n_batches_agree",
+        "junction_id",
+        "event_id",
+        "gene_name",
+        "comparison",
+        "group1",
+        "group2",
+    ]
     assert list(ds.index) == list(mdata["splicing"].var_names)
-    assert set(ds["comparison"]) == {"type_1 vs type_2"} and set(ds["group1"]) == {"type_1"} and set(ds["group2"]) == {"type_2"}
+    assert (
+        set(ds["comparison"]) == {"type_1 vs type_2"}
+        and set(ds["group1"]) == {"type_1"}
+        and set(ds["group2"]) == {"type_2"}
+    )
     assert (ds["event_id"].astype(str).to_numpy() == mdata["splicing"].var["event_id"].astype(str).to_numpy()).all()
 
 
@@ -90,7 +133,8 @@ def test_values_agree(ds):
 def test_empirical_columns_are_those_of_the_observed_cells(ds, mdata):
     v, rows = mdata["splicing"], (mdata.obs["cell_type"] == "type_1").to_numpy()
     y, n = (v.layers[k][rows].toarray() for k in (KEYS.junction_counts, KEYS.event_counts))
-    with np.errstate(invalid="ignore"): psi = np.where(n > 0, y / n, np.nan)
+    with np.errstate(invalid="ignore"):
+        psi = np.where(n > 0, y / n, np.nan)
     assert np.allclose(ds["emp_prob1"], np.nanmean(psi, axis=0), equal_nan=True, atol=1e-5)
     assert np.allclose(ds["n_obs_group1"], (n > 0).sum(0)) and np.allclose(ds["n_reads_group1"], n.sum(0))
 
@@ -101,12 +145,20 @@ def test_unobserved_is_nan(model, mdata):
     event = mdata["splicing"].var["event_id"].to_numpy()
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     columns = np.flatnonzero(event == event[0])
-    for i in rows: y[i, columns] = 0
+    for i in rows:
+        y[i, columns] = 0
     layers = splicing_layers(observed_pairs(sparse.csr_matrix(y), event_codes(mdata["splicing"].var["event_id"])[0]))
     part = AnnData(layers[KEYS.psi], var=mdata["splicing"].var.copy(), obs=mdata.obs.copy(), layers=layers)
-    table = model.differential_splicing(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), **PAIR)
+    table = model.differential_splicing(
+        assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), **PAIR
+    )
     first = table.iloc[columns]
-    assert first["emp_prob1"].isna().all() and first["emp_effect"].isna().all() and (first["n_obs_group1"] == 0).all() and not first["is_ds_fdr"].any()
+    assert (
+        first["emp_prob1"].isna().all()
+        and first["emp_effect"].isna().all()
+        and (first["n_obs_group1"] == 0).all()
+        and not first["is_ds_fdr"].any()
+    )
     assert first[["effect_size", "proba_ds"]].notna().all().all()
 
 
@@ -119,12 +171,18 @@ def test_truth_is_found(ds, mdata):
 # ---------------------------------------------------------------- splicing: arguments
 def test_swapped_groups_change_sign(ds, model):
     other = model.differential_splicing(groupby="cell_type", group1="type_2", group2="type_1", silent=True)
-    assert np.allclose(other["effect_size"], -ds["effect_size"], atol=0.04) and np.allclose(other["proba_ds"], ds["proba_ds"], atol=0.1)
+    assert np.allclose(other["effect_size"], -ds["effect_size"], atol=0.04) and np.allclose(
+        other["proba_ds"], ds["proba_ds"], atol=0.1
+    )
 
 
 def test_cells_by_mask_rows_and_query(ds, model, mdata):
     of = lambda t: (mdata.obs["cell_type"] == t).to_numpy()
-    for first, second in ((of("type_1"), of("type_2")), (np.flatnonzero(of("type_1")), list(np.flatnonzero(of("type_2")))), ("cell_type == 'type_1'", "cell_type == 'type_2'")):
+    for first, second in (
+        (of("type_1"), of("type_2")),
+        (np.flatnonzero(of("type_1")), list(np.flatnonzero(of("type_2")))),
+        ("cell_type == 'type_1'", "cell_type == 'type_2'"),
+    ):
         table = model.differential_splicing(idx1=first, idx2=second, silent=True)
         pd.testing.assert_frame_equal(table, ds.drop(columns=["comparison", "group1", "group2"]))
     rest = model.differential_splicing(idx1=of("type_1"), silent=True)
@@ -133,15 +191,25 @@ def test_cells_by_mask_rows_and_query(ds, model, mdata):
 
 def test_several_groups_stack(model):
     table = model.differential_splicing(groupby="cell_type", silent=True, all_stats=False, n_draws=20)
-    assert list(table["comparison"].unique()) == [f"type_{i} vs Rest" for i in (1, 2, 3)] and len(table) == 3 * N_JUNCTIONS
-    two = model.differential_splicing(groupby="cell_type", group1=["type_3", "type_1"], group2="type_2", silent=True, n_draws=20)
+    assert (
+        list(table["comparison"].unique()) == [f"type_{i} vs Rest" for i in (1, 2, 3)] and len(table) == 3 * N_JUNCTIONS
+    )
+    two = model.differential_splicing(
+        groupby="cell_type", group1=["type_3", "type_1"], group2="type_2", silent=True, n_draws=20
+    )
     assert list(two["comparison"].unique()) == ["type_3 vs type_2", "type_1 vs type_2"]
-    assert list(model.differential_splicing(groupby="cell_type", group2="type_2", silent=True, n_draws=20)["group1"].unique()) == ["type_1", "type_3"]
+    assert list(
+        model.differential_splicing(groupby="cell_type", group2="type_2", silent=True, n_draws=20)["group1"].unique()
+    ) == ["type_1", "type_3"]
 
 
 def test_delta(model, ds):
     small, large = (model.differential_splicing(delta=d, **PAIR)["proba_ds"] for d in (0.02, 0.4))
-    assert (small >= ds["proba_ds"]).all() and (large <= ds["proba_ds"]).all() and large.sum() < ds["proba_ds"].sum() < small.sum()
+    assert (
+        (small >= ds["proba_ds"]).all()
+        and (large <= ds["proba_ds"]).all()
+        and large.sum() < ds["proba_ds"].sum() < small.sum()
+    )
     assert np.allclose(model.differential_splicing(delta=0.0, **PAIR)["proba_ds"], 1)
 
 
@@ -179,12 +247,17 @@ def test_batch_size_changes_nothing_but_speed(model):
 
 def test_batch_correction_moves_towards_the_decoder(model, ds):
     table = model.differential_splicing(batch_correction=True, **PAIR)
-    assert not np.allclose(table["effect_size"], ds["effect_size"], atol=1e-3) and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.8
+    assert (
+        not np.allclose(table["effect_size"], ds["effect_size"], atol=1e-3)
+        and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.8
+    )
     assert (table["emp_effect"].fillna(9) == ds["emp_effect"].fillna(9)).all()
 
 
 def test_batchid(model):
-    run = lambda b1, b2: model.differential_splicing(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["effect_size"]
+    run = lambda b1, b2: model.differential_splicing(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)[
+        "effect_size"
+    ]
     every = run(None, None)
     assert np.allclose(every, run(["batch_1", "batch_2", "batch_3"], ["batch_3", "batch_2", "batch_1"]), atol=1e-4)
     one = run(["batch_1"], "batch_1")
@@ -193,20 +266,31 @@ def test_batchid(model):
 
 def test_norm_splicing_function(model, mdata, ds):
     table = model.differential_splicing(norm_splicing_function="decoder", n_draws=100, **PAIR)
-    of = lambda t: model.get_normalized_splicing(indices=np.flatnonzero(mdata.obs["cell_type"] == t), return_numpy=True).mean(0)
+    of = lambda t: model.get_normalized_splicing(
+        indices=np.flatnonzero(mdata.obs["cell_type"] == t), return_numpy=True
+    ).mean(0)
     assert np.abs(table["effect_size"] - (of("type_2") - of("type_1"))).mean() < 0.02
-    assert list(table.columns) == list(ds.columns) and not np.allclose(table["effect_size"], ds["effect_size"], atol=0.01)
+    assert list(table.columns) == list(ds.columns) and not np.allclose(
+        table["effect_size"], ds["effect_size"], atol=0.01
+    )
 
 
 def test_level_event(model, ds, mdata):
     table = model.differential_splicing(level="event", **PAIR)
     events = ds["event_id"].astype(str)
-    assert list(table.index) == list(pd.unique(events)) and (table["is_ds_fdr"] == call_at_fdr(table["proba_ds"].to_numpy(), 0.05)).all()
+    assert (
+        list(table.index) == list(pd.unique(events))
+        and (table["is_ds_fdr"] == call_at_fdr(table["proba_ds"].to_numpy(), 0.05)).all()
+    )
     assert (table["proba_ds"] >= ds.groupby(events.to_numpy(), sort=False)["proba_ds"].max() - 1e-6).all()
     top = ds.assign(size=ds["effect_size"].abs()).groupby(events.to_numpy(), sort=False)["size"].idxmax()
-    assert (table["top_junction"].to_numpy() == top.to_numpy()).mean() > 0.9 and (events[table["top_junction"]].to_numpy() == table.index).all()
+    assert (table["top_junction"].to_numpy() == top.to_numpy()).mean() > 0.9 and (
+        events[table["top_junction"]].to_numpy() == table.index
+    ).all()
     assert np.allclose(table["effect_size"], ds.loc[table["top_junction"], "effect_size"])
-    assert (table["max_abs_effect"] >= table["effect_size"].abs() - 1e-5).all() and table["n_junctions"].sum() == N_JUNCTIONS
+    assert (table["max_abs_effect"] >= table["effect_size"].abs() - 1e-5).all() and table[
+        "n_junctions"
+    ].sum() == N_JUNCTIONS
     some = list(ds.index[[9, 3]])
     few = model.differential_splicing(level="event", junction_list=some, **PAIR)
     assert list(few.index) == list(pd.unique(events[some]))
@@ -226,15 +310,23 @@ def test_sort_and_draws(model, ds):
     pd.testing.assert_frame_equal(model.differential_splicing(seed=0, n_draws=1000, **PAIR), ds)
     assert not np.allclose(model.differential_splicing(seed=1, **PAIR)["effect_size"], ds["effect_size"], atol=1e-6)
     assert (model.differential_splicing(no_change=0.2, **PAIR)["proba_not_ds"] >= ds["proba_not_ds"]).all()
-    assert model.differential_splicing(grid=(32.0,), **PAIR)["effect_size"].abs().mean() < ds["effect_size"].abs().mean()
+    assert (
+        model.differential_splicing(grid=(32.0,), **PAIR)["effect_size"].abs().mean() < ds["effect_size"].abs().mean()
+    )
     sampled = model.differential_splicing(batch_correction=True, n_samples_overall=10, **PAIR)["effect_size"]
-    assert not np.allclose(sampled, model.differential_splicing(batch_correction=True, n_samples_overall=None, **PAIR)["effect_size"], atol=1e-5)
+    assert not np.allclose(
+        sampled,
+        model.differential_splicing(batch_correction=True, n_samples_overall=None, **PAIR)["effect_size"],
+        atol=1e-5,
+    )
 
 
 def test_held_out_data(model, ds):
     new = simulate(**SIMULATED, seed=0)[:250].copy()
     table = model.differential_splicing(new, **PAIR)
-    assert (table["n_obs_group1"] <= ds["n_obs_group1"]).all() and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    assert (table["n_obs_group1"] <= ds["n_obs_group1"]).all() and np.corrcoef(table["effect_size"], ds["effect_size"])[
+        0, 1
+    ] > 0.9
     shuffled = assemble_mudata({"rna": new["rna"].copy(), "splicing": new["splicing"][:, ::-1].copy()}, new.obs)
     pd.testing.assert_frame_equal(model.differential_splicing(shuffled, **PAIR), table)
     assert len(model.differential_expression(new, n_samples_overall=100, **PAIR)) == N_GENES
@@ -258,15 +350,24 @@ def test_unknown_events(mdata, ds, loss):
     model = trained(other, splicing_loss_type=loss, epochs=2)
     table = model.differential_splicing(**PAIR)
     assert "event_id" not in table and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
-    with pytest.raises(ValueError, match="level='event' needs the event"): model.differential_splicing(level="event", **PAIR)
+    with pytest.raises(ValueError, match="level='event' needs the event"):
+        model.differential_splicing(level="event", **PAIR)
 
 
 def test_batch_correction_without_events(mdata):
     "A junction against the rest of its event is moved too."
     part = mdata["splicing"].copy()
     del part.var["event_id"]
-    model = trained(assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs), splicing_loss_type="binomial", epochs=15)
-    few = dict(idx1="cell_type == 'type_1' and batch == 'batch_1'", idx2="cell_type == 'type_2' and batch != 'batch_1'", silent=True)
+    model = trained(
+        assemble_mudata({"rna": mdata["rna"].copy(), "splicing": part}, mdata.obs),
+        splicing_loss_type="binomial",
+        epochs=15,
+    )
+    few = dict(
+        idx1="cell_type == 'type_1' and batch == 'batch_1'",
+        idx2="cell_type == 'type_2' and batch != 'batch_1'",
+        silent=True,
+    )
     raw, corrected = (model.differential_splicing(batch_correction=k, **few)["effect_size"] for k in (False, True))
     off = lambda e: np.sqrt(((e - truth(mdata)) ** 2).mean())
     assert off(corrected) < 0.95 * off(raw)
@@ -275,50 +376,91 @@ def test_batch_correction_without_events(mdata):
 def test_concatenated_anndata(mdata, ds):
     y, x = mdata["splicing"].layers[KEYS.junction_counts], mdata["rna"].X
     zeros = sparse.csr_matrix(x.shape, dtype=np.float32)
-    var = pd.concat([mdata["rna"].var[["gene_name"]], mdata["splicing"].var[["event_id", "junction_id", "gene_name"]].astype(object)])
-    adata = AnnData(sparse.hstack([x, y], format="csr"), obs=mdata.obs.copy(), var=var, layers={KEYS.junction_counts: sparse.hstack([zeros, y], format="csr")})
+    var = pd.concat(
+        [
+            mdata["rna"].var[["gene_name"]],
+            mdata["splicing"].var[["event_id", "junction_id", "gene_name"]].astype(object),
+        ]
+    )
+    adata = AnnData(
+        sparse.hstack([x, y], format="csr"),
+        obs=mdata.obs.copy(),
+        var=var,
+        layers={KEYS.junction_counts: sparse.hstack([zeros, y], format="csr")},
+    )
     SPLICEVI.setup_anndata(adata, batch_key="batch")
     model = SPLICEVI(adata, n_genes=N_GENES, n_junctions=N_JUNCTIONS, n_latent=5)
     model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
     table = model.differential_splicing(**PAIR)
-    assert list(table.index) == list(mdata["splicing"].var_names) and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    assert (
+        list(table.index) == list(mdata["splicing"].var_names)
+        and np.corrcoef(table["effect_size"], ds["effect_size"])[0, 1] > 0.9
+    )
     assert list(model.differential_expression(n_samples_overall=100, **PAIR).index) == list(mdata["rna"].var_names)
 
 
 def test_one_modality(mdata):
     splicing = trained(assemble_mudata({"splicing": mdata["splicing"].copy()}, mdata.obs), epochs=1)
     assert len(splicing.differential_splicing(n_draws=10, **PAIR)) == N_JUNCTIONS
-    with pytest.raises(ValueError, match="no expression modality"): splicing.differential_expression(**PAIR)
+    with pytest.raises(ValueError, match="no expression modality"):
+        splicing.differential_expression(**PAIR)
     expression = trained(assemble_mudata({"rna": mdata["rna"].copy()}, mdata.obs), epochs=1)
-    with pytest.raises(ValueError, match="no splicing modality"): expression.differential_splicing(**PAIR)
+    with pytest.raises(ValueError, match="no splicing modality"):
+        expression.differential_splicing(**PAIR)
 
 
 # ---------------------------------------------------------------- errors
-@pytest.mark.parametrize("options,message", [
-    (dict(), "groupby, a column of obs"), (dict(groupby="kind"), "cell_type, batch"), (dict(groupby="cell_type", group1="B cell"), "type_1, type_2, type_3"),
-    (dict(groupby="cell_type", group1="type_1", group2="B cell"), "group2: B cell"), (dict(groupby="cell_type", group1="type_1", group2="type_1"), "share"),
-    (dict(idx1=[0, 1, 2], idx2=[2, 3]), "share 1 cells"), (dict(idx1=[0]), "one cell"), (dict(idx1=[]), "no cell"), (dict(idx1="cell_type == 'B'"), "no cell"),
-    (dict(idx1="kind == 'B'"), "cell_type"), (dict(idx1=[True, False]), "mask of 2 values"), (dict(idx1=[100_000, 1]), "row 100,000"), (dict(idx2=[0, 1]), "idx2 needs idx1"),
-    (PAIR | dict(mode="fold"), "'vanilla', 'change'"), (PAIR | dict(fdr_target=0), "fdr_target"), (PAIR | dict(batchid1=["batch_1"]), "batch_correction=True"),
-    (PAIR | dict(batch_correction=True, batchid2=["b"]), "batchid2: b is no batch"), (PAIR | dict(delta=-0.1), "delta"),
-])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (dict(), "groupby, a column of obs"),
+        (dict(groupby="kind"), "cell_type, batch"),
+        (dict(groupby="cell_type", group1="B cell"), "type_1, type_2, type_3"),
+        (dict(groupby="cell_type", group1="type_1", group2="B cell"), "group2: B cell"),
+        (dict(groupby="cell_type", group1="type_1", group2="type_1"), "share"),
+        (dict(idx1=[0, 1, 2], idx2=[2, 3]), "share 1 cells"),
+        (dict(idx1=[0]), "one cell"),
+        (dict(idx1=[]), "no cell"),
+        (dict(idx1="cell_type == 'B'"), "no cell"),
+        (dict(idx1="kind == 'B'"), "cell_type"),
+        (dict(idx1=[True, False]), "mask of 2 values"),
+        (dict(idx1=[100_000, 1]), "row 100,000"),
+        (dict(idx2=[0, 1]), "idx2 needs idx1"),
+        (PAIR | dict(mode="fold"), "'vanilla', 'change'"),
+        (PAIR | dict(fdr_target=0), "fdr_target"),
+        (PAIR | dict(batchid1=["batch_1"]), "batch_correction=True"),
+        (PAIR | dict(batch_correction=True, batchid2=["b"]), "batchid2: b is no batch"),
+        (PAIR | dict(delta=-0.1), "delta"),
+    ],
+)
 def test_errors(model, options, message):
     for method in (model.differential_splicing, model.differential_expression):
-        with pytest.raises((ValueError, KeyError, TypeError), match=message.replace("(", r"\(")): method(**options)
+        with pytest.raises((ValueError, KeyError, TypeError), match=message.replace("(", r"\(")):
+            method(**options)
 
 
-@pytest.mark.parametrize("options,message", [
-    (dict(delta=1.5), "between 0 and 1"), (dict(delta=None), "between 0 and 1"), (dict(norm_splicing_function="mean"), "'dm_posterior_mean', 'decoder'"),
-    (dict(level="gene"), "'junction', 'event'"), (dict(level="event", mode="vanilla"), "mode='change'"), (dict(junction_list=["x"]), "not in the model: x"),
-    (dict(n_draw=3), "no argument n_draw"), (dict(n_draws=0), "at least 1"),
-])
+@pytest.mark.parametrize(
+    "options,message",
+    [
+        (dict(delta=1.5), "between 0 and 1"),
+        (dict(delta=None), "between 0 and 1"),
+        (dict(norm_splicing_function="mean"), "'dm_posterior_mean', 'decoder'"),
+        (dict(level="gene"), "'junction', 'event'"),
+        (dict(level="event", mode="vanilla"), "mode='change'"),
+        (dict(junction_list=["x"]), "not in the model: x"),
+        (dict(n_draw=3), "no argument n_draw"),
+        (dict(n_draws=0), "at least 1"),
+    ],
+)
 def test_splicing_errors(model, options, message):
-    with pytest.raises((ValueError, KeyError, TypeError), match=message): model.differential_splicing(**PAIR, **options)
+    with pytest.raises((ValueError, KeyError, TypeError), match=message):
+        model.differential_splicing(**PAIR, **options)
 
 
 def test_untrained(mdata):
     SPLICEVI.setup_mudata(mdata)
-    with pytest.raises(RuntimeError): SPLICEVI(mdata, n_latent=4).differential_splicing(**PAIR)
+    with pytest.raises(RuntimeError):
+        SPLICEVI(mdata, n_latent=4).differential_splicing(**PAIR)
 
 
 def test_nothing_is_left_in_the_data(model, mdata):
@@ -330,11 +472,35 @@ def test_nothing_is_left_in_the_data(model, mdata):
 
 # ---------------------------------------------------------------- expression
 def test_expression_columns(de, mdata):
-    wanted = ["proba_de", "proba_not_de", "bayes_factor", "scale1", "scale2", "pseudocounts", "delta", "lfc_mean", "lfc_median", "lfc_std", "lfc_min", "lfc_max", "raw_mean1", "raw_mean2",
-              "non_zeros_proportion1", "non_zeros_proportion2", "raw_normalized_mean1", "raw_normalized_mean2", "is_de_fdr_0.05", "comparison", "group1", "group2"]
+    wanted = [
+        "proba_de",
+        "proba_not_de",
+        "bayes_factor",
+        "scale1",
+        "scale2",
+        "pseudocounts",
+        "delta",
+        "lfc_mean",
+        "lfc_median",
+        "lfc_std",
+        "lfc_min",
+        "lfc_max",
+        "raw_mean1",
+        "raw_mean2",
+        "non_zeros_proportion1",
+        "non_zeros_proportion2",
+        "raw_normalized_mean1",
+        "raw_normalized_mean2",
+        "is_de_fdr_0.05",
+        "comparison",
+        "group1",
+        "group2",
+    ]
     assert list(de.columns) == wanted and list(de.index) == list(mdata["rna"].var_names)
     x = mdata["rna"].X[(mdata.obs["cell_type"] == "type_1").to_numpy()]
-    assert np.allclose(de["raw_mean1"], np.asarray(x.mean(0)).ravel()) and np.allclose(de["non_zeros_proportion1"], np.asarray((x > 0).mean(0)).ravel())
+    assert np.allclose(de["raw_mean1"], np.asarray(x.mean(0)).ravel()) and np.allclose(
+        de["non_zeros_proportion1"], np.asarray((x > 0).mean(0)).ravel()
+    )
 
 
 def test_expression_is_right(de, mdata):
@@ -356,29 +522,45 @@ def test_expression_arguments(model, de):
 
 
 def test_expression_counts_have_a_say(model, mdata):
-    raw = np.log2(np.asarray([mdata["rna"].X[(mdata.obs["cell_type"] == t).to_numpy()].mean(0) for t in ("type_1", "type_2")]).reshape(2, -1))
+    raw = np.log2(
+        np.asarray(
+            [mdata["rna"].X[(mdata.obs["cell_type"] == t).to_numpy()].mean(0) for t in ("type_1", "type_2")]
+        ).reshape(2, -1)
+    )
     off = lambda t: np.abs(t["lfc_mean"].to_numpy() - (raw[0] - raw[1])).mean()
     assert off(model.differential_expression(**PAIR)) < off(model.differential_expression(use_counts=False, **PAIR))
 
 
 def test_expression_batches(model):
-    run = lambda b1, b2: model.differential_expression(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)["lfc_mean"]
+    run = lambda b1, b2: model.differential_expression(batch_correction=True, batchid1=b1, batchid2=b2, **PAIR)[
+        "lfc_mean"
+    ]
     same, other = run("batch_1", ["batch_1"]), run(["batch_1"], ["batch_2"])
     assert not np.allclose(same, other, atol=0.05) and np.isfinite(run(None, None)).all()
-    assert np.isfinite(run(["batch_1", "batch_2", "batch_3"], "batch_1")).all()  # numbers of samples that have to be made alike
-    assert np.allclose(run(["batch_1", "batch_2"], ["batch_2", "batch_1"]), run(["batch_1", "batch_2"], ["batch_1", "batch_2"]), atol=1e-5)
+    assert np.isfinite(
+        run(["batch_1", "batch_2", "batch_3"], "batch_1")
+    ).all()  # numbers of samples that have to be made alike
+    assert np.allclose(
+        run(["batch_1", "batch_2"], ["batch_2", "batch_1"]),
+        run(["batch_1", "batch_2"], ["batch_1", "batch_2"]),
+        atol=1e-5,
+    )
 
 
 def test_expression_of_swapped_groups(model, de):
     other = model.differential_expression(groupby="cell_type", group1="type_2", group2="type_1", silent=True)
-    assert np.allclose(other["lfc_mean"], -de["lfc_mean"], atol=0.05) and np.allclose(other["proba_de"], de["proba_de"], atol=0.05)
+    assert np.allclose(other["lfc_mean"], -de["lfc_mean"], atol=0.05) and np.allclose(
+        other["proba_de"], de["proba_de"], atol=0.05
+    )
     assert np.allclose(other["scale1"], de["scale2"], rtol=0.05) and np.allclose(de["scale1"].sum(), 1, atol=0.05)
 
 
 def test_expression_however_rows_are_paired(model, de):
     "scvi-tools may shuffle the rows of its samples; the fold changes stay the same."
     mixed = model.differential_expression(use_permutation=True, **PAIR)
-    assert np.allclose(mixed["lfc_mean"], de["lfc_mean"], atol=0.05) and np.allclose(mixed["lfc_std"], de["lfc_std"], rtol=0.1, atol=0.01)
+    assert np.allclose(mixed["lfc_mean"], de["lfc_mean"], atol=0.05) and np.allclose(
+        mixed["lfc_std"], de["lfc_std"], rtol=0.1, atol=0.01
+    )
 
 
 def test_expression_without_counts_is_that_of_scvi(model, mdata):
@@ -391,10 +573,13 @@ def test_expression_without_counts_is_that_of_scvi(model, mdata):
     rows = [np.flatnonzero(mdata.obs["cell_type"] == t) for t in ("type_1", "type_2")]
     decode = partial(model.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False)
     scvi.settings.seed = 1
-    plain = DifferentialComputation(decode, None, GeneCounts(model.adata_manager, N_GENES)).get_bayes_factors(*rows, mode="change", delta=0.25, use_observed_batches=True, n_samples_overall=200)
+    plain = DifferentialComputation(decode, None, GeneCounts(model.adata_manager, N_GENES)).get_bayes_factors(
+        *rows, mode="change", delta=0.25, use_observed_batches=True, n_samples_overall=200
+    )
     scvi.settings.seed = 1
     ours = model.differential_expression(use_counts=False, n_samples_overall=200, **PAIR)
-    for k, v in plain.items(): assert np.allclose(ours[k], v), k
+    for k, v in plain.items():
+        assert np.allclose(ours[k], v), k
 
 
 def test_vanilla_expression_has_no_prior(model):
@@ -407,7 +592,10 @@ def test_vanilla_expression_has_no_prior(model):
 def test_no_expression_is_called_between_halves(model):
     half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
     table = model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=0.5, silent=True)
-    assert not table["is_de_fdr_0.05"].any() and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
+    assert (
+        not table["is_de_fdr_0.05"].any()
+        and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
+    )
 
 
 # ---------------------------------------------------------------- pure functions
@@ -421,7 +609,8 @@ def test_random_events(seed):
     c = Contrast(a, event)
     j, e = posterior(c, n_draws=50)
     assert np.allclose(c.events.sum(j.psi1), 1, atol=1e-4) and np.allclose(c.events.sum(c.p), 1)
-    for p in (*j[:3], *e[:2]): assert (p >= -1e-9).all() and (p <= 1 + 1e-9).all()
+    for p in (*j[:3], *e[:2]):
+        assert (p >= -1e-9).all() and (p <= 1 + 1e-9).all()
     assert (e.proba >= c.events.max(j.proba) - 1e-9).all() and (j.lower <= j.upper).all()
     assert np.isclose(c.prior.weights.sum(), 1)
     alone = np.isin(c.junctions, np.flatnonzero(np.bincount(event)[event] == 1))
@@ -438,7 +627,11 @@ def test_shift_of_unchanged_genes(seed, shift, changed):
     error, up = rng.uniform(0.05, 0.3, 400), rng.random(400) < changed
     lfc = rng.normal(np.where(up, rng.normal(1.5, 1, 400), 0), error)
     zero, moved, turned = (fit_folds(v, error**2) for v in (lfc, lfc + shift, -lfc))
-    assert abs(zero.center) < 5 * zero.error + 0.01 and moved.center - zero.center == pytest.approx(shift, abs=0.01) and turned.center == pytest.approx(-zero.center, abs=0.01)
+    assert (
+        abs(zero.center) < 5 * zero.error + 0.01
+        and moved.center - zero.center == pytest.approx(shift, abs=0.01)
+        and turned.center == pytest.approx(-zero.center, abs=0.01)
+    )
     post = FoldPosterior(lfc + shift, error**2, moved)
     assert np.allclose(post.r.sum(1), 1) and np.allclose(post.draws(4000, rng).mean(0), post.mean, atol=0.1)
     between = (post.mean - moved.center) * np.sign(lfc + shift - moved.center)
@@ -448,7 +641,11 @@ def test_shift_of_unchanged_genes(seed, shift, changed):
 def test_level_of_sparse_and_dense_counts():
     x = np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32)
     dense, csr = (group_level(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
-    assert np.allclose(dense.mean, csr.mean) and np.allclose(dense.variance, csr.variance) and 0 < dense.common < dense.variance.min()
+    assert (
+        np.allclose(dense.mean, csr.mean)
+        and np.allclose(dense.variance, csr.variance)
+        and 0 < dense.common < dense.variance.min()
+    )
     empty = group_level(np.zeros((3, 2)), np.zeros(2))
     assert np.isfinite(empty.mean).all() and np.isfinite(empty.variance).all()
 
@@ -476,7 +673,9 @@ def test_moved_reads_keep_their_number():
     event = np.array([1, 0, 1, 0, 0])
     a, own, average = rng.random((3, 5)) * 9, rng.random((3, 5)), rng.random((3, 5))
     moved, e = moved_reads(a, own, average, event), Events(event)
-    assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(moved_reads(a, own, own, event), a)
+    assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(
+        moved_reads(a, own, own, event), a
+    )
 
 
 @settings(max_examples=20, deadline=None)
@@ -492,7 +691,11 @@ def test_scatter_of_batches(seed, scatter):
     found = batch_scatter([a[:2], a[2:]], event)
     assert found == pytest.approx(scatter, rel=0.25, abs=0.002)
     less = discounted(a, event, found)
-    assert (less <= a.sum(0) + 1e-9).all() and np.allclose(discounted(a, event, 0.0), a.sum(0)) and (discounted(a, event, 1.0) <= 4 + 1e-9).all()
+    assert (
+        (less <= a.sum(0) + 1e-9).all()
+        and np.allclose(discounted(a, event, 0.0), a.sum(0))
+        and (discounted(a, event, 1.0) <= 4 + 1e-9).all()
+    )
 
 
 def test_agreement_of_batches():
@@ -505,18 +708,27 @@ def test_agreement_of_batches():
 def test_pseudobulk_adds_up(mdata):
     bulk = pseudobulk(mdata, "cell_type", "batch")
     assert bulk.n_obs == 9 and bulk.obs["n_cells"].sum() == mdata.n_obs
-    assert bulk.layers[KEYS.junction_counts].sum() == pytest.approx(mdata["splicing"].layers[KEYS.junction_counts].sum())
+    assert bulk.layers[KEYS.junction_counts].sum() == pytest.approx(
+        mdata["splicing"].layers[KEYS.junction_counts].sum()
+    )
     other = mdata.copy()
     other.obs["batch"] = other.obs["batch"].astype(object).where(other.obs["batch"] != "batch_1")
     assert pseudobulk(other, "cell_type", "batch").n_obs == 6
-    with pytest.raises(KeyError, match="no column donor"): pseudobulk(mdata, "cell_type", "donor")
+    with pytest.raises(KeyError, match="no column donor"):
+        pseudobulk(mdata, "cell_type", "donor")
 
 
 def test_beta_binomial_test(mdata):
     table = beta_binomial_test(pseudobulk(mdata, "cell_type", "batch"), "cell_type", "type_1", "type_2")
     t, tested = truth(mdata), table["p_value"].notna()
-    assert tested.mean() > 0.8 and np.corrcoef(table["effect_size"][tested], t[tested])[0, 1] > 0.9 and list(table.index) == list(mdata["splicing"].var_names)
-    assert (table["q_value"][tested] >= table["p_value"][tested] - 1e-12).all() and table.loc[~tested, "psi1"].isna().all()
+    assert (
+        tested.mean() > 0.8
+        and np.corrcoef(table["effect_size"][tested], t[tested])[0, 1] > 0.9
+        and list(table.index) == list(mdata["splicing"].var_names)
+    )
+    assert (table["q_value"][tested] >= table["p_value"][tested] - 1e-12).all() and table.loc[
+        ~tested, "psi1"
+    ].isna().all()
 
 
 @pytest.mark.parametrize("samples,n", [(3, 30), (5, 200)])

@@ -1,4 +1,5 @@
 """What the differential tests have to reach on simulated truth, on real cells and at full size (slow; the figures are printed with -s)."""
+
 import json
 import logging
 import subprocess
@@ -28,7 +29,9 @@ def trained(mdata, seed, **options):
     scvi.settings.seed = seed
     SPLICEVI.setup_mudata(mdata, **({"batch_key": "batch"} | options))
     model = SPLICEVI(mdata, n_latent=20)
-    model.train(max_epochs=120, lr=1e-3, batch_size=128, n_epochs_kl_warmup=20, enable_progress_bar=False, accelerator="cpu")
+    model.train(
+        max_epochs=120, lr=1e-3, batch_size=128, n_epochs_kl_warmup=20, enable_progress_bar=False, accelerator="cpu"
+    )
     return model
 
 
@@ -37,7 +40,9 @@ def unbalanced(seed):
     mdata = simulate(**(SIZE | dict(n_cells=9000)), n_batches=3, batch_effect_psi=1.0, seed=seed)
     rng, share = np.random.default_rng(seed), np.array([np.roll([0.7, 0.2, 0.1], t) for t in range(6)])
     kind, batch = (mdata.obs[k].cat.codes.to_numpy() for k in ("cell_type", "batch"))
-    some = lambda i, j: rng.choice(np.flatnonzero((kind == i) & (batch == j)), round(2500 / 6 * share[i, j]), replace=False)
+    some = lambda i, j: rng.choice(
+        np.flatnonzero((kind == i) & (batch == j)), round(2500 / 6 * share[i, j]), replace=False
+    )
     return mdata[np.sort(np.concatenate([some(i, j) for i in range(6) for j in range(3)]))].copy()
 
 
@@ -47,12 +52,19 @@ def score(truth, table):
     calls = {t: call_at_fdr(proba, t) for t in TARGETS}
     covered = (table["effect_lower"] <= truth) & (truth <= table["effect_upper"])
     return {t: (c & ~real).sum() / max(c.sum(), 1) for t, c in calls.items()} | dict(
-        found=calls[0.05][real].mean(), auroc=roc_auc_score(real, proba), r=np.corrcoef(truth, table["effect_size"])[0, 1], covered=covered.mean(), covered_real=covered[real].mean())
+        found=calls[0.05][real].mean(),
+        auroc=roc_auc_score(real, proba),
+        r=np.corrcoef(truth, table["effect_size"])[0, 1],
+        covered=covered.mean(),
+        covered_real=covered[real].mean(),
+    )
 
 
 def scores(model, psi, **options):
     "Scores of every pair of types."
-    run = lambda a, b: model.differential_splicing(groupby="cell_type", group1=TYPES[a], group2=TYPES[b], all_stats=False, silent=True, **options)
+    run = lambda a, b: model.differential_splicing(
+        groupby="cell_type", group1=TYPES[a], group2=TYPES[b], all_stats=False, silent=True, **options
+    )
     return pd.DataFrame([score(psi[:, b] - psi[:, a], run(a, b)) for a, b in combinations(range(6), 2)])
 
 
@@ -63,11 +75,16 @@ def balanced():
 
 
 def test_splicing(balanced):
-    figures = pd.concat([scores(m, m.adata["splicing"].varm["psi_true"].to_numpy()) for m in balanced], keys=range(5), names=["seed"])
+    figures = pd.concat(
+        [scores(m, m.adata["splicing"].varm["psi_true"].to_numpy()) for m in balanced], keys=range(5), names=["seed"]
+    )
     print(figures.groupby("seed").mean().round(4).to_string())
     mean = figures.mean()
-    for t in TARGETS: assert t / 3 <= mean[t] <= t, mean
-    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and 0.92 <= mean["covered"] <= 0.98, mean
+    for t in TARGETS:
+        assert t / 3 <= mean[t] <= t, mean
+    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and 0.92 <= mean["covered"] <= 0.98, (
+        mean
+    )
 
 
 def test_null(balanced):
@@ -76,7 +93,11 @@ def test_null(balanced):
     for model in balanced:
         for kind in TYPES:
             half = rng.permutation(np.flatnonzero(model.adata.obs["cell_type"] == kind))
-            shares.append(model.differential_splicing(idx1=half[: len(half) // 2], idx2=half[len(half) // 2 :], silent=True)["is_ds_fdr"].mean())
+            shares.append(
+                model.differential_splicing(idx1=half[: len(half) // 2], idx2=half[len(half) // 2 :], silent=True)[
+                    "is_ds_fdr"
+                ].mean()
+            )
     print("called in null comparisons:", np.round(shares, 5))
     assert max(shares) <= 0.001
 
@@ -99,8 +120,16 @@ def test_expression(balanced):
             other = sc.get.rank_genes_groups_df(counts, a).set_index("names").loc[table.index]
             real, called = (np.abs(lfc) >= 0.5).to_numpy(), table["is_de_fdr_0.05"].to_numpy()
             sure = (other["pvals_adj"] < 0.01).to_numpy() & called
-            rows.append(dict(auroc=roc_auc_score(real, table["proba_de"]), false=(called & ~real).sum() / called.sum(), found=called[real].mean(), shift=np.median(lfc),
-                             sign=(np.sign(other["scores"]) == np.sign(table["lfc_mean"]))[sure].mean(), r=np.corrcoef(lfc, table["lfc_mean"])[0, 1]))
+            rows.append(
+                dict(
+                    auroc=roc_auc_score(real, table["proba_de"]),
+                    false=(called & ~real).sum() / called.sum(),
+                    found=called[real].mean(),
+                    shift=np.median(lfc),
+                    sign=(np.sign(other["scores"]) == np.sign(table["lfc_mean"]))[sure].mean(),
+                    r=np.corrcoef(lfc, table["lfc_mean"])[0, 1],
+                )
+            )
     figures = pd.DataFrame(rows)
     print(figures.round(4).to_string())
     mean = figures.mean()
@@ -118,7 +147,8 @@ def test_unbalanced_batches():
         print(pd.DataFrame({"corrected": corrected[-1], "raw": raw[-1]}).T.round(4).to_string())
     mean = pd.DataFrame(corrected).mean()
     assert mean[0.05] <= 0.07 and pd.DataFrame(raw)[0.05].mean() >= 0.2
-    for t in TARGETS: assert t / 3 <= mean[t] <= t, mean
+    for t in TARGETS:
+        assert t / 3 <= mean[t] <= t, mean
     assert mean["found"] >= 0.8 and mean["covered"] >= 0.92 and mean["covered_real"] >= 0.85, mean
 
 
@@ -130,9 +160,17 @@ def test_lung(real_data):
     scvi.settings.seed = 0
     SPLICEVI.setup_mudata(mdata)
     model = SPLICEVI(mdata, n_latent=5)
-    model.train(max_epochs=10, lr=1e-3, batch_size=512, early_stopping=False, enable_progress_bar=False, accelerator="cpu")
+    model.train(
+        max_epochs=10, lr=1e-3, batch_size=512, early_stopping=False, enable_progress_bar=False, accelerator="cpu"
+    )
     table = model.differential_splicing(groupby="compartment", group1="epithelial", group2="immune", silent=True)
-    print(table[["gene_name", "proba_ds", "effect_size", "emp_effect", "n_obs_group1", "n_obs_group2"]][table["is_ds_fdr"]].round(3).to_string())
+    print(
+        table[["gene_name", "proba_ds", "effect_size", "emp_effect", "n_obs_group1", "n_obs_group2"]][
+            table["is_ds_fdr"]
+        ]
+        .round(3)
+        .to_string()
+    )
     assert {"RPS24", "MYL6", "CD47"} <= set(table["gene_name"][table["is_ds_fdr"]])
     known = table.loc["chr10:78037305:78037438:+"]
     assert known["is_ds_fdr"] and known["effect_size"] < -0.1  # group 1 is epithelial: higher there

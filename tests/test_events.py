@@ -1,4 +1,5 @@
 """Events against a plain search through junctions, annotation, lengths, and PSI of real cassette exons worked by hand."""
+
 import time
 import warnings
 from collections import defaultdict
@@ -13,26 +14,28 @@ from hypothesis import strategies as st
 from mudata import MuData
 
 from splicevi import io
-from splicevi.data.build import assemble_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.events import find_events, length_normalize, to_mudata
-from splicevi.data.genes import annotate, event_types, gene_lengths
-from splicevi.data.gtf import read_gtf
-from splicevi.data.gtf import matching_names, strand_of
+from splicevi.data.genes import annotate, gene_lengths
+from splicevi.data.gtf import matching_names, read_gtf, strand_of
 
 junction = st.tuples(st.sampled_from(["1", "2"]), st.integers(1, 12), st.integers(1, 6), st.sampled_from("+-"))
 
 
 def table(rows):
-    return pd.DataFrame([(c, s, s + n, strand) for c, s, n, strand in rows], columns=["chrom", "start", "end", "strand"])
+    return pd.DataFrame(
+        [(c, s, s + n, strand) for c, s, n, strand in rows], columns=["chrom", "start", "end", "strand"]
+    )
 
 
 def plain_events(t, shared):
     "Groups of rows by a search from neighbour to neighbour."
     sites = defaultdict(set)
     for i, (c, s, e, strand) in enumerate(t.itertuples(index=False)):
-        if shared in ("either", "start"): sites["start", c, strand, s].add(i)
-        if shared in ("either", "end"): sites["end", c, strand, e].add(i)
+        if shared in ("either", "start"):
+            sites["start", c, strand, s].add(i)
+        if shared in ("either", "end"):
+            sites["end", c, strand, e].add(i)
     groups, left = [], set(range(len(t)))
     while left:
         group, todo = set(), [left.pop()]
@@ -47,7 +50,11 @@ def plain_events(t, shared):
 
 
 @settings(max_examples=80, deadline=None)
-@given(rows=st.lists(junction, min_size=1, max_size=25, unique=True), shared=st.sampled_from(["either", "start", "end"]), seed=st.integers(0, 9))
+@given(
+    rows=st.lists(junction, min_size=1, max_size=25, unique=True),
+    shared=st.sampled_from(["either", "start", "end"]),
+    seed=st.integers(0, 9),
+)
 def test_events_are_connected_junctions(rows, shared, seed):
     "The groups of a plain search, under different names, whatever the order of rows."
     t = table(rows)
@@ -61,20 +68,32 @@ def test_events_are_connected_junctions(rows, shared, seed):
 
 def test_filters_in_their_order():
     "Reads, cells and length go before events are formed; sizes after."
-    t = table([("1", 10, 10, "+"), ("1", 10, 20, "+"), ("1", 15, 15, "+"), ("1", 15, 40, "+")]).assign(reads=[9, 1, 9, 9], cells=[3, 1, 1, 3])
+    t = table([("1", 10, 10, "+"), ("1", 10, 20, "+"), ("1", 15, 15, "+"), ("1", 15, 40, "+")]).assign(
+        reads=[9, 1, 9, 9], cells=[3, 1, 1, 3]
+    )
     assert find_events(t)["event_id"].tolist() == ["1:10-55:+"] * 4
-    assert find_events(t, min_reads=2)["event_id"].tolist() == ["1:15-55:+"] * 2  # without the tie the first junction is alone
-    with pytest.warns(UserWarning, match="No event is left"): assert find_events(t, min_cells=2).empty
+    assert (
+        find_events(t, min_reads=2)["event_id"].tolist() == ["1:15-55:+"] * 2
+    )  # without the tie the first junction is alone
+    with pytest.warns(UserWarning, match="No event is left"):
+        assert find_events(t, min_cells=2).empty
     assert find_events(t, max_intron=21)["end"].tolist() == [20, 30, 30]
     assert find_events(t, min_intron=16)["end"].tolist() == [30, 30, 55]
-    with pytest.warns(UserWarning, match="max_size"): assert find_events(t, max_size=3).empty
-    with pytest.warns(UserWarning, match="1 junctions have no strand"): assert len(find_events(t.assign(strand=["?", "+", "+", "+"]))) == 3
+    with pytest.warns(UserWarning, match="max_size"):
+        assert find_events(t, max_size=3).empty
+    with pytest.warns(UserWarning, match="1 junctions have no strand"):
+        assert len(find_events(t.assign(strand=["?", "+", "+", "+"]))) == 3
 
 
 def test_counts_are_filtered_with_them():
     "Reads and cells are counted from an AnnData, whose counts stay with their junctions."
     y = sp.csr_matrix(np.array([[5, 0, 2, 1], [0, 1, 2, 0], [1, 0, 0, 0]], np.float32))
-    adata = AnnData(y, var=table([("1", 10, 10, "+"), ("1", 10, 20, "+"), ("2", 10, 20, "-"), ("2", 10, 9, "-")]).set_axis(list("abcd")))
+    adata = AnnData(
+        y,
+        var=table([("1", 10, 10, "+"), ("1", 10, 20, "+"), ("2", 10, 20, "-"), ("2", 10, 9, "-")]).set_axis(
+            list("abcd")
+        ),
+    )
     got = find_events(adata, min_reads=1)
     assert got.var_names.tolist() == list("abcd") and (got.X != y).nnz == 0
     with warnings.catch_warnings():
@@ -87,7 +106,12 @@ def test_a_million_junctions():
     "In less than 20 seconds."
     rng = np.random.default_rng(0)
     gene = rng.integers(0, 120_000, 1_000_000)
-    t = pd.DataFrame({"chrom": pd.Categorical.from_codes(gene % 24, [f"chr{i}" for i in range(24)]), "start": gene * 20_000 + rng.integers(0, 12, len(gene)) * 500 + 1})
+    t = pd.DataFrame(
+        {
+            "chrom": pd.Categorical.from_codes(gene % 24, [f"chr{i}" for i in range(24)]),
+            "start": gene * 20_000 + rng.integers(0, 12, len(gene)) * 500 + 1,
+        }
+    )
     t = t.assign(end=t["start"] + rng.integers(1, 12, len(gene)) * 500 - 100, strand=np.where(gene % 2, "+", "-"))
     began = time.perf_counter()
     got = find_events(t)
@@ -99,33 +123,65 @@ def gtf_file(path, genes):
     lines = []
     for name, kind, strand, transcripts in genes:
         for k, exons in enumerate(transcripts):
-            lines += [f'chr1\tx\texon\t{a}\t{b}\t.\t{strand}\t.\tgene_id "ID{name}.3"; transcript_id "{name}{k}"; gene_name "{name}"; gene_biotype "{kind}";' for a, b in exons]
+            lines += [
+                f'chr1\tx\texon\t{a}\t{b}\t.\t{strand}\t.\tgene_id "ID{name}.3"; transcript_id "{name}{k}"; gene_name "{name}"; gene_biotype "{kind}";'
+                for a, b in exons
+            ]
     path.write_text("\n".join(lines) + "\n")
     return path
 
 
 @pytest.fixture
 def gtf(tmp_path):
-    return gtf_file(tmp_path / "a.gtf", [("SPL1", "protein_coding", "+", [[(101, 200), (401, 500), (801, 1000)], [(101, 200), (801, 1000)]]),
-                                         ("MIR1", "miRNA", "+", [[(600, 680)]]), ("ANTI", "protein_coding", "-", [[(150, 200), (401, 990)]]),
-                                         ("READ", "lncRNA", "+", [[(101, 200), (401, 450)]])])
+    return gtf_file(
+        tmp_path / "a.gtf",
+        [
+            ("SPL1", "protein_coding", "+", [[(101, 200), (401, 500), (801, 1000)], [(101, 200), (801, 1000)]]),
+            ("MIR1", "miRNA", "+", [[(600, 680)]]),
+            ("ANTI", "protein_coding", "-", [[(150, 200), (401, 990)]]),
+            ("READ", "lncRNA", "+", [[(101, 200), (401, 450)]]),
+        ],
+    )
 
 
 def test_gtf(gtf):
     "Introns, genes without lines of their own, Ensembl's word for types."
     a = read_gtf(gtf)
-    assert a.introns[a.introns["gene_id"] == "IDSPL1.3"][["start", "end"]].values.tolist() == [[201, 400], [501, 800], [201, 800]]
-    assert a.genes.set_index("gene_name").loc["SPL1", ["start", "end", "gene_type"]].tolist() == [101, 1000, "protein_coding"]
+    assert a.introns[a.introns["gene_id"] == "IDSPL1.3"][["start", "end"]].values.tolist() == [
+        [201, 400],
+        [501, 800],
+        [201, 800],
+    ]
+    assert a.genes.set_index("gene_name").loc["SPL1", ["start", "end", "gene_type"]].tolist() == [
+        101,
+        1000,
+        "protein_coding",
+    ]
     assert gene_lengths(gtf).to_dict() == {"IDSPL1.3": 400, "IDMIR1.3": 81, "IDANTI.3": 641, "IDREAD.3": 150}
 
 
 def test_annotate(gtf):
     "Gene by intron, by splice site, by place; known and new; kinds of events; ties."
-    t = pd.DataFrame([(201, 400, "+"), (501, 800, "+"), (201, 800, "+"), (201, 400, "-"), (501, 790, "+"), (610, 650, "+"), (2000, 2100, "+")], columns=["start", "end", "strand"]).assign(chrom="chr1")
+    t = pd.DataFrame(
+        [
+            (201, 400, "+"),
+            (501, 800, "+"),
+            (201, 800, "+"),
+            (201, 400, "-"),
+            (501, 790, "+"),
+            (610, 650, "+"),
+            (2000, 2100, "+"),
+        ],
+        columns=["start", "end", "strand"],
+    ).assign(chrom="chr1")
     got = annotate(find_events(t.drop(index=6)), gtf)
-    assert got.loc[[0, 1, 2, 4], "gene_name"].tolist() == ["SPL1"] * 4 and (got["gene_ties"] == "").all()  # READ has the first intron too, but is not coding
+    assert (
+        got.loc[[0, 1, 2, 4], "gene_name"].tolist() == ["SPL1"] * 4 and (got["gene_ties"] == "").all()
+    )  # READ has the first intron too, but is not coding
     whole = annotate(t, gtf)
-    assert whole["gene_name"].tolist()[:6] == ["SPL1", "SPL1", "SPL1", "ANTI", "SPL1", "SPL1"] and pd.isna(whole.loc[6, "gene_name"])
+    assert whole["gene_name"].tolist()[:6] == ["SPL1", "SPL1", "SPL1", "ANTI", "SPL1", "SPL1"] and pd.isna(
+        whole.loc[6, "gene_name"]
+    )
     assert whole["annotation"].tolist() == ["annotated"] * 4 + ["novel acceptor"] + ["novel donor and acceptor"] * 2
     assert "event_type" not in whole and "gene_name" not in t
     assert annotate(find_events(t[:3]), gtf)["event_type"].unique().tolist() == ["exon skip"]
@@ -133,7 +189,11 @@ def test_annotate(gtf):
 
 def test_ties_are_listed(tmp_path):
     "Two coding genes with one intron: the first by name, and both are named."
-    file = gtf_file(tmp_path / "t.gtf", [(n, "protein_coding", "+", [[(1, 100), (201, 300)]]) for n in ("B", "A")] + [("C", "lncRNA", "+", [[(1, 100), (201, 300)]])])
+    file = gtf_file(
+        tmp_path / "t.gtf",
+        [(n, "protein_coding", "+", [[(1, 100), (201, 300)]]) for n in ("B", "A")]
+        + [("C", "lncRNA", "+", [[(1, 100), (201, 300)]])],
+    )
     got = annotate(pd.DataFrame({"chrom": ["chr1"], "start": [101], "end": [200], "strand": ["+"]}), file)
     assert got[["gene_name", "gene_id", "gene_ties"]].values.tolist() == [["A", "IDA.3", "A,B"]]
 
@@ -141,9 +201,11 @@ def test_ties_are_listed(tmp_path):
 def test_other_chromosome_names(gtf):
     "Junctions of Ensembl's names with GENCODE's annotation."
     t = pd.DataFrame({"chrom": ["1"], "start": [201], "end": [400], "strand": ["+"]})
-    with pytest.warns(UserWarning, match="chr1 where the junctions write 1"): got = annotate(t, gtf)
+    with pytest.warns(UserWarning, match="chr1 where the junctions write 1"):
+        got = annotate(t, gtf)
     assert got["gene_name"].tolist() == ["SPL1"] and got["chrom"].tolist() == ["1"]
-    with pytest.warns(UserWarning, match="no chromosome in common"): assert annotate(t.assign(chrom="scaffold_9"), gtf)["gene_name"].isna().all()
+    with pytest.warns(UserWarning, match="no chromosome in common"):
+        assert annotate(t.assign(chrom="scaffold_9"), gtf)["gene_name"].isna().all()
     assert matching_names(["chrM", "1"], ["MT", "chr1"]) == {"chrM": "MT", "1": "chr1"}
 
 
@@ -163,43 +225,90 @@ def test_lengths(gtf):
     np.testing.assert_allclose(got.layers["length_norm"].toarray(), x / length * np.median(length), rtol=1e-5)
     np.testing.assert_allclose(got.obsm["X_library_size"][:, 0], (x / length * np.median(length)).sum(1), rtol=1e-5)
     assert "length_norm" not in rna.layers
-    with pytest.warns(UserWarning, match="1 of 4 genes have no length"): length_normalize(rna, {"IDSPL1": 10, "IDMIR1": 20, "ANTI": 30})
-    with pytest.raises(ValueError, match="length of 0"): length_normalize(rna, {"IDSPL1": 0, "IDMIR1": 20, "ANTI": 30, "IDREAD": 1})
+    with pytest.warns(UserWarning, match="1 of 4 genes have no length"):
+        length_normalize(rna, {"IDSPL1": 10, "IDMIR1": 20, "ANTI": 30})
+    with pytest.raises(ValueError, match="length of 0"):
+        length_normalize(rna, {"IDSPL1": 0, "IDMIR1": 20, "ANTI": 30, "IDREAD": 1})
 
 
 def test_to_mudata(gtf):
     "A MuData goes in and out, with annotation and lengths; cells are those of both."
-    t = pd.DataFrame([(201, 400, "+"), (501, 800, "+"), (201, 800, "+"), (2000, 2100, "+")], columns=["start", "end", "strand"]).assign(chrom="chr1").set_axis([f"j{i}" for i in range(4)])
-    junctions = AnnData(sp.csr_matrix(np.array([[4, 3, 1, 9], [2, 2, 0, 1], [0, 0, 5, 1]], np.float32)), obs=pd.DataFrame(index=["c1", "c2", "c3"]), var=t)
-    rna = AnnData(np.array([[5, 1], [3, 3]], np.float32), obs=pd.DataFrame({"batch": ["a", "b"]}, index=["c2", "c1"]), var=pd.DataFrame(index=["SPL1", "MIR1"]))
+    t = (
+        pd.DataFrame(
+            [(201, 400, "+"), (501, 800, "+"), (201, 800, "+"), (2000, 2100, "+")], columns=["start", "end", "strand"]
+        )
+        .assign(chrom="chr1")
+        .set_axis([f"j{i}" for i in range(4)])
+    )
+    junctions = AnnData(
+        sp.csr_matrix(np.array([[4, 3, 1, 9], [2, 2, 0, 1], [0, 0, 5, 1]], np.float32)),
+        obs=pd.DataFrame(index=["c1", "c2", "c3"]),
+        var=t,
+    )
+    rna = AnnData(
+        np.array([[5, 1], [3, 3]], np.float32),
+        obs=pd.DataFrame({"batch": ["a", "b"]}, index=["c2", "c1"]),
+        var=pd.DataFrame(index=["SPL1", "MIR1"]),
+    )
     out = to_mudata(rna, junctions, gtf=gtf, lengths=gtf)
     assert out.obs_names.tolist() == ["c2", "c1"] and out["splicing"].var_names.tolist() == ["j0", "j1", "j2"]
     assert out["splicing"].layers["cell_by_cluster_matrix"].toarray().tolist() == [[4] * 3, [8] * 3]
-    assert out["splicing"].var["event_type"].tolist() == ["exon skip"] * 3 and out.obsm["X_library_size"].shape == (2, 1)
+    assert out["splicing"].var["event_type"].tolist() == ["exon skip"] * 3 and out.obsm["X_library_size"].shape == (
+        2,
+        1,
+    )
     assert check_mudata(out).empty
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         both = MuData({"rna": rna, "splicing": junctions[["c2", "c1"]].copy()})
-        with pytest.raises(ValueError, match="No event|No junction"): to_mudata(both, min_reads=7, min_cells=2)  # j2 has one cell of the two
+        with pytest.raises(ValueError, match="No event|No junction"):
+            to_mudata(both, min_reads=7, min_cells=2)  # j2 has one cell of the two
     assert to_mudata(both)["splicing"].n_vars == 3
-    with pytest.raises(ValueError, match="keep_events"): to_mudata(rna, junctions, keep_events=True)
+    with pytest.raises(ValueError, match="keep_events"):
+        to_mudata(rna, junctions, keep_events=True)
 
 
 # ---- real cells
 
 CASSETTES = [  # cell, junctions into, out of and over the exon, their reads in that cell's SJ.out.tab: a, b, c
-    ("CAV_LP_Ipsi_tdTpos_cell_8-", "chr7", (126487783, 126488259), (126488427, 126488649), (126487783, 126488649), (25, 46, 9), "Tufm"),
-    ("CAV_LP_Ipsi_tdTpos_cell_37-", "chr17", (80201603, 80202168), (80202205, 80202690), (80201603, 80202690), (177, 210, 56), "Srsf7"),
-    ("CAV_LP_Ipsi_tdTpos_cell_29-", "chr9", (67032027, 67032465), (67032542, 67032793), (67032027, 67032793), (3, 2, 7), "Tpm1"),
+    (
+        "CAV_LP_Ipsi_tdTpos_cell_8-",
+        "chr7",
+        (126487783, 126488259),
+        (126488427, 126488649),
+        (126487783, 126488649),
+        (25, 46, 9),
+        "Tufm",
+    ),
+    (
+        "CAV_LP_Ipsi_tdTpos_cell_37-",
+        "chr17",
+        (80201603, 80202168),
+        (80202205, 80202690),
+        (80201603, 80202690),
+        (177, 210, 56),
+        "Srsf7",
+    ),
+    (
+        "CAV_LP_Ipsi_tdTpos_cell_29-",
+        "chr9",
+        (67032027, 67032465),
+        (67032542, 67032793),
+        (67032027, 67032793),
+        (3, 2, 7),
+        "Tpm1",
+    ),
 ]
 
 
 @pytest.fixture(scope="module")
 def tasic(real_data):
     folder = real_data / "inputs" / "outrigger_tasic"
-    if not folder.is_dir(): pytest.skip(f"the 53 cells are not here ({folder})")
+    if not folder.is_dir():
+        pytest.skip(f"the 53 cells are not here ({folder})")
     gtf = folder / "gencode.vM10.annotation.subset.gtf"
-    with pytest.warns(UserWarning, match="strand is unknown"): junctions = io.read_star_junctions(folder / "sj_out_tab", gtf=gtf)
+    with pytest.warns(UserWarning, match="strand is unknown"):
+        junctions = io.read_star_junctions(folder / "sj_out_tab", gtf=gtf)
     return to_mudata(None, junctions, gtf=gtf)["splicing"], folder / "sj_out_tab"
 
 
@@ -209,7 +318,15 @@ def test_psi_of_cassette_exons(tasic, cell, chrom, into, out_of, over, reads, ge
     adata, folder = tasic
     (file,) = folder.glob(cell + "*")
     lines = [line.split("\t") for line in file.read_text().splitlines()]
-    assert tuple(int(line[6]) for j in (into, out_of, over) for line in lines if line[0] == chrom and (int(line[1]), int(line[2])) == j) == reads
+    assert (
+        tuple(
+            int(line[6])
+            for j in (into, out_of, over)
+            for line in lines
+            if line[0] == chrom and (int(line[1]), int(line[2])) == j
+        )
+        == reads
+    )
     a, b, c = reads
     by_hand = {"Tufm": 71 / 89, "Srsf7": 387 / 499, "Tpm1": 5 / 19}[gene]
     assert (a + b) / (a + b + 2 * c) == by_hand

@@ -1,4 +1,5 @@
 """The PSI explorer without a browser: search, tables, linked selection, exports, what is refused and what is left alone."""
+
 import json
 import re
 import sys
@@ -14,12 +15,12 @@ from scipy.stats import beta
 
 from splicevi import SPLICEVI
 from splicevi.data.build import hold_out
-from splicevi.views.explorer.source import event_data, exons_of
-from splicevi.views.explorer.tables import cells_table, groups_table
-from splicevi.views.explorer.search import SearchIndex, junction_frame
-from splicevi.views.explorer.explorer import PSIExplorer
-from splicevi.views.explorer.state import ExplorerState
 from splicevi.datasets import simulate
+from splicevi.views.explorer.explorer import PSIExplorer
+from splicevi.views.explorer.search import SearchIndex, junction_frame
+from splicevi.views.explorer.source import event_data, exons_of
+from splicevi.views.explorer.state import ExplorerState
+from splicevi.views.explorer.tables import cells_table, groups_table
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 SIZES = dict(n_cells=150, n_genes=60, n_junctions=150, n_cell_types=3, observed=0.3, seed=3)
@@ -74,16 +75,33 @@ def large():
     n = 100_000
     event, rng = np.arange(n) // 3, np.random.default_rng(0)
     start = rng.integers(1, 2e8, n)
-    table = pd.DataFrame({"chrom": [f"chr{k}" for k in event % 22 + 1], "start": start, "end": start + rng.integers(100, 9999, n), "strand": "+",
-                          "event_id": [f"ATSE_{k:06d}" for k in event], "gene_name": [f"GENE{k // 2:05d}" for k in event]})
-    return SearchIndex(table.set_axis([f"{c}:{s}:{e}:+" for c, s, e in zip(table["chrom"], table["start"], table["end"])]))
+    table = pd.DataFrame(
+        {
+            "chrom": [f"chr{k}" for k in event % 22 + 1],
+            "start": start,
+            "end": start + rng.integers(100, 9999, n),
+            "strand": "+",
+            "event_id": [f"ATSE_{k:06d}" for k in event],
+            "gene_name": [f"GENE{k // 2:05d}" for k in event],
+        }
+    )
+    return SearchIndex(
+        table.set_axis([f"{c}:{s}:{e}:+" for c, s, e in zip(table["chrom"], table["start"], table["end"])])
+    )
 
 
 def test_search_answers_within_100_ms(large):
     "Every key of a gene, an event, coordinates and nonsense among 10⁵ junctions."
     row = large.junctions.iloc[777]
     worst = 0
-    for text in ("GENE01234", "ATSE_012345", "00123", "no such thing at all", f"{row.chrom}:{row.start:,}-{row.end:,}", large.junctions.index[777]):
+    for text in (
+        "GENE01234",
+        "ATSE_012345",
+        "00123",
+        "no such thing at all",
+        f"{row.chrom}:{row.start:,}-{row.end:,}",
+        large.junctions.index[777],
+    ):
         for k in range(1, len(text) + 1):
             start = time.perf_counter()
             large.search(text[:k])
@@ -94,12 +112,31 @@ def test_search_answers_within_100_ms(large):
 def test_search_ranks_exact_prefix_substring():
     "An exact gene stands before longer names, these before names that hold the text; genes before events before junctions."
     names = ["RPS2", "RPS24", "MRPS2", "rps2p1"]
-    junctions = pd.DataFrame({"chrom": "chr1", "start": [10, 20, 30, 40], "end": [15, 25, 35, 45], "strand": "+", "event_id": ["e1", "e2", "e3", "e_rps2"], "gene_name": names}, index=list("abcd"))
+    junctions = pd.DataFrame(
+        {
+            "chrom": "chr1",
+            "start": [10, 20, 30, 40],
+            "end": [15, 25, 35, 45],
+            "strand": "+",
+            "event_id": ["e1", "e2", "e3", "e_rps2"],
+            "gene_name": names,
+        },
+        index=list("abcd"),
+    )
     hits = SearchIndex(junctions).search("rps2")
-    assert [(h.kind, h.name, h.rank) for h in hits] == [("gene", "RPS2", "exact"), ("gene", "RPS24", "prefix"), ("gene", "rps2p1", "prefix"), ("gene", "MRPS2", "substring"), ("event", "e_rps2", "substring")]
+    assert [(h.kind, h.name, h.rank) for h in hits] == [
+        ("gene", "RPS2", "exact"),
+        ("gene", "RPS24", "prefix"),
+        ("gene", "rps2p1", "prefix"),
+        ("gene", "MRPS2", "substring"),
+        ("event", "e_rps2", "substring"),
+    ]
 
 
-@pytest.mark.parametrize("write", ["{c}:{s:,}-{e:,}", "{c}:{s}-{e}", "{c}:{s}:{e}:+", "{b}:{s}..{e}", " {c}: {s:,} – {e:,} ", "{c}:{s}-{e} (+)"])
+@pytest.mark.parametrize(
+    "write",
+    ["{c}:{s:,}-{e:,}", "{c}:{s}-{e}", "{c}:{s}:{e}:+", "{b}:{s}..{e}", " {c}: {s:,} – {e:,} ", "{c}:{s}-{e} (+)"],
+)
 def test_coordinates_find_their_junction(large, write):
     "Coordinates as browsers, papers and file names write them."
     row = large.junctions.iloc[4321]
@@ -131,21 +168,39 @@ def test_cells_by_hand(model):
     var, counts = mdata["splicing"].var, mdata["splicing"].layers["cell_by_junction_matrix"].toarray()
     event = var["event_id"].astype(str).value_counts().index[0]
     at = np.flatnonzero(var["event_id"] == event)
-    hand = pd.DataFrame(counts[:, at], index=mdata.obs_names, columns=var.index[at]).melt(ignore_index=False, var_name="junction_id", value_name="reads").reset_index(names="cell")
+    hand = (
+        pd.DataFrame(counts[:, at], index=mdata.obs_names, columns=var.index[at])
+        .melt(ignore_index=False, var_name="junction_id", value_name="reads")
+        .reset_index(names="cell")
+    )
     hand["total"] = hand.groupby("cell")["reads"].transform("sum")
     hand["group"] = mdata.obs["cell_type"].reindex(hand["cell"]).astype(str).to_numpy()
     table = cells_table(data.event(event), data.obs.index, data.groups("cell_type"))
     assert list(table) == ["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total"]
-    merged = hand.merge(table.astype({"junction_id": str, "group": str}), on=["cell", "junction_id"], suffixes=("_hand", ""))
+    merged = hand.merge(
+        table.astype({"junction_id": str, "group": str}), on=["cell", "junction_id"], suffixes=("_hand", "")
+    )
     assert len(merged) == len(hand) == len(table)
     for column in ("reads", "total"):
         np.testing.assert_allclose(merged[column], merged[f"{column}_hand"])
     assert (merged["group"] == merged["group_hand"]).all()
-    np.testing.assert_allclose(merged["observed"], np.where(merged["total"] > 0, merged["reads"] / merged["total"].clip(1), np.nan))
+    np.testing.assert_allclose(
+        merged["observed"], np.where(merged["total"] > 0, merged["reads"] / merged["total"].clip(1), np.nan)
+    )
 
 
-@pytest.mark.parametrize("options", [{}, dict(splicing_decoder_architecture="vanilla", dm_concentration="scalar"), dict(splicing_loss_type="beta_binomial"),
-                                     dict(splicing_loss_type="binomial"), dict(modality_weights="concatenate"), dict(latent_distribution="ln")], ids=str)
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        dict(splicing_decoder_architecture="vanilla", dm_concentration="scalar"),
+        dict(splicing_loss_type="beta_binomial"),
+        dict(splicing_loss_type="binomial"),
+        dict(modality_weights="concatenate"),
+        dict(latent_distribution="ln"),
+    ],
+    ids=str,
+)
 def test_decoded_is_what_the_model_says(options):
     "Decoded and smoothed PSI of the kept latent points are those of the model's methods."
     model = flagged(simulate(**SIZES), **options)
@@ -153,11 +208,15 @@ def test_decoded_is_what_the_model_says(options):
     for event in list(data.index.events)[:3]:
         v = data.event(event)
         names = list(v.junctions.index)
-        np.testing.assert_allclose(v.decoded, model.get_normalized_splicing(junction_list=names, return_numpy=True), atol=1e-6)
+        np.testing.assert_allclose(
+            v.decoded, model.get_normalized_splicing(junction_list=names, return_numpy=True), atol=1e-6
+        )
         if model.module.splicing_loss_type == "binomial":
             assert np.isnan(v.smoothed).all()
         else:
-            np.testing.assert_allclose(v.smoothed, model.get_normalized_splicing_DM(junction_list=names, return_numpy=True), atol=1e-6)
+            np.testing.assert_allclose(
+                v.smoothed, model.get_normalized_splicing_DM(junction_list=names, return_numpy=True), atol=1e-6
+            )
 
 
 def test_groups_by_hand(model):
@@ -178,11 +237,21 @@ def test_groups_by_hand(model):
         assert row.loc["observed", "psi"] == pytest.approx(a / b, abs=1e-6)
         if 0 < a < b:
             expected = beta.ppf([0.025, 0.975], a + 1 / k, b - a + 1 - 1 / k)
-            np.testing.assert_allclose(row.loc["observed", ["lower", "upper"]].to_numpy(float), [min(expected[0], a / b), max(expected[1], a / b)], atol=1e-6)
+            np.testing.assert_allclose(
+                row.loc["observed", ["lower", "upper"]].to_numpy(float),
+                [min(expected[0], a / b), max(expected[1], a / b)],
+                atol=1e-6,
+            )
         assert row.loc["observed", "n_cells"] == (mine["total"] > 0).sum()
-        assert row.loc["observed", "reads"] == mine["reads"].sum() and row.loc["decoded", "total"] == mine["total"].sum()
+        assert (
+            row.loc["observed", "reads"] == mine["reads"].sum() and row.loc["decoded", "total"] == mine["total"].sum()
+        )
         mean, half = mine["decoded"].mean(), 1.96 * mine["decoded"].std(ddof=1) / np.sqrt(len(mine))
-        np.testing.assert_allclose(row.loc["decoded", ["psi", "lower", "upper"]].to_numpy(float), [mean, max(mean - half, 0), min(mean + half, 1)], atol=1e-5)
+        np.testing.assert_allclose(
+            row.loc["decoded", ["psi", "lower", "upper"]].to_numpy(float),
+            [mean, max(mean - half, 0), min(mean + half, 1)],
+            atol=1e-5,
+        )
         assert row.loc["smoothed", "n_cells"] == len(mine)
 
 
@@ -193,8 +262,12 @@ def test_a_model_trained_further_is_decoded_anew():
     before, means = state.values().decoded.copy(), state.groups()["psi"].copy()
     model.train(max_epochs=2, lr=1e-2, accelerator="cpu", enable_progress_bar=False)
     names = list(state.junctions.index)
-    np.testing.assert_allclose(state.values().decoded, model.get_normalized_splicing(junction_list=names, return_numpy=True), atol=1e-6)
-    assert not np.allclose(state.values().decoded, before) and not np.allclose(state.groups()["psi"].dropna(), means.dropna())
+    np.testing.assert_allclose(
+        state.values().decoded, model.get_normalized_splicing(junction_list=names, return_numpy=True), atol=1e-6
+    )
+    assert not np.allclose(state.values().decoded, before) and not np.allclose(
+        state.groups()["psi"].dropna(), means.dropna()
+    )
 
 
 def test_masked_events_are_not_observed(mdata):
@@ -218,8 +291,18 @@ def test_anndata_model(mdata):
     r, s = mdata["rna"], mdata["splicing"]
     both = lambda a, b: sp.hstack([a, b], format="csr", dtype=np.float32)
     none = lambda n: sp.csr_matrix((r.n_obs, n), dtype=np.float32)
-    var = pd.concat([r.var[["gene_name"]], s.var[["gene_name", "event_id", "chrom", "start", "end", "strand"]].astype({"event_id": object})])
-    adata = AnnData(both(r.X, none(s.n_vars)), obs=mdata.obs.copy(), var=var, layers={"cell_by_junction_matrix": both(none(r.n_vars), s.layers["cell_by_junction_matrix"])})
+    var = pd.concat(
+        [
+            r.var[["gene_name"]],
+            s.var[["gene_name", "event_id", "chrom", "start", "end", "strand"]].astype({"event_id": object}),
+        ]
+    )
+    adata = AnnData(
+        both(r.X, none(s.n_vars)),
+        obs=mdata.obs.copy(),
+        var=var,
+        layers={"cell_by_junction_matrix": both(none(r.n_vars), s.layers["cell_by_junction_matrix"])},
+    )
     SPLICEVI.setup_anndata(adata, batch_key="batch")
     model = SPLICEVI(adata, n_latent=4, n_genes=r.n_vars, n_junctions=s.n_vars)
     model.is_trained_ = True
@@ -229,7 +312,11 @@ def test_anndata_model(mdata):
     pd.testing.assert_series_equal(seen(ex)["reads"], seen(other)["reads"])
     assert ex.gene == other.gene
     np.testing.assert_allclose(ex.state.data.expression(ex.gene), other.state.data.expression(ex.gene), rtol=1e-5)
-    np.testing.assert_allclose(ex.state.values().decoded, model.get_normalized_splicing(junction_list=list(ex.state.junctions.index), return_numpy=True), atol=1e-6)
+    np.testing.assert_allclose(
+        ex.state.values().decoded,
+        model.get_normalized_splicing(junction_list=list(ex.state.junctions.index), return_numpy=True),
+        atol=1e-6,
+    )
 
 
 def test_bare_mudata(mdata):
@@ -258,7 +345,9 @@ def test_cells_without_a_group_and_groups_of_numbers(mdata):
     view = view_of(ex)
     table = ex.frame()
     v = ex.state.values()
-    assert table.drop_duplicates("group")["total"].sum() == v.n[60:].sum() and ex.frame("cells")["group"].isna().sum() == 60 * len(ex.state.junctions)
+    assert table.drop_duplicates("group")["total"].sum() == v.n[60:].sum() and ex.frame("cells")[
+        "group"
+    ].isna().sum() == 60 * len(ex.state.junctions)
     ex.groupby = "cluster"
     assert list(ex.frame()["group"].unique()) == ["0", "1", "2"] and view.groupby.value == "cluster"
     first = ex.frame()[lambda t: t["group"] == "0"]
@@ -269,20 +358,25 @@ def test_cells_without_a_group_and_groups_of_numbers(mdata):
 def test_events_without_reads_gene_or_coordinates(mdata):
     "Nothing read, no gene name, no coordinates: figures say what is missing, tables hold NaN."
     import mudata as md
+
     poor = hold_out(mdata, 0.1)[0]  # a copy
     s = poor["splicing"]
     first = s.var["event_id"].astype(str) == s.var["event_id"].astype(str).iloc[0]
     keep = sp.diags_array((~first.to_numpy()).astype(np.float32))
     s.layers["cell_by_junction_matrix"] = sp.csr_matrix(s.layers["cell_by_junction_matrix"] @ keep)
     s.layers["psi_mask"] = sp.csr_matrix((s.layers["cell_by_junction_matrix"] != 0).astype(np.float32))
-    for key in ("psi_mask", "cell_by_cluster_matrix"): del s.layers[key]
+    for key in ("psi_mask", "cell_by_cluster_matrix"):
+        del s.layers[key]
     s.var["gene_name"] = s.var["gene_name"].astype(object).where(~first, None)
     s.var = s.var.drop(columns=["chrom", "start", "end", "strand"])
     s.var_names = [f"junction{i}" for i in range(s.n_vars)]
     ex = PSIExplorer(poor, event=s.var["event_id"].astype(str).iloc[0], latent=np.zeros((150, 2)))
     assert ex.gene == "" and ex.frame()["psi"].isna().all() and (ex.frame()["reads"] == 0).all()
     figures = ex.figures()
-    assert "no coordinates" in figures["arcs"].layout.annotations[0].text and "no gene name" in figures["expression"].layout.annotations[0].text
+    assert (
+        "no coordinates" in figures["arcs"].layout.annotations[0].text
+        and "no gene name" in figures["expression"].layout.annotations[0].text
+    )
     with pytest.raises(ValueError, match="no coordinates"):
         ex.locus
     assert "no coordinates" in view_of(ex).head.value
@@ -291,12 +385,20 @@ def test_events_without_reads_gene_or_coordinates(mdata):
 
 def test_nothing_is_written_into_the_users_objects(model):
     "Neither the data set nor other data that are looked at with a model change."
-    import mudata as md
+
     def facts(m):
         parts = {"": m, **m.mod}
-        return {k: (list(a.obs), list(a.obsm), list(a.uns), list(a.var), list(getattr(a, "layers", None) or [])) for k, a in parts.items()}, [a.X.data.copy() for a in m.mod.values()]
+        return {
+            k: (list(a.obs), list(a.obsm), list(a.uns), list(a.var), list(getattr(a, "layers", None) or []))
+            for k, a in parts.items()
+        }, [a.X.data.copy() for a in m.mod.values()]
+
     other, latent = hold_out(simulate(**SIZES), 0.3)[0], np.zeros((150, 2))
-    for given, make in ((model.adata, lambda: PSIExplorer(model, latent=latent)), (other, lambda: PSIExplorer(model, mdata=other, latent=latent)), (other, lambda: PSIExplorer(other))):
+    for given, make in (
+        (model.adata, lambda: PSIExplorer(model, latent=latent)),
+        (other, lambda: PSIExplorer(model, mdata=other, latent=latent)),
+        (other, lambda: PSIExplorer(other)),
+    ):
         before = facts(given)
         ex = make()
         ex.figures()
@@ -322,7 +424,11 @@ def test_click_on_the_volcano_moves_everything(ex, ds):
     assert ex.junction == target and ex.event == ds.at[target, "event_id"]
     assert view.plots["arcs"].widget.figure != old and target in view.plots["arcs"].widget.figure
     assert view.table.widget.selected == target and target in view.table.widget.page["names"]
-    assert ex.gene in view.plots["expression"].widget.figure and ex.gene in view.head.value and view.search.widget.text == ex.gene
+    assert (
+        ex.gene in view.plots["expression"].widget.figure
+        and ex.gene in view.head.value
+        and view.search.widget.text == ex.gene
+    )
     assert target in view.plots["volcano"].widget.marks
 
 
@@ -331,7 +437,11 @@ def test_click_on_a_row_moves_everything(ex, ds):
     view = view_of(ex)
     target = next(n for n in view.table.widget.page["names"] if n != ex.junction)
     view.table.widget.selected = target
-    assert ex.junction == target and target in view.plots["volcano"].widget.marks and target in view.plots["arcs"].widget.figure
+    assert (
+        ex.junction == target
+        and target in view.plots["volcano"].widget.marks
+        and target in view.plots["arcs"].widget.figure
+    )
 
 
 def test_click_on_an_arc_colours_the_map(ex):
@@ -340,7 +450,13 @@ def test_click_on_an_arc_colours_the_map(ex):
     other = next(j for j in ex.state.junctions.index if j != ex.junction)
     click(view.plots["arcs"], other, "type_1")
     assert ex.junction == other
-    shown = np.concatenate([np.asarray(t.marker.color, float)[np.argsort(t.customdata)] for t in view.plots["latent"].figure.data if t.name == "observed"])
+    shown = np.concatenate(
+        [
+            np.asarray(t.marker.color, float)[np.argsort(t.customdata)]
+            for t in view.plots["latent"].figure.data
+            if t.name == "observed"
+        ]
+    )
     at = list(ex.state.junctions.index).index(other)
     np.testing.assert_allclose(shown, ex.state.values().decoded[:, at], atol=1e-4)
 
@@ -382,32 +498,56 @@ def test_comparisons(model, ex):
     with pytest.raises(KeyError, match="type_1, type_2, type_3"):
         ex.compare("type_9")
     ex.ds = model.differential_splicing(groupby="cell_type", silent=True, n_draws=50)
-    assert view.comparison.options == tuple(f"type_{k} vs Rest" for k in (1, 2, 3)) and view.comparison.layout.display is None
+    assert (
+        view.comparison.options == tuple(f"type_{k} vs Rest" for k in (1, 2, 3))
+        and view.comparison.layout.display is None
+    )
     view.comparison.value = "type_2 vs Rest"
-    assert ex.comparison == "type_2 vs Rest" and set(ex.state.tested()["group1"]) == {"type_2"} and len(view.table.view.frame) == model.n_junctions
+    assert (
+        ex.comparison == "type_2 vs Rest"
+        and set(ex.state.tested()["group1"]) == {"type_2"}
+        and len(view.table.view.frame) == model.n_junctions
+    )
     ex.ds = model.differential_splicing(groupby="cell_type", group1="type_1", level="event", silent=True, n_draws=50)
     ex.state.choose(ex.ds.index[3])
     assert ex.event == ex.ds.index[3] and ex.junction == ex.ds["top_junction"].iloc[3]
     ex.ds = None
-    assert view.table.view.frame.index.name is None and "n_junctions" in view.table.view.frame and "No test yet" in view.plots["volcano"].widget.figure
+    assert (
+        view.table.view.frame.index.name is None
+        and "n_junctions" in view.table.view.frame
+        and "No test yet" in view.plots["volcano"].widget.figure
+    )
 
 
 def test_what_is_refused(model, mdata, ds):
     "Wrong values name what there is, and change nothing."
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
     before = ex.event, ex.junction, ex.groupby, ex.show, ex.ds
-    for name, value, error, match in (("event", "ATSE_", KeyError, "ATSE_"), ("junction", "chr1:1:2:+", KeyError, "those of"), ("gene", "", KeyError, "GENE"),
-                                      ("groupby", "celltype", KeyError, "cell_type"), ("show", "psi", ValueError, "decoded, smoothed, observed"),
-                                      ("ds", ds.drop(columns="proba_ds"), KeyError, "mode='change'"), ("ds", ds.set_axis([f"x{i}" for i in range(len(ds))]), KeyError, "No row of ds"),
-                                      ("ds", pd.concat([ds.drop(columns="comparison")] * 2), ValueError, "occur twice"), ("ds", "table.csv", TypeError, "differential_splicing"),
-                                      ("comparison", "a vs b", KeyError, "type_1 vs type_2")):
+    for name, value, error, match in (
+        ("event", "ATSE_", KeyError, "ATSE_"),
+        ("junction", "chr1:1:2:+", KeyError, "those of"),
+        ("gene", "", KeyError, "GENE"),
+        ("groupby", "celltype", KeyError, "cell_type"),
+        ("show", "psi", ValueError, "decoded, smoothed, observed"),
+        ("ds", ds.drop(columns="proba_ds"), KeyError, "mode='change'"),
+        ("ds", ds.set_axis([f"x{i}" for i in range(len(ds))]), KeyError, "No row of ds"),
+        ("ds", pd.concat([ds.drop(columns="comparison")] * 2), ValueError, "occur twice"),
+        ("ds", "table.csv", TypeError, "differential_splicing"),
+        ("comparison", "a vs b", KeyError, "type_1 vs type_2"),
+    ):
         with pytest.raises(error, match=match):
             setattr(ex, name, value)
     assert before[:4] == (ex.event, ex.junction, ex.groupby, ex.show) and ex.ds.equals(before[4])
-    for make, error, match in ((lambda: PSIExplorer(mdata["splicing"]), TypeError, "make_mudata"), (lambda: PSIExplorer(mdata, groupby="louvain"), KeyError, "cell_type"),
-                               (lambda: PSIExplorer(mdata, latent="X_umap"), KeyError, "no coordinates"), (lambda: PSIExplorer(mdata, latent=np.ones((3, 2))), ValueError, r"\(150, 2\)"),
-                               (lambda: PSIExplorer(mdata, gtf=pd.DataFrame({"chrom": []})), KeyError, "end"), (lambda: PSIExplorer(mdata, splicing="psi"), KeyError, "there are rna, splicing"),
-                               (lambda: ex.figures("sashimi"), KeyError, "arcs, psi, heatmap"), (lambda: ex.frame("genes"), ValueError, "groups, cells, events")):
+    for make, error, match in (
+        (lambda: PSIExplorer(mdata["splicing"]), TypeError, "make_mudata"),
+        (lambda: PSIExplorer(mdata, groupby="louvain"), KeyError, "cell_type"),
+        (lambda: PSIExplorer(mdata, latent="X_umap"), KeyError, "no coordinates"),
+        (lambda: PSIExplorer(mdata, latent=np.ones((3, 2))), ValueError, r"\(150, 2\)"),
+        (lambda: PSIExplorer(mdata, gtf=pd.DataFrame({"chrom": []})), KeyError, "end"),
+        (lambda: PSIExplorer(mdata, splicing="psi"), KeyError, "there are rna, splicing"),
+        (lambda: ex.figures("sashimi"), KeyError, "arcs, psi, heatmap"),
+        (lambda: ex.frame("genes"), ValueError, "groups, cells, events"),
+    ):
         with pytest.raises(error, match=match):
             make()
     wide = simulate(**SIZES)
@@ -438,7 +578,12 @@ def test_bed_counts_from_zero(ex, tmp_path):
     assert lines[0][0].startswith('track name="') and len(lines) == 1 + len(ex.state.junctions)
     psi = ex.state.values().decoded.mean(0)
     for line, (name, j), p in zip(lines[1:], ex.state.junctions.iterrows(), psi):
-        assert line[:3] == [j.chrom, str(j.start - 1), str(j.end)] and line[3].startswith(name) and int(line[4]) == round(1000 * p) and line[5] == j.strand
+        assert (
+            line[:3] == [j.chrom, str(j.start - 1), str(j.end)]
+            and line[3].startswith(name)
+            and int(line[4]) == round(1000 * p)
+            and line[5] == j.strand
+        )
     assert len(ex.to_bed(tmp_path / "b.bed", by_group=True).read_text().splitlines()) == 1 + 3 * len(ex.state.junctions)
     chrom, span = ex.locus.split(":")
     lo, hi = map(int, span.split("-"))
@@ -479,8 +624,11 @@ def test_buttons_write_beside_the_notebook(ex, tmp_path, monkeypatch):
 def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
     from splicevi.views.explorer import plot_widget, search_box, table
-    for f in (plot_widget._classes, search_box._box_class, table._table_class): f.cache_clear()
-    for name in ("anywidget", "ipywidgets"): monkeypatch.setitem(sys.modules, name, None)
+
+    for f in (plot_widget._classes, search_box._box_class, table._table_class):
+        f.cache_clear()
+    for name in ("anywidget", "ipywidgets"):
+        monkeypatch.setitem(sys.modules, name, None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
     assert len(ex.figures()) == 6 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
     shown = []
@@ -496,7 +644,12 @@ def test_a_still_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
     monkeypatch.setattr("IPython.display.update_display", lambda *a, **k: updated.append((a[0].data, k["display_id"])))
     ex._ipython_display_()
     (widget, _), (page, known) = shown
-    assert widget is ex.widget and known["display_id"] == ex.still_name and ex.event in page.data and f'class="{ex.still_name}"' in page.data
+    assert (
+        widget is ex.widget
+        and known["display_id"] == ex.still_name
+        and ex.event in page.data
+        and f'class="{ex.still_name}"' in page.data
+    )
     assert view_of(ex).widget.children[1].hides == ex.still_name
     event = list(ex.state.data.index.events)[9]
     ex.event = event
@@ -519,8 +672,18 @@ def test_exons_of_an_annotation(mdata):
     j = ex.state.junctions
     lo, hi, chrom, strand, gene = j["start"].min(), j["end"].max(), j["chrom"].iloc[0], j["strand"].iloc[0], ex.gene
     other = "-" if strand == "+" else "+"
-    gtf = pd.DataFrame([(chrom, lo - 80, lo - 1, strand, gene), (chrom, lo - 80, lo - 1, strand, gene), (chrom, hi + 1, hi + 60, strand, gene), (chrom, lo - 500, lo - 300, strand, gene),
-                        (chrom, lo, hi, other, gene), (chrom, lo, hi, strand, "ELSE"), ("chrZ", lo, hi, strand, gene)], columns=["chrom", "start", "end", "strand", "gene_name"])
+    gtf = pd.DataFrame(
+        [
+            (chrom, lo - 80, lo - 1, strand, gene),
+            (chrom, lo - 80, lo - 1, strand, gene),
+            (chrom, hi + 1, hi + 60, strand, gene),
+            (chrom, lo - 500, lo - 300, strand, gene),
+            (chrom, lo, hi, other, gene),
+            (chrom, lo, hi, strand, "ELSE"),
+            ("chrZ", lo, hi, strand, gene),
+        ],
+        columns=["chrom", "start", "end", "strand", "gene_name"],
+    )
     found = exons_of(gtf, j)
     assert found["start"].tolist() == [lo - 80, hi + 1] and list(found) == ["chrom", "start", "end", "strand"]
     drawn = PSIExplorer(mdata, gtf=gtf, event=ex.event)
@@ -533,6 +696,7 @@ def test_many_groups_keep_the_arcs_readable(mdata):
     many = simulate(**{**SIZES, "n_cell_types": 9})
     ex = PSIExplorer(many)
     from splicevi.views.explorer.panels import lanes
+
     reads = ex.frame().drop_duplicates("group").set_index("group")["total"]
     assert set(lanes(ex.state)) == set(reads.sort_values(ascending=False, kind="stable").index[:6])
     assert "6 of 9 groups" in ex.figures("arcs")["arcs"].layout.title.text
@@ -544,7 +708,9 @@ def test_one_event_of_100_000_cells_takes_a_second():
     mdata = simulate(n_cells=100_000, n_genes=200, n_junctions=600, observed=0.12)
     model = flagged(mdata)
     start = time.perf_counter()
-    ex = PSIExplorer(model, ds=model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", silent=True))
+    ex = PSIExplorer(
+        model, ds=model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
+    )
     opened = time.perf_counter() - start
     start = time.perf_counter()
     view = view_of(ex)
@@ -556,5 +722,15 @@ def test_one_event_of_100_000_cells_takes_a_second():
         seconds.append(time.perf_counter() - start)
         cpu.append(time.process_time() - work)
     sent = sum(len(p.widget.figure) for k, p in view.plots.items() if k != "volcano")
-    print(json.dumps(dict(opened=round(opened, 2), first_sight=round(first, 2), wall=[round(s, 3) for s in seconds], cpu=[round(s, 3) for s in cpu], megabytes=round(sent / 1e6, 2))))
+    print(
+        json.dumps(
+            dict(
+                opened=round(opened, 2),
+                first_sight=round(first, 2),
+                wall=[round(s, 3) for s in seconds],
+                cpu=[round(s, 3) for s in cpu],
+                megabytes=round(sent / 1e6, 2),
+            )
+        )
+    )
     assert np.median(cpu) < 1  # work of both cores together, which other programs do not stretch

@@ -1,4 +1,5 @@
 """What aligners wrote, read back: the same introns in every convention, broken files, and recounts of real files by other means."""
+
 import gzip
 import shutil
 import subprocess
@@ -33,23 +34,35 @@ def put(path: Path, lines: list[str], packed: bool = False, crlf: bool = False) 
 def mtx(m: np.ndarray) -> list[str]:
     "Lines of a MatrixMarket file."
     i, j = np.nonzero(m)
-    return ["%%MatrixMarket matrix coordinate integer general", "%", f"{m.shape[0]} {m.shape[1]} {len(i)}", *(f"{a + 1} {b + 1} {m[a, b]}" for a, b in zip(i, j))]
+    return [
+        "%%MatrixMarket matrix coordinate integer general",
+        "%",
+        f"{m.shape[0]} {m.shape[1]} {len(i)}",
+        *(f"{a + 1} {b + 1} {m[a, b]}" for a, b in zip(i, j)),
+    ]
 
 
-def star_line(c, s, e, strand, reads=1, multi=0, motif=None): return f"{c}\t{s}\t{e}\t{CODE[strand]}\t{CODE[strand] if motif is None else motif}\t1\t{reads}\t{multi}\t20"
+def star_line(c, s, e, strand, reads=1, multi=0, motif=None):
+    return f"{c}\t{s}\t{e}\t{CODE[strand]}\t{CODE[strand] if motif is None else motif}\t1\t{reads}\t{multi}\t20"
 
 
 # the same introns in every convention: each writer takes (chrom, start, end, strand) and counts (cells, introns) and returns what to read
 def as_star(d, js, y, **kw):
-    files = {c: put(d / f"{c}.SJ.out.tab", [star_line(*j, reads=n) for j, n in zip(js, row) if n], **kw) for c, row in zip(CELLS, y)}
+    files = {
+        c: put(d / f"{c}.SJ.out.tab", [star_line(*j, reads=n) for j, n in zip(js, row) if n], **kw)
+        for c, row in zip(CELLS, y)
+    }
     return io.read_star_junctions(files)
 
 
-def bed(j, n, left=7, right=9): return f"{j[0]}\t{j[1] - 1 - left}\t{j[2] + right}\tJ\t{n}\t{j[3]}\t0\t0\t255,0,0\t2\t{left},{right}\t0,{j[2] - j[1] + 1 + left}"
+def bed(j, n, left=7, right=9):
+    return f"{j[0]}\t{j[1] - 1 - left}\t{j[2] + right}\tJ\t{n}\t{j[3]}\t0\t0\t255,0,0\t2\t{left},{right}\t0,{j[2] - j[1] + 1 + left}"
 
 
 def as_regtools(d, js, y, **kw):
-    return io.read_regtools([put(d / f"{c}.bed", [bed(j, n) for j, n in zip(js, row) if n], **kw) for c, row in zip(CELLS, y)])
+    return io.read_regtools(
+        [put(d / f"{c}.bed", [bed(j, n) for j, n in zip(js, row) if n], **kw) for c, row in zip(CELLS, y)]
+    )
 
 
 def barcodes(column):
@@ -62,20 +75,29 @@ def as_pasted(d, js, y, **kw):
 
 
 def as_aligned(d, js, y, **kw):
-    return io.read_regtools(put(d / "all.bed", [bed(j, sum(n)) for j, n in zip(js, y.T)], **kw), put(d / "codes.txt", [barcodes(n) for n in y.T], **kw))
+    return io.read_regtools(
+        put(d / "all.bed", [bed(j, sum(n)) for j, n in zip(js, y.T)], **kw),
+        put(d / "codes.txt", [barcodes(n) for n in y.T], **kw),
+    )
 
 
 def as_junc(d, js, y, behind=0, fields=6, **kw):
-    line = lambda j, n: "\t".join([j[0], str(j[1] - 1), str(j[2] + behind), *(["."] if fields == 6 else []), str(n), j[3]])
+    line = lambda j, n: "\t".join(
+        [j[0], str(j[1] - 1), str(j[2] + behind), *(["."] if fields == 6 else []), str(n), j[3]]
+    )
     files = [put(d / f"{c}.junc", [line(j, n) for j, n in zip(js, row) if n], **kw) for c, row in zip(CELLS, y)]
     return io.read_leafcutter(files, ends="leafcutter" if behind else "bed")
 
 
-def as_junc_behind(d, js, y, **kw): return as_junc(d, js, y, behind=1, fields=5, **kw)
+def as_junc_behind(d, js, y, **kw):
+    return as_junc(d, js, y, behind=1, fields=5, **kw)
 
 
 def as_perind(d, js, y, **kw):
-    rows = [f"{c}:{s - 1}:{e + 1}:clu_1_{strand} " + " ".join(f"{n}/{sum(y[i])}" for i, n in enumerate(col)) for (c, s, e, strand), col in zip(js, y.T)]
+    rows = [
+        f"{c}:{s - 1}:{e + 1}:clu_1_{strand} " + " ".join(f"{n}/{sum(y[i])}" for i, n in enumerate(col))
+        for (c, s, e, strand), col in zip(js, y.T)
+    ]
     return io.read_leafcutter(put(d / "x_perind.counts", ["chrom " + " ".join(CELLS), *rows], **kw))
 
 
@@ -94,22 +116,32 @@ def solo(d, js, y, cells=CELLS, filtered=None, rna=None, lines=None, **kw):
     for kind, names in (("raw", cells), ("filtered", filtered)):
         put(d / f"Solo.out/Gene/{kind}/matrix.mtx", mtx(rna[:, [cells.index(c) for c in names]]), **kw)
         put(d / f"Solo.out/Gene/{kind}/barcodes.tsv", names, **kw)
-        put(d / f"Solo.out/Gene/{kind}/features.tsv", [f"g{i}\tname{i}\tGene Expression" for i in range(len(rna))], **kw)
+        put(
+            d / f"Solo.out/Gene/{kind}/features.tsv", [f"g{i}\tname{i}\tGene Expression" for i in range(len(rna))], **kw
+        )
     return d
 
 
-def as_solo(d, js, y, **kw): return io.read_starsolo(solo(d, js, y, **kw))["splicing"]
+def as_solo(d, js, y, **kw):
+    return io.read_starsolo(solo(d, js, y, **kw))["splicing"]
 
 
 WRITERS = [as_star, as_regtools, as_pasted, as_aligned, as_junc, as_junc_behind, as_perind, as_numers, as_solo]
-place = st.tuples(st.sampled_from(["chr1", "chr10", "chrX", "scaffold_7"]), st.integers(50, 2**31 - 2**20), st.integers(1, 10**6), st.sampled_from("+-"))
+place = st.tuples(
+    st.sampled_from(["chr1", "chr10", "chrX", "scaffold_7"]),
+    st.integers(50, 2**31 - 2**20),
+    st.integers(1, 10**6),
+    st.sampled_from("+-"),
+)
 
 
 @st.composite
 def introns(draw):
     "Different introns and their reads in two cells, each read at least once."
     js = [(c, s, s + n - 1, strand) for c, s, n, strand in draw(st.lists(place, min_size=1, max_size=8, unique=True))]
-    y = np.array(draw(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 10**6)), min_size=len(js), max_size=len(js)))).T
+    y = np.array(
+        draw(st.lists(st.tuples(st.integers(0, 9), st.integers(1, 10**6)), min_size=len(js), max_size=len(js)))
+    ).T
     return js, y
 
 
@@ -126,7 +158,12 @@ def test_every_convention_reads_back(tmp_path_factory, data, packed, crlf, seed)
         df = got.to_df().reindex(CELLS, fill_value=0)  # a barcode without reads is in no file
         assert sorted(df) == sorted(want), write.__name__
         pd.testing.assert_frame_equal(df[want.columns], want, check_dtype=False, obj=write.__name__)
-        pd.testing.assert_series_equal(got.var["start"].sort_values(), pd.Series([j[1] for j in js], want.columns).sort_values(), check_names=False, check_index=False)
+        pd.testing.assert_series_equal(
+            got.var["start"].sort_values(),
+            pd.Series([j[1] for j in js], want.columns).sort_values(),
+            check_names=False,
+            check_index=False,
+        )
 
 
 @pytest.mark.parametrize("write", WRITERS[:-1])
@@ -142,7 +179,12 @@ def test_nothing_at_all(content, tmp_path):
     (tmp_path / "a.SJ.out.tab").write_bytes(content)
     (tmp_path / "b.bed").write_bytes(content)
     (tmp_path / "c.junc").write_bytes(content)
-    assert io.read_star_junctions(tmp_path).shape == io.read_regtools(tmp_path / "b.bed").shape == io.read_leafcutter(tmp_path / "c.junc").shape == (1, 0)
+    assert (
+        io.read_star_junctions(tmp_path).shape
+        == io.read_regtools(tmp_path / "b.bed").shape
+        == io.read_leafcutter(tmp_path / "c.junc").shape
+        == (1, 0)
+    )
 
 
 def test_one_empty_cell(tmp_path):
@@ -157,56 +199,100 @@ def test_headers_are_skipped(tmp_path):
     line = star_line("chr1", 10, 20, "+", 4)
     for head in ("chromosome\tstart\tend\tstrand\tmotif\tannotated\tunique\tmulti\toverhang", "# made by hand"):
         assert io.read_star_junctions({"c": put(tmp_path / "a", [head, line])}).X.toarray() == [[4]]
-    assert io.read_regtools(put(tmp_path / "a.bed", ["track name=junctions", "", bed(("chr1", 10, 20, "+"), 4)])).X.toarray() == [[4]]
+    assert io.read_regtools(
+        put(tmp_path / "a.bed", ["track name=junctions", "", bed(("chr1", 10, 20, "+"), 4)])
+    ).X.toarray() == [[4]]
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("cut", ["chr1\t10\t20\t1\t1\t1\t5\t0", "chr1\t10\t20\t1", "chr1\t10\t20\t1\t1\t1\t5\t0\t", "chr1\t10\tx\t1\t1\t1\t5\t0\t20",
-                                 "chr1\t10\t20\t1\t1\t1\t5.5\t0\t20", "chr1\t10\t20\t1\t1\t1\t-5\t0\t20", "chr1\t10\t20\t1\t1\t1\t5\t0\t20\t9", "chr1"])
+@pytest.mark.parametrize(
+    "cut",
+    [
+        "chr1\t10\t20\t1\t1\t1\t5\t0",
+        "chr1\t10\t20\t1",
+        "chr1\t10\t20\t1\t1\t1\t5\t0\t",
+        "chr1\t10\tx\t1\t1\t1\t5\t0\t20",
+        "chr1\t10\t20\t1\t1\t1\t5.5\t0\t20",
+        "chr1\t10\t20\t1\t1\t1\t-5\t0\t20",
+        "chr1\t10\t20\t1\t1\t1\t5\t0\t20\t9",
+        "chr1",
+    ],
+)
 def test_bad_line_is_named(cut, packed, tmp_path):
     "A line that was cut off, or holds no number, is an error with the file and the line."
     path = put(tmp_path / "a.SJ.out.tab", [star_line("chr1", i + 1, i + 90, "+") for i in range(4)] + [cut], packed)
-    with pytest.raises(ValueError, match=rf"{path}, line 5"): io.read_star_junctions(path)
+    with pytest.raises(ValueError, match=rf"{path}, line 5"):
+        io.read_star_junctions(path)
 
 
 def test_bad_lines_of_other_formats(tmp_path):
     "The same for BED12, .junc and count tables."
     js = [("chr1", 100, 200, "+"), ("chr1", 100, 300, "+")]
-    with pytest.raises(ValueError, match="line 2: 5 columns"): io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3)[:14]]))
-    with pytest.raises(ValueError, match="line 2: 11 columns"): io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), "\t".join(bed(js[1], 3).split("\t")[:11])]))
-    with pytest.raises(ValueError, match="row 2: the second block"): io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3)[:-1]]))
-    with pytest.raises(ValueError, match="row 2: a junction has two blocks"): io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3).replace("7,9", "7")]))
-    with pytest.raises(ValueError, match="line 2: 3 columns"): io.read_leafcutter(put(tmp_path / "a.junc", ["chr1\t1\t9\t.\t3\t+", "chr1\t1\t9"]))
-    with pytest.raises(ValueError, match="line 3: 2 columns"): io.read_leafcutter(put(tmp_path / "a.counts", ["c1 c2", "chr1:9:21:clu_1_+ 1 2", "chr1:9:31:clu_1_+ 1"]))
-    with pytest.raises(ValueError, match="line 3: column 3 is 'x/2'"): io.read_leafcutter(put(tmp_path / "a.counts", ["chrom c1 c2", "chr1:9:21:clu_1_+ 1/2 2/2", "chr1:9:31:clu_1_+ 1/2 x/2"]))
+    with pytest.raises(ValueError, match="line 2: 5 columns"):
+        io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3)[:14]]))
+    with pytest.raises(ValueError, match="line 2: 11 columns"):
+        io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), "\t".join(bed(js[1], 3).split("\t")[:11])]))
+    with pytest.raises(ValueError, match="row 2: the second block"):
+        io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3)[:-1]]))
+    with pytest.raises(ValueError, match="row 2: a junction has two blocks"):
+        io.read_regtools(put(tmp_path / "a.bed", [bed(js[0], 3), bed(js[1], 3).replace("7,9", "7")]))
+    with pytest.raises(ValueError, match="line 2: 3 columns"):
+        io.read_leafcutter(put(tmp_path / "a.junc", ["chr1\t1\t9\t.\t3\t+", "chr1\t1\t9"]))
+    with pytest.raises(ValueError, match="line 3: 2 columns"):
+        io.read_leafcutter(put(tmp_path / "a.counts", ["c1 c2", "chr1:9:21:clu_1_+ 1 2", "chr1:9:31:clu_1_+ 1"]))
+    with pytest.raises(ValueError, match="line 3: column 3 is 'x/2'"):
+        io.read_leafcutter(
+            put(tmp_path / "a.counts", ["chrom c1 c2", "chr1:9:21:clu_1_+ 1/2 2/2", "chr1:9:31:clu_1_+ 1/2 x/2"])
+        )
 
 
 def test_cut_gzip(tmp_path):
     "A gzip stream that ends early."
     whole = gzip.compress("".join(star_line("chr1", i + 1, i + 90, "+") + "\n" for i in range(5000)).encode())
     (tmp_path / "a.SJ.out.tab.gz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="a.SJ.out.tab.gz.*cut off"): io.read_star_junctions(tmp_path)
+    with pytest.raises(ValueError, match="a.SJ.out.tab.gz.*cut off"):
+        io.read_star_junctions(tmp_path)
 
 
 def test_unknown_strands(tmp_path):
     "From the motif, from the annotation, or dropped with a count."
-    lines = [star_line("1", 201, 400, "?", 3, motif=0), star_line("1", 300, 320, "?", 5, motif=4), star_line("1", 201, 400, "+", 1), star_line("1", 9000, 9100, "?", 1, motif=0)]
+    lines = [
+        star_line("1", 201, 400, "?", 3, motif=0),
+        star_line("1", 300, 320, "?", 5, motif=4),
+        star_line("1", 201, 400, "+", 1),
+        star_line("1", 9000, 9100, "?", 1, motif=0),
+    ]
     path = put(tmp_path / "a.SJ.out.tab", lines)
-    with pytest.warns(UserWarning, match="2 of 4 junctions are dropped"): got = io.read_star_junctions(path)
+    with pytest.warns(UserWarning, match="2 of 4 junctions are dropped"):
+        got = io.read_star_junctions(path)
     assert got.to_df().to_dict("list") == {"1:201:400:+": [1], "1:300:320:-": [5]}
     exon = lambda a, b, strand: f'chr1\tx\texon\t{a}\t{b}\t.\t{strand}\t.\tgene_id "G"; transcript_id "T";'
     gtf = put(tmp_path / "a.gtf", [exon(101, 200, "+"), exon(401, 500, "+")], packed=True)
-    with pytest.warns(UserWarning) as said: got = io.read_star_junctions(path, gtf=gtf)
-    assert got.to_df().to_dict("list") == {"1:201:400:+": [4], "1:300:320:-": [5]}  # joined with the row that had a strand
+    with pytest.warns(UserWarning) as said:
+        got = io.read_star_junctions(path, gtf=gtf)
+    assert got.to_df().to_dict("list") == {
+        "1:201:400:+": [4],
+        "1:300:320:-": [5],
+    }  # joined with the row that had a strand
     assert ["chr1 where the junctions write 1" in str(w.message) for w in said].count(True) == 1
     assert any("1 of 4 junctions are dropped" in str(w.message) for w in said)
-    with pytest.warns(UserWarning, match="4 of 4"): assert as_regtools(tmp_path, [("1", 10 * i, 10 * i + 5, "?") for i in (10, 11, 12, 13)], np.ones((2, 4), int)).n_vars == 0
+    with pytest.warns(UserWarning, match="4 of 4"):
+        assert (
+            as_regtools(
+                tmp_path, [("1", 10 * i, 10 * i + 5, "?") for i in (10, 11, 12, 13)], np.ones((2, 4), int)
+            ).n_vars
+            == 0
+        )
 
 
 def test_two_namings(tmp_path):
     "Cells aligned to chr1 and to 1 share their junctions."
-    files = {"a": put(tmp_path / "a", [star_line("chr1", 10, 20, "+", 2), star_line("chr2", 10, 20, "+", 1)]), "b": put(tmp_path / "b", [star_line("1", 10, 20, "+", 7)])}
-    with pytest.warns(UserWarning, match="1 became chr1"): got = io.read_star_junctions(files)
+    files = {
+        "a": put(tmp_path / "a", [star_line("chr1", 10, 20, "+", 2), star_line("chr2", 10, 20, "+", 1)]),
+        "b": put(tmp_path / "b", [star_line("1", 10, 20, "+", 7)]),
+    }
+    with pytest.warns(UserWarning, match="1 became chr1"):
+        got = io.read_star_junctions(files)
     assert got.to_df().to_dict("list") == {"chr1:10:20:+": [2, 7], "chr2:10:20:+": [1, 0]}
 
 
@@ -218,9 +304,12 @@ def test_multimapped_and_names(tmp_path):
     got = io.read_star_junctions(tmp_path, multimapped=True)
     assert got.to_df().iloc[:, 0].to_dict() == {"A1": 7, "B1": 2, "C1": 9}
     assert io.read_star_junctions(tmp_path).to_df().iloc[:, 0].to_dict() == {"A1": 2, "B1": 1, "C1": 0}
-    with pytest.raises(ValueError, match="called A1"): io.read_star_junctions([tmp_path / "A1.SJ.out.tab"] * 2)
-    with pytest.raises(FileNotFoundError, match="no file"): io.read_star_junctions(tmp_path / "none.SJ.out.tab")
-    with pytest.raises(FileNotFoundError, match="SJ.out.tab"): io.read_star_junctions(put(tmp_path / "empty/x", []).parent)
+    with pytest.raises(ValueError, match="called A1"):
+        io.read_star_junctions([tmp_path / "A1.SJ.out.tab"] * 2)
+    with pytest.raises(FileNotFoundError, match="no file"):
+        io.read_star_junctions(tmp_path / "none.SJ.out.tab")
+    with pytest.raises(FileNotFoundError, match="SJ.out.tab"):
+        io.read_star_junctions(put(tmp_path / "empty/x", []).parent)
 
 
 def test_progress_bar(tmp_path, capsys):
@@ -237,8 +326,11 @@ def test_barcodes(tmp_path):
     b = put(tmp_path / "a.bed", [bed(("chr1", 10, 20, "+"), 9)])
     got = io.read_regtools(b, put(tmp_path / "b", ["3\tAA-1:2,?:6,CC-1:1"]))
     assert got.to_df().iloc[:, 0].to_dict() == {"AA-1": 2, "CC-1": 1}
-    with pytest.raises(ValueError, match="has 3 rows, but .* lists 1 junctions"): io.read_regtools(b, put(tmp_path / "b", ["1\tA:2"] * 3))
-    two = io.read_regtools({"x": b, "y": b}, {"y": put(tmp_path / "y", ["1\tAA:2"]), "x": put(tmp_path / "x", ["1\tAA:7"])})
+    with pytest.raises(ValueError, match="has 3 rows, but .* lists 1 junctions"):
+        io.read_regtools(b, put(tmp_path / "b", ["1\tA:2"] * 3))
+    two = io.read_regtools(
+        {"x": b, "y": b}, {"y": put(tmp_path / "y", ["1\tAA:2"]), "x": put(tmp_path / "x", ["1\tAA:7"])}
+    )
     assert two.to_df().iloc[:, 0].to_dict() == {"AA-x": 7, "AA-y": 2} and two.obs["sample"].tolist() == ["x", "y"]
 
 
@@ -247,15 +339,19 @@ def test_solo_link_and_counts(tmp_path):
     js, y = [("chr1", 10, 20, "+"), ("chr1", 10, 30, "+")], np.array([[1, 2], [3, 0]])
     run = solo(tmp_path / "run", js, y, lines=[])
     link = run / "Solo.out/SJ/raw/features.tsv"
-    with pytest.raises(FileNotFoundError, match="is empty"): io.read_starsolo(run)
+    with pytest.raises(FileNotFoundError, match="is empty"):
+        io.read_starsolo(run)
     link.unlink()
-    with pytest.raises(FileNotFoundError, match="is missing"): io.read_starsolo(run)
+    with pytest.raises(FileNotFoundError, match="is missing"):
+        io.read_starsolo(run)
     link.symlink_to("../../../../elsewhere/SJ.out.tab")
-    with pytest.raises(FileNotFoundError, match="link to .*elsewhere/SJ.out.tab, which is not there"): io.read_starsolo(run)
+    with pytest.raises(FileNotFoundError, match="link to .*elsewhere/SJ.out.tab, which is not there"):
+        io.read_starsolo(run)
     put(run / "SJ.out.tab", [star_line(*j) for j in js], packed=True)
     assert io.read_starsolo(run)["splicing"].X.toarray().tolist() == y.tolist()
     put(run / "SJ.out.tab", [star_line(*j) for j in js * 3])
-    with pytest.raises(ValueError, match="has 2 rows, but .* lists 6 junctions"): io.read_starsolo(run)
+    with pytest.raises(ValueError, match="has 2 rows, but .* lists 6 junctions"):
+        io.read_starsolo(run)
     run.joinpath("Solo.out").rename(run / "sampleA_Solo.out")
     run.joinpath("SJ.out.tab").rename(run / "sampleA_SJ.out.tab")
     put(run / "sampleA_SJ.out.tab", [star_line(*j) for j in js])
@@ -264,52 +360,88 @@ def test_solo_link_and_counts(tmp_path):
 
 def test_solo_samples_and_cells(tmp_path):
     "Several runs with lists of their own; filtered, raw and chosen cells."
-    a = solo(tmp_path / "a", [("chr1", 10, 20, "+"), ("chr1", 10, 30, "+")], np.array([[1, 2], [3, 0]]), filtered=["c2"], rna=np.array([[5, 6], [7, 8]]))
-    b = solo(tmp_path / "b", [("chr1", 10, 30, "+"), ("chr2", 1, 5, "-")], np.array([[4, 4], [0, 9]]), rna=np.array([[1, 1], [1, 1], [2, 2]]))
+    a = solo(
+        tmp_path / "a",
+        [("chr1", 10, 20, "+"), ("chr1", 10, 30, "+")],
+        np.array([[1, 2], [3, 0]]),
+        filtered=["c2"],
+        rna=np.array([[5, 6], [7, 8]]),
+    )
+    b = solo(
+        tmp_path / "b",
+        [("chr1", 10, 30, "+"), ("chr2", 1, 5, "-")],
+        np.array([[4, 4], [0, 9]]),
+        rna=np.array([[1, 1], [1, 1], [2, 2]]),
+    )
     both = io.read_starsolo({"A": a, "B": b})
     assert both.obs_names.tolist() == ["c2-A", "c1-B", "c2-B"] and both.obs["sample"].tolist() == ["A", "B", "B"]
-    assert both["splicing"].to_df().to_dict("list") == {"chr1:10:20:+": [3, 0, 0], "chr1:10:30:+": [0, 4, 0], "chr2:1:5:-": [0, 4, 9]}
+    assert both["splicing"].to_df().to_dict("list") == {
+        "chr1:10:20:+": [3, 0, 0],
+        "chr1:10:30:+": [0, 4, 0],
+        "chr2:1:5:-": [0, 4, 9],
+    }
     assert both["rna"].X.toarray().tolist() == [[6, 8, 0], [1, 1, 2], [1, 1, 2]]
-    assert io.read_starsolo(a, cells="raw").n_obs == 2 and io.read_starsolo(a, cells=["c1"])["rna"].X.toarray().tolist() == [[5, 7]]
-    with pytest.raises(ValueError, match="1 of 2 cells are not among"): io.read_starsolo(a, cells=["c1", "c9"])
-    with pytest.raises(FileNotFoundError, match="no folder 'GeneFull'; there are Gene, SJ"): io.read_starsolo(a, gene="GeneFull")
-    with pytest.raises(ValueError, match="several runs"): shutil.copytree(a / "Solo.out", a / "x_Solo.out"), io.read_starsolo(a)
+    assert io.read_starsolo(a, cells="raw").n_obs == 2 and io.read_starsolo(a, cells=["c1"])[
+        "rna"
+    ].X.toarray().tolist() == [[5, 7]]
+    with pytest.raises(ValueError, match="1 of 2 cells are not among"):
+        io.read_starsolo(a, cells=["c1", "c9"])
+    with pytest.raises(FileNotFoundError, match="no folder 'GeneFull'; there are Gene, SJ"):
+        io.read_starsolo(a, gene="GeneFull")
+    with pytest.raises(ValueError, match="several runs"):
+        shutil.copytree(a / "Solo.out", a / "x_Solo.out"), io.read_starsolo(a)
 
 
 def test_solo_damage(tmp_path):
     "A matrix that was cut off, and barcodes of another run."
     run = solo(tmp_path / "a", [("chr1", 10, 20, "+"), ("chr1", 10, 30, "+")], np.array([[1, 2], [3, 5]]))
     put(run / "Solo.out/SJ/raw/barcodes.tsv", ["c1", "c2", "c3"])
-    with pytest.raises(ValueError, match="2 columns, but .* lists 3 barcodes"): io.read_starsolo(run)
+    with pytest.raises(ValueError, match="2 columns, but .* lists 3 barcodes"):
+        io.read_starsolo(run)
     matrix = run / "Solo.out/SJ/raw/matrix.mtx"
     matrix.write_text(matrix.read_text()[:-6])
-    with pytest.raises(ValueError, match="matrix.mtx is damaged"): io.read_starsolo(run)
+    with pytest.raises(ValueError, match="matrix.mtx is damaged"):
+        io.read_starsolo(run)
 
 
 def test_leafcutter_strands(tmp_path):
     "Clusters of old versions, and NA."
     rows = ["c1", "chr1:9:21:clu_1_+ 1", "chr1:99:121:clu_2_NA 2", "chr1:199:221:clu_3 3"]
-    with pytest.warns(UserWarning, match="2 of 3"): got = io.read_leafcutter(put(tmp_path / "x.counts", rows))
+    with pytest.warns(UserWarning, match="2 of 3"):
+        got = io.read_leafcutter(put(tmp_path / "x.counts", rows))
     assert got.var["event_id"].tolist() == ["chr1:clu_1_+"] and got.X.toarray() == [[1]]
 
 
 def test_splicing_dataset(tmp_path):
     "An h5ad goes through unchanged; bad totals are counted."
     y = np.array([[3, 1, 0, 2], [0, 2, 5, 0]], np.float32)
-    adata = AnnData(y, var=pd.DataFrame({"event_id": list("aabb"), "chrom": "1", "start": [1, 1, 5, 7], "end": [3, 4, 9, 9], "strand": "+"}, index=list("wxyz")))
-    adata.layers["cell_by_junction_matrix"], adata.layers["cell_by_cluster_matrix"] = y, y @ np.kron(np.eye(2), np.ones((2, 2))).astype(np.float32)
+    adata = AnnData(
+        y,
+        var=pd.DataFrame(
+            {"event_id": list("aabb"), "chrom": "1", "start": [1, 1, 5, 7], "end": [3, 4, 9, 9], "strand": "+"},
+            index=list("wxyz"),
+        ),
+    )
+    adata.layers["cell_by_junction_matrix"], adata.layers["cell_by_cluster_matrix"] = (
+        y,
+        y @ np.kron(np.eye(2), np.ones((2, 2))).astype(np.float32),
+    )
     adata.write(tmp_path / "a.h5ad")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         got = io.read_splicing_dataset(tmp_path / "a.h5ad")
-    assert (got.layers["cell_by_junction_matrix"].toarray() == y).all() and (got.layers["cell_by_cluster_matrix"].toarray() == adata.layers["cell_by_cluster_matrix"]).all()
+    assert (got.layers["cell_by_junction_matrix"].toarray() == y).all() and (
+        got.layers["cell_by_cluster_matrix"].toarray() == adata.layers["cell_by_cluster_matrix"]
+    ).all()
     assert got.var["junction_id"].tolist() == ["1:1:3:+", "1:1:4:+", "1:5:9:+", "1:7:9:+"]
     del adata.layers["cell_by_junction_matrix"]
     adata.write(tmp_path / "a.h5ad")
-    with pytest.raises(ValueError, match="no layer 'cell_by_junction_matrix'"): io.read_splicing_dataset(tmp_path / "a.h5ad")
+    with pytest.raises(ValueError, match="no layer 'cell_by_junction_matrix'"):
+        io.read_splicing_dataset(tmp_path / "a.h5ad")
 
 
 # ---- the real files, against counts made by other means
+
 
 def awk(program: str, *files: Path) -> Counter:
     "Lines `key number` of an awk program, summed by key."
@@ -330,7 +462,8 @@ def counts(adata: AnnData) -> dict:
 @pytest.fixture
 def inputs(real_data):
     folder = real_data / "inputs"
-    if not folder.is_dir(): pytest.skip(f"the aligners' files are not here ({folder})")
+    if not folder.is_dir():
+        pytest.skip(f"the aligners' files are not here ({folder})")
     return folder
 
 
@@ -341,11 +474,19 @@ STAR = '{n = FILENAME; sub(/.*\\//, "", n); sub(/[._]?SJ.out.tab$/, "", n); s = 
 def test_real_star(inputs, folder):
     "Every read of the STAR files."
     files = sorted((inputs / folder).glob("*SJ.out.tab"))
-    with pytest.warns(UserWarning, match="their strand is unknown"): got = io.read_star_junctions(inputs / folder)
+    with pytest.warns(UserWarning, match="their strand is unknown"):
+        got = io.read_star_junctions(inputs / folder)
     assert got.n_obs == len(files)
     want = {k: n for k, n in awk(STAR, *files).items() if n}
     assert counts(got) == want and len(want) > 1000
-    assert got.n_vars == len(set().union(*({tuple(line.split("\t")[:4]) for line in f.read_text().splitlines() if line.split("\t")[3] != "0"} for f in files)))
+    assert got.n_vars == len(
+        set().union(
+            *(
+                {tuple(line.split("\t")[:4]) for line in f.read_text().splitlines() if line.split("\t")[3] != "0"}
+                for f in files
+            )
+        )
+    )
     mdata = to_mudata(None, got)
     assert check_mudata(mdata, modalities={"junc_ratio_layer": "splicing"}).query("level == 'error'").empty
 
@@ -361,26 +502,39 @@ def test_real_starsolo(inputs, mode):
     cells = (raw / "barcodes.tsv").read_text().split()
     splicing = mdata["splicing"]
     assert splicing.n_obs == 20 and mdata["rna"].n_vars == 16
-    kept = pd.Series(range(splicing.n_vars), splicing.var["chrom"] + ":" + splicing.var["start"].astype(str) + "-" + splicing.var["end"].astype(str))
+    kept = pd.Series(
+        range(splicing.n_vars),
+        splicing.var["chrom"] + ":" + splicing.var["start"].astype(str) + "-" + splicing.var["end"].astype(str),
+    )
     place = features[0].astype(str) + ":" + features[1].astype(str) + "-" + features[2].astype(str)
     column = kept.reindex(place).to_numpy()
     dropped = np.isnan(column)
     assert dropped.sum() < 3 and not (dropped & (features[3] > 0)).any()  # only rows without a strand
     want = np.zeros(splicing.shape)
     rows = table[~dropped[table["row"] - 1]]
-    np.add.at(want, (splicing.obs_names.get_indexer(np.array(cells)[rows["cell"] - 1]), column[rows["row"] - 1].astype(int)), rows["n"])
+    np.add.at(
+        want,
+        (splicing.obs_names.get_indexer(np.array(cells)[rows["cell"] - 1]), column[rows["row"] - 1].astype(int)),
+        rows["n"],
+    )
     assert (splicing.X.toarray() == want).all()
     genes = pd.read_csv(raw.parents[1] / "Gene/filtered/matrix.mtx", sep=" ", skiprows=3, names=["row", "cell", "n"])
     assert mdata["rna"].X.sum() == genes["n"].sum()
     out = to_mudata(mdata, gtf=gtf)
     assert out["splicing"].var["gene_name"].notna().all() and check_mudata(out).query("level == 'error'").empty
-    with pytest.warns(UserWarning, match="1 of 51|dropped, because their strand"): assert io.read_starsolo(inputs / "starsolo_sim" / mode)["splicing"].n_vars == (features[3] > 0).sum()
+    with pytest.warns(UserWarning, match="1 of 51|dropped, because their strand"):
+        assert io.read_starsolo(inputs / "starsolo_sim" / mode)["splicing"].n_vars == (features[3] > 0).sum()
 
 
 def test_real_starsolo_samples(inputs):
     "Both runs at once."
-    both = io.read_starsolo({m: inputs / "starsolo_sim" / m for m in ("ss", "drop")}, gtf=inputs / "starsolo_sim/annotation.gtf")
-    each = [io.read_starsolo(inputs / "starsolo_sim" / m, gtf=inputs / "starsolo_sim/annotation.gtf")["splicing"] for m in ("ss", "drop")]
+    both = io.read_starsolo(
+        {m: inputs / "starsolo_sim" / m for m in ("ss", "drop")}, gtf=inputs / "starsolo_sim/annotation.gtf"
+    )
+    each = [
+        io.read_starsolo(inputs / "starsolo_sim" / m, gtf=inputs / "starsolo_sim/annotation.gtf")["splicing"]
+        for m in ("ss", "drop")
+    ]
     assert both.obs["sample"].value_counts().to_dict() == {"ss": 20, "drop": 20}
     assert both["splicing"].X.sum() == sum(e.X.sum() for e in each)
     assert set(both["splicing"].var_names) == set(each[0].var_names) | set(each[1].var_names)
@@ -400,9 +554,13 @@ def test_real_leafcutter(inputs):
     "Three cells in BED's positions; most of their introns are those of STAR's files of the same study."
     files = sorted((inputs / "leafcutter_junc").glob("*.junc"))
     got = io.read_leafcutter(files)
-    want = awk('{n = FILENAME; sub(/.*\\//, "", n); sub(/.junc$/, "", n); print n " " $1 ":" ($2 + 1) ":" $3 ":" $6 " " $5}', *files)
+    want = awk(
+        '{n = FILENAME; sub(/.*\\//, "", n); sub(/.junc$/, "", n); print n " " $1 ":" ($2 + 1) ":" $3 ":" $6 " " $5}',
+        *files,
+    )
     assert counts(got) == dict(want)
-    with pytest.warns(UserWarning, match="their strand is unknown"): star = io.read_star_junctions(inputs / "star_sj_out_tab")
+    with pytest.warns(UserWarning, match="their strand is unknown"):
+        star = io.read_star_junctions(inputs / "star_sj_out_tab")
     assert np.isin(got.var_names, star.var_names).mean() > 0.3
     assert np.isin(io.read_leafcutter(files, ends="leafcutter").var_names, star.var_names).mean() < 0.01
 
@@ -415,7 +573,19 @@ def test_thousand_cells(tmp_path):
     rng = np.random.default_rng(0)
     for i in range(20):
         start = np.sort(rng.choice(2 * 10**8, 150_000, replace=False)) // 500 * 500 + 1
-        table = pd.DataFrame({0: "chr1", 1: start, 2: start + 100 * rng.integers(1, 9, len(start)), 3: 1, 4: 1, 5: 1, 6: rng.poisson(2, len(start)), 7: 0, 8: 20})
+        table = pd.DataFrame(
+            {
+                0: "chr1",
+                1: start,
+                2: start + 100 * rng.integers(1, 9, len(start)),
+                3: 1,
+                4: 1,
+                5: 1,
+                6: rng.poisson(2, len(start)),
+                7: 0,
+                8: 20,
+            }
+        )
         table.to_csv(tmp_path / f"{i}.SJ.out.tab", sep="\t", header=False, index=False)
     began = time.perf_counter()
     got = io.read_star_junctions({f"c{i}": tmp_path / f"{i % 20}.SJ.out.tab" for i in range(1000)})

@@ -1,4 +1,5 @@
 """Every notebook runs from top to bottom in a fresh kernel: one test each, and a failure names the cell."""
+
 import os
 import re
 from configparser import ConfigParser
@@ -10,7 +11,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 
 NBS = Path(__file__).resolve().parents[1] / "nbs"
-NOTEBOOKS = [p for p in sorted(NBS.rglob("*.ipynb")) if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts)]
+NOTEBOOKS = [
+    p for p in sorted(NBS.rglob("*.ipynb")) if not any(part.startswith((".", "_")) for part in p.relative_to(NBS).parts)
+]
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -40,13 +43,20 @@ def run_notebook(path: Path, cwd: Path, env: dict, timeout: int = 600) -> None:
                 client.execute_cell(cell, i)
             except (CellExecutionError, CellTimeoutError, DeadKernelError) as e:
                 trace = getattr(e, "traceback", None) or str(e)
-                pytest.fail(f"{path.name}, cell {i + 1} of {len(nb.cells)}:\n\n{cell.source}\n\n{ANSI.sub('', trace)}", pytrace=False)
+                pytest.fail(
+                    f"{path.name}, cell {i + 1} of {len(nb.cells)}:\n\n{cell.source}\n\n{ANSI.sub('', trace)}",
+                    pytrace=False,
+                )
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: str(p.relative_to(NBS)))
 def test_notebook(path, tmp_path):
     "All cells run, and nothing is left behind beside the notebooks."
-    others = lambda: {p for p in NBS.rglob("*") if p.suffix != ".ipynb" and "_checkpoints" not in str(p) and "__pycache__" not in str(p)}
+    others = lambda: {
+        p
+        for p in NBS.rglob("*")
+        if p.suffix != ".ipynb" and "_checkpoints" not in str(p) and "__pycache__" not in str(p)
+    }
     before = others()
     run_notebook(path, path.parent, {**os.environ, "IN_TEST": "1", "IPYTHONDIR": str(tmp_path), "MPLBACKEND": "agg"})
     assert not (others() - before), "the notebook leaves files behind"
@@ -54,12 +64,14 @@ def test_notebook(path, tmp_path):
 
 def test_failure_names_the_cell(tmp_path):
     "The message of a failing notebook holds its name, the cell's number, its source and the error."
-    nb = nbformat.v4.new_notebook(cells=[
-        nbformat.v4.new_markdown_cell("# prose"),
-        nbformat.v4.new_code_cell("#| slow\n1 / 0"),
-        nbformat.v4.new_code_cell("#| eval: false\n1 / 0"),
-        nbformat.v4.new_code_cell("x = 3\nassert x == 4, 'x is three'"),
-    ])
+    nb = nbformat.v4.new_notebook(
+        cells=[
+            nbformat.v4.new_markdown_cell("# prose"),
+            nbformat.v4.new_code_cell("#| slow\n1 / 0"),
+            nbformat.v4.new_code_cell("#| eval: false\n1 / 0"),
+            nbformat.v4.new_code_cell("x = 3\nassert x == 4, 'x is three'"),
+        ]
+    )
     nbformat.write(nb, tmp_path / "broken.ipynb")
     env = {k: v for k, v in os.environ.items() if k != "SPLICEVI_SLOW"}
     with pytest.MonkeyPatch.context() as m, pytest.raises(pytest.fail.Exception) as info:

@@ -1,4 +1,5 @@
 """Figures: the values that are drawn, both templates, what is said when there is nothing to draw, and that labels do not overlap."""
+
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
@@ -17,7 +18,9 @@ def event(k, groups, strand="+", gap=20_000, seed=0, shared=False):
     rng = np.random.default_rng(seed)
     start = np.full(k, 10_000) if shared else np.sort(rng.integers(10_000, 10_000 + 3 * gap, k))
     end = start + np.sort(rng.integers(gap // 10, gap, k))
-    junctions = pd.DataFrame({"chrom": "chr7", "start": start, "end": end, "strand": strand, "gene_name": "ABC1", "event_id": "ATSE_1"})
+    junctions = pd.DataFrame(
+        {"chrom": "chr7", "start": start, "end": end, "strand": strand, "gene_name": "ABC1", "event_id": "ATSE_1"}
+    )
     junctions.index = [f"chr7:{a}:{b}:{strand}" for a, b in zip(start, end)]
     reads = pd.DataFrame(rng.integers(1, 30_000, (k, groups)), junctions.index, [f"type {g}" for g in range(groups)])
     return junctions, reads / reads.sum(), reads
@@ -32,11 +35,23 @@ def tidy():
         for i in range(n):
             total = int(rng.integers(1, 9))
             y = int(rng.binomial(total, 0.3))
-            rows += [(f"{g}{i}", g, j, v / total, 0.3, 0.35, v, total) for j, v in (("chr1:10:20:+", y), ("chr1:10:30:+", total - y))]
-    cells = pd.DataFrame(rows, columns=["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total"])
+            rows += [
+                (f"{g}{i}", g, j, v / total, 0.3, 0.35, v, total)
+                for j, v in (("chr1:10:20:+", y), ("chr1:10:30:+", total - y))
+            ]
+    cells = pd.DataFrame(
+        rows, columns=["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total"]
+    )
     cells["group"] = pd.Categorical(cells["group"], ["a", "b", "empty"])
-    groups = pd.DataFrame([(g, j, k, 0.3 + 0.1 * (g == "b"), 0.2, 0.5, 30, 60, 150) for g in "ab" for j in cells["junction_id"].unique() for k in ("observed", "decoded", "smoothed")],
-                          columns=["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"])
+    groups = pd.DataFrame(
+        [
+            (g, j, k, 0.3 + 0.1 * (g == "b"), 0.2, 0.5, 30, 60, 150)
+            for g in "ab"
+            for j in cells["junction_id"].unique()
+            for k in ("observed", "decoded", "smoothed")
+        ],
+        columns=["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"],
+    )
     return cells, groups
 
 
@@ -47,7 +62,16 @@ def ds():
     effect = np.r_[rng.normal(scale=0.04, size=60), rng.choice([-1, 1], 20) * rng.uniform(0.2, 0.6, 20), np.nan, 0.3]
     proba = np.r_[rng.uniform(0, 0.4, 60), rng.uniform(0.97, 1, 20), 0.99, np.nan]
     index = [f"chr1:{i}00:{i}90:+" for i in range(82)]
-    return pd.DataFrame({"effect_size": effect, "proba_ds": proba, "is_ds_fdr": np.nan_to_num(proba) > 0.9, "gene_name": [f"G{i}" for i in range(82)], "event_id": "E"}, index)
+    return pd.DataFrame(
+        {
+            "effect_size": effect,
+            "proba_ds": proba,
+            "is_ds_fdr": np.nan_to_num(proba) > 0.9,
+            "gene_name": [f"G{i}" for i in range(82)],
+            "event_id": "E",
+        },
+        index,
+    )
 
 
 def every_figure(template, tidy, ds):
@@ -58,11 +82,14 @@ def every_figure(template, tidy, ds):
     held = pd.DataFrame({"counts": rng.integers(0, 5, 90), "total": 5})
     past = {f"elbo_{s}": pd.DataFrame({"elbo": 100 / np.arange(1, 31)}) for s in ("train", "validation")}
     return {
-        "history": pl.history(past, template=template), "latent": pl.latent(xy, labels, template=template),
+        "history": pl.history(past, template=template),
+        "latent": pl.latent(xy, labels, template=template),
         "latent_psi": pl.latent_psi(xy, np.where(labels == "x", 0.2, np.nan), "chr1:10:20:+", template=template),
-        "psi_violin": pl.psi_violin(cells, groups, template=template), "psi_heatmap": pl.psi_heatmap(groups, template=template),
+        "psi_violin": pl.psi_violin(cells, groups, template=template),
+        "psi_heatmap": pl.psi_heatmap(groups, template=template),
         "expression_violin": pl.expression_violin(rng.poisson(3, 50), labels, "G", template=template),
-        "event_arcs": pl.event_arcs(*event(3, 2), template=template), "volcano": pl.volcano(ds, template=template),
+        "event_arcs": pl.event_arcs(*event(3, 2), template=template),
+        "volcano": pl.volcano(ds, template=template),
         "calibration": pl.calibration(rng.random(90), rng.random(90) < 0.5, template=template),
         "imputation": pl.imputation(held, {"mean": np.full(90, 0.4)}, template=template),
         "psi_calibration": pl.psi_calibration(held, {"mean": rng.random(90)}, template=template),
@@ -74,8 +101,14 @@ def test_every_figure_has_the_common_look(template, tidy, ds):
     "700 px, a title, the ground of the template, text that stands out from it, traces with hover text or none at all."
     for name, fig in every_figure(template, tidy, ds).items():
         assert isinstance(fig, go.Figure) and fig.layout.width == 700 and fig.layout.title.text, name
-        assert fig.layout.paper_bgcolor == EXPECTED_GROUND[template] and fig.layout.font.color == THEMES[template].ink, name
-        assert all(t.hoverinfo == "skip" or t.hovertemplate or t.hoverinfo == "text" for t in fig.data if t.showlegend is not True and t.x is not None and len(t.x) and t.x[0] is not None), name
+        assert (
+            fig.layout.paper_bgcolor == EXPECTED_GROUND[template] and fig.layout.font.color == THEMES[template].ink
+        ), name
+        assert all(
+            t.hoverinfo == "skip" or t.hovertemplate or t.hoverinfo == "text"
+            for t in fig.data
+            if t.showlegend is not True and t.x is not None and len(t.x) and t.x[0] is not None
+        ), name
         assert any(t.hovertemplate or t.hovertext is not None for t in fig.data), name
         if template:
             inks = {a.font.color for a in fig.layout.annotations if a.text} - {None}
@@ -100,13 +133,21 @@ def test_one_colour_for_a_category_in_all_figures(tidy):
     for hue in (None, {"b": "#123456"}):
         want = pl.colors(cells["group"], hue)
         arcs = {t.meta: t.line.color for t in pl.event_arcs(junctions, psi, reads, hue=hue).data if t.meta}
-        violin = {t.name: t.fillcolor or t.marker.color for t in pl.psi_violin(cells, groups, "decoded", hue=hue).data if t.name in want}
-        maps = {t.name: t.marker.color for t in pl.latent(np.zeros((6, 2)), pd.Categorical(list("aabbab"), ["a", "b", "empty"]), hue=hue).data}
+        violin = {
+            t.name: t.fillcolor or t.marker.color
+            for t in pl.psi_violin(cells, groups, "decoded", hue=hue).data
+            if t.name in want
+        }
+        maps = {
+            t.name: t.marker.color
+            for t in pl.latent(np.zeros((6, 2)), pd.Categorical(list("aabbab"), ["a", "b", "empty"]), hue=hue).data
+        }
         assert arcs == want
         assert violin == {k: want[k] for k in "ab"} == maps
 
 
 # ---- arcs
+
 
 def test_introns_are_compressed_in_closed_form():
     "Exons keep their length, introns are capped, the map is monotone and every base of an exon is one unit."
@@ -116,7 +157,9 @@ def test_introns_are_compressed_in_closed_form():
         exons, cap = edge.reshape(-1, 2), float(rng.integers(10, 3000))
         knots = pl.compress_introns(exons, edge[0], edge[-1], cap)
         exon, intron = np.diff(edge)[::2], np.diff(edge)[1::2]
-        assert np.allclose(np.diff(knots[:, 1])[::2], exon) and np.allclose(np.diff(knots[:, 1])[1::2], np.minimum(intron, cap))
+        assert np.allclose(np.diff(knots[:, 1])[::2], exon) and np.allclose(
+            np.diff(knots[:, 1])[1::2], np.minimum(intron, cap)
+        )
         at = np.interp(np.arange(edge[0], edge[-1] + 1), *knots.T)
         assert (np.diff(at) > 0).all() and np.diff(at).max() <= 1 + 1e-9
 
@@ -129,12 +172,18 @@ def test_arcs_draw_psi_reads_and_places():
         for g in psi.columns:
             line = next(t for t in fig.data if t.name == j and t.meta == g)
             assert line.line.width == pytest.approx(0.8 + 7.2 * psi.at[j, g])
-            assert [line.x[0], line.x[-1]] == pytest.approx(list(axis.at(junctions.loc[j, ["start", "end"]].to_numpy(float))))
-            assert any(f"{psi.at[j, g]:.2f}" in a.text and f"{reads.at[j, g]:,}" in a.text for a in fig.layout.annotations)
+            assert [line.x[0], line.x[-1]] == pytest.approx(
+                list(axis.at(junctions.loc[j, ["start", "end"]].to_numpy(float)))
+            )
+            assert any(
+                f"{psi.at[j, g]:.2f}" in a.text and f"{reads.at[j, g]:,}" in a.text for a in fig.layout.annotations
+            )
     ticks = {a.text for a in fig.layout.annotations}
     assert {f"{s:,}" for s in [*junctions["start"], *junctions["end"]]} <= ticks
     click = next(t for t in fig.data if t.name == "type 1")
-    assert {tuple(c) for c in click.customdata} == {(j, "type 1") for j in junctions.index} and click.marker.opacity == 0
+    assert {tuple(c) for c in click.customdata} == {
+        (j, "type 1") for j in junctions.index
+    } and click.marker.opacity == 0
     assert f"chr7:{junctions['start'].iloc[0]:,}-{junctions['end'].iloc[0]:,} (+)" in " ".join(click.text)
     assert f"of {reads['type 1'].sum():,} reads" in click.text[0]
 
@@ -154,11 +203,16 @@ def test_arcs_selected_and_novel_stand_out():
     chosen = junctions.index[1]
     fig = pl.event_arcs(junctions.assign(annotated=[True, True, False]), psi, selected=chosen)
     assert {t.name: t.opacity for t in fig.data if t.meta} == {j: 1 if j == chosen else 0.45 for j in junctions.index}
-    assert {t.name: t.line.dash for t in fig.data if t.meta} == dict(zip(junctions.index, ["solid", "solid", "4px,3px"]))
+    assert {t.name: t.line.dash for t in fig.data if t.meta} == dict(
+        zip(junctions.index, ["solid", "solid", "4px,3px"])
+    )
     assert "dashed: novel" in fig.layout.title.text and "dashed" not in pl.event_arcs(junctions, psi).layout.title.text
 
 
-@pytest.mark.parametrize("strand, flip, symbol, reverse", [("+", True, "triangle-right", False), ("-", False, "triangle-left", False), ("-", True, "triangle-right", True)])
+@pytest.mark.parametrize(
+    "strand, flip, symbol, reverse",
+    [("+", True, "triangle-right", False), ("-", False, "triangle-left", False), ("-", True, "triangle-right", True)],
+)
 def test_arcs_know_the_strand(strand, flip, symbol, reverse):
     junctions, psi, _ = event(2, 1, strand)
     fig = pl.event_arcs(junctions, psi, flip=flip)
@@ -190,7 +244,8 @@ def arc_boxes(fig):
     "Boxes in pixels of the texts of an arc figure that stand in the plot."
     out = []
     for a in fig.layout.annotations:
-        if a.xref == "paper": continue
+        if a.xref == "paper":
+            continue
         lines = pd.Series(a.text.split("<br>")).str.replace(r"<[^>]+>", "", regex=True)
         w, h = max(text_width(t, a.font.size) for t in lines), a.font.size * 1.2 * len(lines)
         y = a.y + (a.yshift or 0) + (h / 2 if a.yanchor == "bottom" else 0)
@@ -204,10 +259,17 @@ def arc_boxes(fig):
 def test_labels_of_arcs_do_not_overlap(k, groups, kind):
     "Nested, crossing and sharing junctions, long and short introns: no text covers another."
     for seed in range(3):
-        junctions, psi, reads = event(k, groups, gap=300 if kind == "short" else 20_000, seed=seed, shared=kind == "shared")
+        junctions, psi, reads = event(
+            k, groups, gap=300 if kind == "short" else 20_000, seed=seed, shared=kind == "shared"
+        )
         fig = pl.event_arcs(junctions, psi, reads)
         b = arc_boxes(fig)
-        hit = (b[:, None, 0] < b[None, :, 2]) & (b[None, :, 0] < b[:, None, 2]) & (b[:, None, 1] < b[None, :, 3]) & (b[None, :, 1] < b[:, None, 3])
+        hit = (
+            (b[:, None, 0] < b[None, :, 2])
+            & (b[None, :, 0] < b[:, None, 2])
+            & (b[:, None, 1] < b[None, :, 3])
+            & (b[None, :, 1] < b[:, None, 3])
+        )
         assert hit.sum() == len(b), f"{hit.sum() - len(b)} overlaps, seed {seed}"
 
 
@@ -223,6 +285,7 @@ def test_many_arcs_are_quick():
 
 # ---- violins, heatmap, latent map
 
+
 def test_violin_draws_cells_means_and_notes(tidy):
     cells, groups = tidy
     fig = pl.psi_violin(cells, groups, junctions="chr1:10:20:+")
@@ -232,16 +295,26 @@ def test_violin_draws_cells_means_and_notes(tidy):
     few = next(t for t in fig.data if t.name == "b")
     assert few.type == "scatter" and len(few.x) == 3
     mean = next(t for t in fig.data if t.name == "group mean")
-    assert list(mean.x) == [0.3, 0.4] and list(mean.y) == [0, 1] and np.allclose(mean.error_x.array, [0.2, 0.1]) and np.allclose(mean.error_x.arrayminus, [0.1, 0.2])
+    assert (
+        list(mean.x) == [0.3, 0.4]
+        and list(mean.y) == [0, 1]
+        and np.allclose(mean.error_x.array, [0.2, 0.1])
+        and np.allclose(mean.error_x.arrayminus, [0.1, 0.2])
+    )
     assert "30 cells, 60 of 150 reads" in mean.text[0] and "0.300 (0.200 to 0.500)" in mean.text[0]
     assert [a.y for a in fig.layout.annotations if a.text == "no cell with a value"] == [2]
-    assert f"30 cells · {mine['total'].sum()} reads" in fig.layout.yaxis.ticktext[0] and "0 cells" in fig.layout.yaxis.ticktext[2]
+    assert (
+        f"30 cells · {mine['total'].sum()} reads" in fig.layout.yaxis.ticktext[0]
+        and "0 cells" in fig.layout.yaxis.ticktext[2]
+    )
 
 
 def test_violin_of_each_kind_and_junction(tidy):
     cells, groups = tidy
     fig = pl.psi_violin(cells, groups, "smoothed")
-    assert {t.x[0] for t in fig.data if t.type == "violin"} == {0.35} and sum(t.name == "group mean" for t in fig.data) == 2
+    assert {t.x[0] for t in fig.data if t.type == "violin"} == {0.35} and sum(
+        t.name == "group mean" for t in fig.data
+    ) == 2
     assert [a.text for a in fig.layout.annotations[:2]] == ["chr1:10-20", "chr1:10-30"]
     assert "Smoothed PSI" in fig.layout.title.text
     assert not any(t.name == "group mean" for t in pl.psi_violin(cells).data)
@@ -250,10 +323,15 @@ def test_violin_of_each_kind_and_junction(tidy):
 def test_heatmap_of_the_tidy_table_and_of_plain_tables(tidy):
     _, groups = tidy
     fig = pl.psi_heatmap(groups)
-    assert [t.type for t in fig.data] == ["heatmap"] * 3 and np.allclose(np.asarray(fig.data[0].z, float), [[0.3, 0.4]] * 2)
+    assert [t.type for t in fig.data] == ["heatmap"] * 3 and np.allclose(
+        np.asarray(fig.data[0].z, float), [[0.3, 0.4]] * 2
+    )
     table = pd.DataFrame({"x": [0.1, np.nan], "y": [0.5, 1.0]}, ["j1", "j2"])
     fig = pl.psi_heatmap({"observed": table}, ["first", "second"])
-    assert np.allclose(np.asarray(fig.data[0].z, float), table, equal_nan=True) and fig.layout.yaxis.ticktext == ("first", "second")
+    assert np.allclose(np.asarray(fig.data[0].z, float), table, equal_nan=True) and fig.layout.yaxis.ticktext == (
+        "first",
+        "second",
+    )
     dash = next(t for t in fig.data if t.name == "no value")
     assert (list(dash.x), list(dash.y)) == (["x"], [1]) and "not observed" in fig.data[0].text[1][0]
 
@@ -267,16 +345,25 @@ def test_latent_psi_keeps_unobserved_cells_grey_and_uses_webgl():
     assert grey.type == seen.type == "scattergl" and len(grey.x) == len(seen.x) == 2000
     assert grey.marker.color == THEMES[None].body and (seen.marker.cmin, seen.marker.cmax) == (0, 1)
     i = seen.customdata[7]
-    assert seen.marker.color[7] == pytest.approx(psi[i], abs=1e-4) and seen.text[7] == f"c{i}<br>PSI {psi[i]:.3f}, 12 reads"
+    assert (
+        seen.marker.color[7] == pytest.approx(psi[i], abs=1e-4)
+        and seen.text[7] == f"c{i}<br>PSI {psi[i]:.3f}, 12 reads"
+    )
     assert "2,000 of 4,000 cells observed" in fig.layout.title.text
     few = pl.latent_psi(xy, psi, "j", n_cells=1000)
-    assert few.data[0].type == "scatter" and sum(len(t.x) for t in few.data) == 1000 and "a sample of 4,000" in few.layout.title.text
+    assert (
+        few.data[0].type == "scatter"
+        and sum(len(t.x) for t in few.data) == 1000
+        and "a sample of 4,000" in few.layout.title.text
+    )
 
 
 def test_latent_uses_webgl_for_many_cells_and_shows_cells_without_a_label():
     labels = pd.Series(np.r_[np.repeat(["x", "y"], 2000), [None]], name="type")
     fig = pl.latent({"joint": np.zeros((4001, 3))}, labels, n_cells=10_000)
-    assert {t.name: len(t.x) for t in fig.data} == {"x": 2000, "y": 2000, "no label": 1} and {t.type for t in fig.data} == {"scattergl"}
+    assert {t.name: len(t.x) for t in fig.data} == {"x": 2000, "y": 2000, "no label": 1} and {
+        t.type for t in fig.data
+    } == {"scattergl"}
     assert pl.latent(np.zeros((4001, 2)), labels).data[0].type == "scatter"  # 3,000 are drawn
 
 
@@ -284,11 +371,14 @@ def test_expression_violin_has_the_means():
     values, labels = np.r_[np.zeros(10), np.arange(10.0)], np.repeat(["a", "b"], 10)
     fig = pl.expression_violin(values, labels, "GENE", "counts")
     mean = next(t for t in fig.data if t.name == "group mean")
-    assert list(mean.x) == [0, 4.5] and mean.error_x.array[1] == pytest.approx(1.96 * values[10:].std(ddof=1) / 10**0.5, abs=1e-4)
+    assert list(mean.x) == [0, 4.5] and mean.error_x.array[1] == pytest.approx(
+        1.96 * values[10:].std(ddof=1) / 10**0.5, abs=1e-4
+    )
     assert "90% express it" in fig.layout.yaxis.ticktext[1] and fig.layout.xaxis.title.text == "counts"
 
 
 # ---- tests and their calibration
+
 
 def test_volcano_splits_called_selected_and_leaves_out_missing(ds):
     chosen = ds.index[70]
@@ -296,10 +386,14 @@ def test_volcano_splits_called_selected_and_leaves_out_missing(ds):
     parts = {t.name: [c[0] for c in t.customdata] for t in fig.data}
     known = ds.dropna()
     assert parts["selected"] == [chosen] and set(parts["called"]) == set(known.index[known["is_ds_fdr"]]) - {chosen}
-    assert sum(map(len, parts.values())) == 80 and "20 of 80 called · 2 without a value left out" in fig.layout.title.text
+    assert (
+        sum(map(len, parts.values())) == 80 and "20 of 80 called · 2 without a value left out" in fig.layout.title.text
+    )
     for t in fig.data:
         rows = ds.loc[[c[0] for c in t.customdata]]
-        assert np.allclose(t.x, rows["effect_size"], atol=1e-4) and np.allclose(t.y, np.minimum(-np.log10(1 - rows["proba_ds"]), 4), atol=1e-4)
+        assert np.allclose(t.x, rows["effect_size"], atol=1e-4) and np.allclose(
+            t.y, np.minimum(-np.log10(1 - rows["proba_ds"]), 4), atol=1e-4
+        )
     names = {a.text for a in fig.layout.annotations}
     assert {"−0.1", "+0.1", "<b>G70</b>"} <= names and any("P ≥" in n for n in names)
 
@@ -307,7 +401,15 @@ def test_volcano_splits_called_selected_and_leaves_out_missing(ds):
 def test_volcano_names_the_selected_row_even_in_a_crowd():
     "On a line full of points its name stands above."
     n = 60
-    ds = pd.DataFrame({"effect_size": np.linspace(0.3, 0.6, n), "proba_ds": 1.0, "is_ds_fdr": True, "gene_name": [f"GENE{i:02d}" for i in range(n)]}, [str(i) for i in range(n)])
+    ds = pd.DataFrame(
+        {
+            "effect_size": np.linspace(0.3, 0.6, n),
+            "proba_ds": 1.0,
+            "is_ds_fdr": True,
+            "gene_name": [f"GENE{i:02d}" for i in range(n)],
+        },
+        [str(i) for i in range(n)],
+    )
     names = [a for a in pl.volcano(ds, selected="30").layout.annotations if "GENE" in a.text]
     assert names[0].text == "<b>GENE30</b>" and (names[0].xanchor, names[0].yshift, names[0].y) == ("center", 14, 4)
 
@@ -318,13 +420,24 @@ def test_volcano_calls_by_thresholds(ds):
     want = ds.index[(ds["proba_ds"] >= 0.98) & (ds["effect_size"].abs() >= 0.3)]
     assert {c[0] for c in called.customdata} == set(want)
     line = [s for s in fig.layout.shapes if s.y0 == s.y1]
-    assert len(line) == 1 and line[0].y0 == pytest.approx(-np.log10(0.02)) and any(a.text == "P ≥ 0.98" for a in fig.layout.annotations)
+    assert (
+        len(line) == 1
+        and line[0].y0 == pytest.approx(-np.log10(0.02))
+        and any(a.text == "P ≥ 0.98" for a in fig.layout.annotations)
+    )
 
 
 def test_volcano_uses_webgl_and_names_do_not_overlap():
     rng = np.random.default_rng(0)
     n = 5000
-    ds = pd.DataFrame({"effect_size": rng.normal(0.4, 0.02, n), "proba_ds": rng.uniform(0.99, 1, n), "gene_name": [f"GENE{i}" for i in range(n)]}, [str(i) for i in range(n)])
+    ds = pd.DataFrame(
+        {
+            "effect_size": rng.normal(0.4, 0.02, n),
+            "proba_ds": rng.uniform(0.99, 1, n),
+            "gene_name": [f"GENE{i}" for i in range(n)],
+        },
+        [str(i) for i in range(n)],
+    )
     fig = pl.volcano(ds, n_labels=10)
     assert {t.type for t in fig.data} == {"scattergl"}
     names = [a for a in fig.layout.annotations if a.text.startswith("GENE")]
@@ -336,14 +449,21 @@ def test_volcano_uses_webgl_and_names_do_not_overlap():
 
 
 def test_calibration_shows_promised_and_realised_shares():
-    p, real = np.r_[np.full(50, 0.98), np.full(50, 0.9), np.full(100, 0.1)], np.r_[np.ones(45), np.zeros(5), np.ones(40), np.zeros(10), np.zeros(100)].astype(bool)
+    p, real = (
+        np.r_[np.full(50, 0.98), np.full(50, 0.9), np.full(100, 0.1)],
+        np.r_[np.ones(45), np.zeros(5), np.ones(40), np.zeros(10), np.zeros(100)].astype(bool),
+    )
     fig = pl.calibration(p, real, targets=(0.021, 0.061))
     marks = next(t for t in fig.data if t.mode == "markers")
-    assert list(marks.x) == [0.021, 0.061] and np.allclose(marks.y, [5 / 50, 15 / 100]) and marks.customdata[1][0] == 100
+    assert (
+        list(marks.x) == [0.021, 0.061] and np.allclose(marks.y, [5 / 50, 15 / 100]) and marks.customdata[1][0] == 100
+    )
     bins = pl.calibration(p, real, "probability").data[0]
     assert np.allclose(bins.x, [0.1, 0.94]) and np.allclose(bins.y, [0, 85 / 100])
     two = pl.calibration({"a": p, "b": p[::-1]}, {"a": real, "b": real[::-1]})
-    assert {t.name for t in two.data} >= {"a", "b"} and {t.line.color for t in two.data if t.mode == "lines" and t.name in "ab"} == set(pl.palette(2))
+    assert {t.name for t in two.data} >= {"a", "b"} and {
+        t.line.color for t in two.data if t.mode == "lines" and t.name in "ab"
+    } == set(pl.palette(2))
 
 
 def test_psi_calibration_weighs_by_reads():
@@ -355,33 +475,52 @@ def test_psi_calibration_weighs_by_reads():
 
 # ---- nothing to draw, and tables of the wrong kind
 
+
 def test_nothing_to_draw_is_a_sentence(tidy, ds):
     cells, groups = tidy
     junctions, psi, _ = event(2, 2)
     figures = {
-        "choose a gene": pl.event_arcs(junctions.iloc[:0], psi), "choose a column of obs": pl.event_arcs(junctions, psi, groups=[]),
-        "choose an event that was read": pl.psi_violin(cells.iloc[:0], groups), "pass a trained model": pl.psi_violin(cells.assign(decoded=np.nan), groups, "decoded"),
-        "look at decoded PSI": pl.psi_violin(cells.assign(observed=np.nan)), "or pass a trained model": pl.psi_heatmap(groups.assign(psi=np.nan)),
-        "run model.differential_splicing": pl.volcano(ds.iloc[:0]), "share no observed event": pl.volcano(ds.assign(effect_size=np.nan)),
-        "train the model first": pl.history({}), "choose other cells": pl.latent(np.zeros((0, 2)), []), "other cells": pl.latent_psi(np.zeros((0, 2)), []),
-        "not among the genes": pl.expression_violin(np.full(4, np.nan), list("aabb"), "G"), "hold some out": pl.imputation(pd.DataFrame({"counts": [], "total": []}), {}),
+        "choose a gene": pl.event_arcs(junctions.iloc[:0], psi),
+        "choose a column of obs": pl.event_arcs(junctions, psi, groups=[]),
+        "choose an event that was read": pl.psi_violin(cells.iloc[:0], groups),
+        "pass a trained model": pl.psi_violin(cells.assign(decoded=np.nan), groups, "decoded"),
+        "look at decoded PSI": pl.psi_violin(cells.assign(observed=np.nan)),
+        "or pass a trained model": pl.psi_heatmap(groups.assign(psi=np.nan)),
+        "run model.differential_splicing": pl.volcano(ds.iloc[:0]),
+        "share no observed event": pl.volcano(ds.assign(effect_size=np.nan)),
+        "train the model first": pl.history({}),
+        "choose other cells": pl.latent(np.zeros((0, 2)), []),
+        "other cells": pl.latent_psi(np.zeros((0, 2)), []),
+        "not among the genes": pl.expression_violin(np.full(4, np.nan), list("aabb"), "G"),
+        "hold some out": pl.imputation(pd.DataFrame({"counts": [], "total": []}), {}),
         "whose truth is known": pl.calibration(np.full(3, np.nan), np.ones(3)),
     }
     for sentence, fig in figures.items():
-        assert not fig.data and sentence in fig.layout.annotations[0].text.replace("<br>", " ") and fig.layout.title.text, sentence
+        assert (
+            not fig.data and sentence in fig.layout.annotations[0].text.replace("<br>", " ") and fig.layout.title.text
+        ), sentence
     nothing = pl.latent_psi(np.zeros((5, 2)), np.full(5, np.nan))
     assert [t.name for t in nothing.data] == ["not observed"] and "0 of 5 cells observed" in nothing.layout.title.text
 
 
-@pytest.mark.parametrize("draw, message", [
-    (lambda c, g, d: pl.event_arcs(pd.DataFrame({"chrom": ["1"], "start": [1]}), None), "junctions has no column end, strand"),
-    (lambda c, g, d: pl.psi_violin(c.drop(columns=["group", "total"])), "cells has no column group, total"),
-    (lambda c, g, d: pl.psi_violin(c, g.drop(columns="lower")), "groups has no column lower"),
-    (lambda c, g, d: pl.psi_violin(c, g, junctions="chr9:1:2:+"), "cells has no junction 'chr9:1:2:+'"),
-    (lambda c, g, d: pl.psi_heatmap(g.drop(columns="kind")), "groups has no column kind"),
-    (lambda c, g, d: pl.volcano(d.drop(columns="proba_ds")), "ds has no column proba_ds"),
-    (lambda c, g, d: pl.psi_calibration(pd.DataFrame({"counts": [1]}), {"m": np.ones(1)}), "held has no column total"),
-])
+@pytest.mark.parametrize(
+    "draw, message",
+    [
+        (
+            lambda c, g, d: pl.event_arcs(pd.DataFrame({"chrom": ["1"], "start": [1]}), None),
+            "junctions has no column end, strand",
+        ),
+        (lambda c, g, d: pl.psi_violin(c.drop(columns=["group", "total"])), "cells has no column group, total"),
+        (lambda c, g, d: pl.psi_violin(c, g.drop(columns="lower")), "groups has no column lower"),
+        (lambda c, g, d: pl.psi_violin(c, g, junctions="chr9:1:2:+"), "cells has no junction 'chr9:1:2:+'"),
+        (lambda c, g, d: pl.psi_heatmap(g.drop(columns="kind")), "groups has no column kind"),
+        (lambda c, g, d: pl.volcano(d.drop(columns="proba_ds")), "ds has no column proba_ds"),
+        (
+            lambda c, g, d: pl.psi_calibration(pd.DataFrame({"counts": [1]}), {"m": np.ones(1)}),
+            "held has no column total",
+        ),
+    ],
+)
 def test_wrong_columns_are_named(draw, message, tidy, ds):
     with pytest.raises(KeyError, match=message.replace("(", r"\(").replace("+", r"\+")):
         draw(*tidy, ds)

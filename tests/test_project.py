@@ -1,4 +1,5 @@
 """The project itself: quick imports, notebooks and modules that agree, an install that needs no development tool."""
+
 import ast
 import os
 import shutil
@@ -22,7 +23,9 @@ def python(code: str, **kwargs):
 def project_files(root: Path) -> list[Path]:
     "What belongs to the project: tracked and new files, without ignored ones."
     if (root / ".git").exists():
-        out = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True, text=True, check=True).stdout
+        out = subprocess.run(
+            ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True, text=True, check=True
+        ).stdout
         return [Path(p) for p in out.split("\0") if p and (root / p).is_file()]
     skip = (".venv", ".pytest_cache", "__pycache__", "demo", "build", "dist", "_proc", "_docs")
     files = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
@@ -40,7 +43,9 @@ def copy(root, tmp_path):
 
 def contents(folder: Path) -> dict[Path, bytes]:
     "Every file of `folder` with its bytes."
-    return {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts}
+    return {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
 
 
 def test_notebooks_and_modules_agree(copy):
@@ -53,6 +58,13 @@ def test_notebooks_and_modules_agree(copy):
     after = contents(copy)
     drifted = sorted(str(p) for p in before.keys() | after.keys() if before.get(p) != after.get(p))
     assert not drifted, f"run nbdev_export && nbdev_clean and commit: {drifted}"
+
+
+def test_one_format(root):
+    "Notebooks and tests are formatted by `make format`, and ruff's rules of pyproject.toml hold."
+    for command in (["format", "--check", "--quiet"], ["check", "--quiet"]):
+        done = subprocess.run([BIN / "ruff", *command, "--no-cache", "."], cwd=root, capture_output=True, text=True)
+        assert done.returncode == 0, f"run make format\n{done.stdout}{done.stderr}"
 
 
 def test_readme_is_the_index_notebook(root):
@@ -118,15 +130,25 @@ def test_library_needs_no_development_tool(root):
     assert not any(tool in needs for tool in tools)
     for path in (root / "splicevi").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
-            names = [a.name for a in node.names] if isinstance(node, ast.Import) else [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            names = (
+                [a.name for a in node.names]
+                if isinstance(node, ast.Import)
+                else [node.module or ""]
+                if isinstance(node, ast.ImportFrom)
+                else []
+            )
             assert not {n.split(".")[0] for n in names} & tools, f"{path.name} imports {names}"
 
 
 def test_installed_copy_holds_every_module(copy, tmp_path_factory):
     "`pip install .` brings every module and the `splicevi` command."
     target = tmp_path_factory.mktemp("site")
-    subprocess.run([sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, copy],
-                   check=True, capture_output=True, text=True)
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, copy],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     modules = {p.relative_to(copy) for p in (copy / "splicevi").rglob("*.py")}
     assert {p.relative_to(target) for p in (target / "splicevi").rglob("*.py")} == modules
     assert (target / "bin" / "splicevi").exists()
@@ -143,5 +165,9 @@ def test_no_print_in_the_library(root):
     for path in (root / "splicevi").rglob("*.py"):
         if path.stem.startswith("cli"):
             continue
-        calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"]
+        calls = [
+            n
+            for n in ast.walk(ast.parse(path.read_text()))
+            if isinstance(n, ast.Call) and getattr(n.func, "id", "") == "print"
+        ]
         assert not calls, f"{path.name} line {calls[0].lineno} prints"

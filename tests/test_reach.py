@@ -1,4 +1,5 @@
 """What the model has to reach on simulated truth and on real cells (slow; the figures are printed with -s)."""
+
 import logging
 
 import numpy as np
@@ -35,8 +36,13 @@ def trained(seed, training, **options):
     at = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()
     error = lambda p: float(np.sqrt(np.mean((p - truth) ** 2)))
     pooled = tl.pooled_psi(train).to_numpy()[at[1]]
-    figures = dict(seed=seed, rmse=error(model.get_normalized_splicing(return_numpy=True)[at]), pooled=error(pooled), **aris(model, mdata.obs["cell_type"]),
-                   concentration=float(model.module.log_phi_j.exp().median()))
+    figures = dict(
+        seed=seed,
+        rmse=error(model.get_normalized_splicing(return_numpy=True)[at]),
+        pooled=error(pooled),
+        **aris(model, mdata.obs["cell_type"]),
+        concentration=float(model.module.log_phi_j.exp().median()),
+    )
     print({k: round(v, 4) for k, v in figures.items()}, {**training, **options})
     return figures
 
@@ -63,6 +69,7 @@ def test_default_training(seed):
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_cell_lines(real_data, seed):
     import mudata
+
     scvi.settings.seed = seed
     mdata = mudata.read_h5mu(real_data / "scmixology.h5mu")
     train, held = hold_out(mdata, 0.25, seed=seed)
@@ -70,8 +77,13 @@ def test_cell_lines(real_data, seed):
     model = SPLICEVI(train, n_latent=20)
     model.train(max_epochs=300, lr=1e-3, batch_size=64, n_epochs_kl_warmup=20, **QUIET)
     at = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()
-    predictions = {"model": model.get_normalized_splicing(return_numpy=True)[at], "pooled": tl.pooled_psi(train).to_numpy()[at[1]], "neighbours": tl.neighbor_psi(train, held)}
+    predictions = {
+        "model": model.get_normalized_splicing(return_numpy=True)[at],
+        "pooled": tl.pooled_psi(train).to_numpy()[at[1]],
+        "neighbours": tl.neighbor_psi(train, held),
+    }
     scores, ari = tl.imputation(held, predictions), aris(model, mdata.obs["cell_type"])
     print(scores.round(4).to_string(), ari)
     assert ari["joint"] >= 0.9, ari
-    for score in ("r", "r_weighted", "log_likelihood_per_read"): assert scores[score].idxmax() == "model", scores
+    for score in ("r", "r_weighted", "log_likelihood_per_read"):
+        assert scores[score].idxmax() == "model", scores

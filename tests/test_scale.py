@@ -1,4 +1,5 @@
 """The published size: no array of cells × junctions in a training step, time and memory of training."""
+
 import json
 import subprocess
 import sys
@@ -18,6 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")
 
 class LargestTensor(TorchDispatchMode):
     "Remembers the largest tensor that any operation gives, forward and backward."
+
     def __init__(self):
         super().__init__()
         self.numel, self.op = 0, None
@@ -25,9 +27,11 @@ class LargestTensor(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         out = func(*args, **(kwargs or {}))
         for t in tree_leaves(out):
-            if not isinstance(t, torch.Tensor): continue
+            if not isinstance(t, torch.Tensor):
+                continue
             stored = t.values().numel() if t.layout in (torch.sparse_csr, torch.sparse_csc) else t.numel()
-            if stored > self.numel: self.numel, self.op = stored, str(func)
+            if stored > self.numel:
+                self.numel, self.op = stored, str(func)
         return out
 
 
@@ -52,14 +56,18 @@ def test_no_dense_splicing_tensor_in_a_step(wide, loss):
     model = SPLICEVI(wide.adata, n_latent=10, splicing_loss_type=loss)
     block, widest_table = 256 * 20_000, 20_000 * 64
     step_of(model, 256)  # allocations of the first call
-    with LargestTensor() as probe: step_of(model, 256)
-    assert probe.numel <= widest_table < block / 3, f"{probe.op} gave a tensor of {probe.numel:,} elements; cells × junctions is {block:,}"
+    with LargestTensor() as probe:
+        step_of(model, 256)
+    assert probe.numel <= widest_table < block / 3, (
+        f"{probe.op} gave a tensor of {probe.numel:,} elements; cells × junctions is {block:,}"
+    )
 
 
 def test_the_probe_would_notice(wide):
     "The dense encoder does build cells × junctions, and the probe sees it."
     dense = SPLICEVI(wide.adata, n_latent=10, splicing_encoder_architecture="vanilla")
-    with LargestTensor() as probe: step_of(dense, 256)
+    with LargestTensor() as probe:
+        step_of(dense, 256)
     assert probe.numel >= 256 * 20_000
 
 
@@ -70,7 +78,9 @@ def test_no_dense_splicing_array_in_the_loader(wide):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     pairs = 0.008 * 256 * 20_000
-    assert peak < 256 * 20_000, f"{peak:,} bytes for {pairs:,.0f} pairs; even one byte per cell and junction would be {256 * 20_000:,}"
+    assert peak < 256 * 20_000, (
+        f"{peak:,} bytes for {pairs:,.0f} pairs; even one byte per cell and junction would be {256 * 20_000:,}"
+    )
 
 
 SCRIPT = """
@@ -96,8 +106,12 @@ print(json.dumps({"step": float(np.median(np.diff(Steps.ends))), "peak_gb": reso
 
 def test_time_and_memory_at_the_published_size(tmp_path):
     "2,048 cells × 10,572 genes × 89,831 junctions, 3.6 % observed: a step of 256 cells in 0.9 s on two cores, 2.5 GB in all."
-    simulate(n_cells=2048, n_genes=10_572, n_junctions=89_831, n_cell_types=8, observed=0.036, seed=0).write_h5mu(tmp_path / "big.h5mu")
-    out = subprocess.run([sys.executable, "-c", SCRIPT, str(tmp_path / "big.h5mu")], capture_output=True, text=True, timeout=600)
+    simulate(n_cells=2048, n_genes=10_572, n_junctions=89_831, n_cell_types=8, observed=0.036, seed=0).write_h5mu(
+        tmp_path / "big.h5mu"
+    )
+    out = subprocess.run(
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "big.h5mu")], capture_output=True, text=True, timeout=600
+    )
     assert out.returncode == 0, out.stderr[-2000:]
     measured = json.loads(out.stdout.strip().splitlines()[-1])
     assert measured["step"] <= 0.9 and measured["peak_gb"] <= 2.5, measured

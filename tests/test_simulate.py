@@ -1,4 +1,5 @@
 """The simulator keeps what it promises: difficulty, truth, speed, and a way to disk and back."""
+
 import subprocess
 import sys
 import warnings
@@ -14,8 +15,7 @@ from splicevi.core import KEYS
 from splicevi.data.build import hold_out, quiet_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.pairs import event_codes, observed_pairs
-from splicevi.datasets import example
-from splicevi.datasets import CONCENTRATION, simulate, true_psi
+from splicevi.datasets import CONCENTRATION, example, simulate, true_psi
 
 
 def strict():
@@ -56,8 +56,17 @@ def test_the_task_is_as_hard_as_promised(seed):
 
 
 @settings(max_examples=15, deadline=None)
-@given(n_cells=st.integers(1, 30), n_genes=st.integers(1, 20), n_junctions=st.integers(2, 40), types=st.integers(1, 4), batches=st.integers(1, 3),
-       observed=st.sampled_from([0.02, 0.3, 0.9]), unpaired=st.sampled_from([0.0, 0.5, 1.0]), psi=st.sampled_from([0.0, 1.0]), seed=st.integers(0, 99))
+@given(
+    n_cells=st.integers(1, 30),
+    n_genes=st.integers(1, 20),
+    n_junctions=st.integers(2, 40),
+    types=st.integers(1, 4),
+    batches=st.integers(1, 3),
+    observed=st.sampled_from([0.02, 0.3, 0.9]),
+    unpaired=st.sampled_from([0.0, 0.5, 1.0]),
+    psi=st.sampled_from([0.0, 1.0]),
+    seed=st.integers(0, 99),
+)
 def test_any_size_is_sound(n_cells, n_genes, n_junctions, types, batches, observed, unpaired, psi, seed):
     with warnings.catch_warnings():
         strict()
@@ -110,7 +119,9 @@ def test_expression_tells_the_types_apart_and_has_the_stated_means():
     truth = mdata[KEYS.rna].varm["mean_true"]
     share = pd.DataFrame(x / x.sum()).groupby(mdata.obs.cell_type.astype(str).to_numpy()).sum().T
     for t in truth:
-        assert np.corrcoef(np.log(truth[t] + 0.05), np.log(share[t] / share[t].sum() * truth[t].sum() + 0.05))[0, 1] > 0.97
+        assert (
+            np.corrcoef(np.log(truth[t] + 0.05), np.log(share[t] / share[t].sum() * truth[t].sum() + 0.05))[0, 1] > 0.97
+        )
 
 
 @pytest.mark.parametrize("effect", [0.0, 0.3, 1.0])
@@ -127,7 +138,10 @@ def test_batch_effect_on_psi_is_in_the_reads_and_in_the_truth():
     for effect, least, most in ((0.0, 0.0, 1e-12), (1.0, 0.05, 0.4)):
         mdata = simulate(**kw, batch_effect_psi=effect)
         s, junctions = mdata[KEYS.splicing], np.arange(200)
-        cells = [int(np.flatnonzero((mdata.obs.cell_type == "type_1") & (mdata.obs.batch == b))[0]) for b in ("batch_1", "batch_2")]
+        cells = [
+            int(np.flatnonzero((mdata.obs.cell_type == "type_1") & (mdata.obs.batch == b))[0])
+            for b in ("batch_1", "batch_2")
+        ]
         truth = [true_psi(mdata, np.full(200, c), junctions) for c in cells]
         assert least <= np.abs(truth[0] - truth[1]).mean() <= most
         y, n = (s.layers[k] for k in (KEYS.junction_counts, KEYS.event_counts))
@@ -145,9 +159,13 @@ def test_round_trip_through_disk(tmp_path, effect):
         back = mudata.read_h5mu(tmp_path / "sim.h5mu")
     assert list(back.obs) == list(mdata.obs) and list(back.obs.batch) == list(mdata.obs.batch)
     held = hold_out(mdata)[1]
-    np.testing.assert_allclose(true_psi(back, held.cell, held.junction), true_psi(mdata, held.cell_index, held.junction_index))
+    np.testing.assert_allclose(
+        true_psi(back, held.cell, held.junction), true_psi(mdata, held.cell_index, held.junction_index)
+    )
     np.testing.assert_allclose(back[KEYS.rna].varm["mean_true"], mdata[KEYS.rna].varm["mean_true"])
-    assert (back[KEYS.splicing].layers[KEYS.junction_counts] != mdata[KEYS.splicing].layers[KEYS.junction_counts]).nnz == 0
+    assert (
+        back[KEYS.splicing].layers[KEYS.junction_counts] != mdata[KEYS.splicing].layers[KEYS.junction_counts]
+    ).nnz == 0
 
 
 def test_names_are_unique_and_refer_to_the_genes():
@@ -176,6 +194,8 @@ t = time.perf_counter()
 mdata = simulate(n_cells=10_000, n_genes=10_000, n_junctions=90_000, n_cell_types=8, observed=0.036)
 print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, mdata["splicing"].layers["psi_mask"].nnz / 9e8)
 """
-    seconds, gigabytes, observed = map(float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    seconds, gigabytes, observed = map(
+        float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    )
     assert seconds < 60 and gigabytes < 6
     assert abs(observed / 0.036 - 1) < 0.05

@@ -1,4 +1,5 @@
 """The public interface: names, arguments in order and defaults of `splicevi.SPLICEVI`."""
+
 import inspect
 
 import pytest
@@ -55,7 +56,11 @@ def arguments(function) -> tuple[dict, bool]:
     "Arguments without self and cls, name to default, and whether it takes `**kwargs`."
     parameters = list(inspect.signature(function).parameters.values())
     takes_kwargs = any(p.kind is p.VAR_KEYWORD for p in parameters)
-    named = {p.name: p.default for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in ("self", "cls")}
+    named = {
+        p.name: p.default
+        for p in parameters
+        if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL) and p.name not in ("self", "cls")
+    }
     return named, takes_kwargs
 
 
@@ -133,6 +138,7 @@ def test_setup_is_a_classmethod(cls, name):
 def test_module_is_public():
     "The module class stands beside the model."
     import torch
+
     from splicevi import SPLICEVAE
 
     assert issubclass(SPLICEVAE, torch.nn.Module)

@@ -1,4 +1,5 @@
 """Write README.md from nbs/index.ipynb (`--check` only compares): prose, code and text outputs, images by relative path."""
+
 import json
 import re
 import sys
@@ -11,7 +12,9 @@ def outputs(cell: dict) -> str:
     "Text of a cell's outputs as an indented block."
     texts = []
     for out in cell["outputs"]:
-        text = out.get("text") or out.get("data", {}).get("text/markdown") or out.get("data", {}).get("text/plain") or []
+        text = (
+            out.get("text") or out.get("data", {}).get("text/markdown") or out.get("data", {}).get("text/plain") or []
+        )
         texts.append("".join(text).rstrip())
     text = "\n".join(t for t in texts if t)
     return "\n\n" + "\n".join("    " + line for line in text.splitlines()) if text else ""

@@ -7,8 +7,8 @@ __all__ = ['quiet_mudata', 'assemble_mudata', 'informative_junctions', 'make_mud
 
 # %% ../../nbs/10_data/30_build.ipynb #84cf06d7
 import warnings
-from contextlib import contextmanager, nullcontext
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import mudata
 import numpy as np
@@ -17,8 +17,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .checks import check_mudata
 from ..core import KEYS, logger, names
+from .checks import check_mudata
 from .pairs import ObservedPairs, event_codes, observed_pairs, splicing_layers
 
 # %% ../../nbs/10_data/30_build.ipynb #253ea1d3
@@ -54,8 +54,10 @@ def _cell_order(
         return first.append(second[~second.isin(first)])
     both = first[first.isin(second)]
     if not len(both):
-        raise ValueError(f"No cell is in both modalities: expression has {names(first)}, splicing has {names(second)}. "
-                         'Are the barcodes written in the same way? cells="union" keeps the cells of both.')
+        raise ValueError(
+            f"No cell is in both modalities: expression has {names(first)}, splicing has {names(second)}. "
+            'Are the barcodes written in the same way? cells="union" keeps the cells of both.'
+        )
     return both
 
 # %% ../../nbs/10_data/30_build.ipynb #bc3fd0a4
@@ -78,10 +80,19 @@ def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
     at = adata.obs_names.get_indexer(cells)
     if (at >= 0).all():
         return adata[at].copy()
-    layers = {k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None}  # from anndata 0.13 on, None stands for X
+    layers = {
+        k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None
+    }  # from anndata 0.13 on, None stands for X
     obsm = {k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()}
-    return AnnData(None if adata.X is None else _take_rows(adata.X, at), obs=pd.DataFrame(index=cells), var=adata.var.copy(),
-                   uns=dict(adata.uns), layers=layers, varm=dict(adata.varm), obsm=obsm)
+    return AnnData(
+        None if adata.X is None else _take_rows(adata.X, at),
+        obs=pd.DataFrame(index=cells),
+        var=adata.var.copy(),
+        uns=dict(adata.uns),
+        layers=layers,
+        varm=dict(adata.varm),
+        obsm=obsm,
+    )
 
 # %% ../../nbs/10_data/30_build.ipynb #214a7a25
 def _nan_rows(matrix, at: np.ndarray, cells: pd.Index):
@@ -101,7 +112,9 @@ def _merge_columns(
     both = a.index.intersection(b.index)
     x, y = a[both].astype(object), b[both].astype(object)
     if differ := int(((x != y) & x.notna() & y.notna()).sum()):
-        warnings.warn(f"obs[{a.name!r}] differs between the modalities in {differ:,} cells; the expression side's values are kept.")
+        warnings.warn(
+            f"obs[{a.name!r}] differs between the modalities in {differ:,} cells; the expression side's values are kept."
+        )
     out = a.astype(object).reindex(cells)
     out = out.where(out.notna(), b.astype(object).reindex(cells))
     return _restore_dtype(out, a, b)
@@ -157,7 +170,9 @@ def _splicing_modality(
     counts = _float_csr(adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X)
     keep = informative_junctions(counts, event_codes(adata.var[KEYS.event])[0], drop_unread, drop_singletons)
     if not keep.any():
-        raise ValueError("No junction is left: none was read in the chosen cells, or every event has one junction only.")
+        raise ValueError(
+            "No junction is left: none was read in the chosen cells, or every event has one junction only."
+        )
     out = adata[:, keep].copy()
     layers = splicing_layers(observed_pairs(counts[:, keep], event_codes(out.var[KEYS.event])[0]))
     for name, layer in layers.items():
@@ -190,7 +205,8 @@ def _check_input(rna: AnnData | None, splicing: AnnData | None) -> None:
 # %% ../../nbs/10_data/30_build.ipynb #faab6dbd
 def make_mudata(
     rna: AnnData | None,  # (cells, genes) counts in X; None: splicing only
-    splicing: AnnData | None,  # (cells, junctions) counts in layer "cell_by_junction_matrix" or X, var["event_id"]; None: expression only
+    splicing: AnnData
+    | None,  # (cells, junctions) counts in layer "cell_by_junction_matrix" or X, var["event_id"]; None: expression only
     cells: str = "intersection",  # "intersection": cells of both; "union": cells of either, rows of zeros where one is missing
     drop_unread: bool = True,  # leave out junctions that no cell read
     drop_singletons: bool = True,  # leave out events with one junction (after the unread ones are gone)
@@ -242,9 +258,17 @@ def _held_table(pairs: ObservedPairs, chosen: np.ndarray, adata: AnnData, events
     at = np.flatnonzero(np.repeat(chosen, pairs.slot_size))
     slot = np.repeat(np.flatnonzero(chosen), pairs.slot_size[chosen])
     cell, junction = pairs.cell[at], pairs.junction[at]
-    return pd.DataFrame({
-        "cell": adata.obs_names.to_numpy()[cell], "junction": adata.var_names.to_numpy()[junction], "event": events.to_numpy()[pairs.slot_event[slot]],
-        "counts": pairs.y[at], "total": pairs.slot_total[slot], "cell_index": cell, "junction_index": junction})
+    return pd.DataFrame(
+        {
+            "cell": adata.obs_names.to_numpy()[cell],
+            "junction": adata.var_names.to_numpy()[junction],
+            "event": events.to_numpy()[pairs.slot_event[slot]],
+            "counts": pairs.y[at],
+            "total": pairs.slot_total[slot],
+            "cell_index": cell,
+            "junction_index": junction,
+        }
+    )
 
 # %% ../../nbs/10_data/30_build.ipynb #2f09fa94
 def _splicing_of(mdata: MuData, modality: str, junc_counts_layer: str) -> AnnData:
@@ -253,7 +277,9 @@ def _splicing_of(mdata: MuData, modality: str, junc_counts_layer: str) -> AnnDat
         raise ValueError(f"There is no modality {modality!r}; there are {names(mdata.mod)}.")
     adata = mdata[modality]
     if junc_counts_layer not in adata.layers or KEYS.event not in adata.var:
-        raise ValueError(f"mdata[{modality!r}] needs layers[{junc_counts_layer!r}] and var[{KEYS.event!r}]; check_mudata says what is missing.")
+        raise ValueError(
+            f"mdata[{modality!r}] needs layers[{junc_counts_layer!r}] and var[{KEYS.event!r}]; check_mudata says what is missing."
+        )
     return adata
 
 # %% ../../nbs/10_data/30_build.ipynb #bf8a8379
@@ -264,7 +290,9 @@ def hold_out(
     modality: str = KEYS.splicing,  # the splicing modality
     junc_counts_layer: str = KEYS.junction_counts,
     psi_mask_layer: str = KEYS.mask,  # groups that it hides already are not held out; may be absent
-) -> tuple[MuData, pd.DataFrame]:  # copy without the hidden groups; their pairs: cell, junction, event, counts, total, cell_index, junction_index
+) -> tuple[
+    MuData, pd.DataFrame
+]:  # copy without the hidden groups; their pairs: cell, junction, event, counts, total, cell_index, junction_index
     "Hide a random part of the observed events in a copy of the data."
     if not 0 < fraction < 1:
         raise ValueError(f"fraction must lie between 0 and 1 (neither included), not {fraction}.")

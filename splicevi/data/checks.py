@@ -22,9 +22,11 @@ from .pairs import event_codes, observed_pairs, pairs_and_split
 # %% ../../nbs/10_data/20_checks.ipynb #39726b94
 class Findings:
     "Problems found in a MuData."
+
     columns = ("level", "object", "key", "problem", "fix")
 
-    def __init__(self): self.rows = []
+    def __init__(self):
+        self.rows = []
 
     def add(self, level: str, object: str, key: str, problem: str, fix: str) -> None:
         self.rows.append((level, object, key, problem, fix))
@@ -36,7 +38,10 @@ class Findings:
 @patch
 def lines(self: Findings, level: str) -> list[str]:
     "One line of text for each finding of a level."
-    def place(where, key): return f"{where}.{key}" if where.endswith(("]", "mdata")) else f"{where}[{key!r}]"
+
+    def place(where, key):
+        return f"{where}.{key}" if where.endswith(("]", "mdata")) else f"{where}[{key!r}]"
+
     return [f"{place(where, key)}: {problem} Fix: {fix}" for lev, where, key, problem, fix in self.rows if lev == level]
 
 # %% ../../nbs/10_data/20_checks.ipynb #fa3a623a
@@ -47,11 +52,22 @@ def _check_names(mdata: MuData, keys: list[str], found: Findings) -> None:
             index = getattr(mdata[k], f"{what}_names")
             if not index.is_unique:
                 again = index[index.duplicated()].unique()
-                found.add("error", f"mdata[{k!r}]", f"{what}_names", f"{len(again):,} names occur more than once: {names(again)}.",
-                          f"mdata[{k!r}].{what}_names_make_unique(), or drop the copies.")
+                found.add(
+                    "error",
+                    f"mdata[{k!r}]",
+                    f"{what}_names",
+                    f"{len(again):,} names occur more than once: {names(again)}.",
+                    f"mdata[{k!r}].{what}_names_make_unique(), or drop the copies.",
+                )
         _check_order(mdata, k, found)
     if len(keys) == 2 and (shared := mdata[keys[0]].var_names.intersection(mdata[keys[1]].var_names)).size:
-        found.add("warning", "mdata", "var_names", f"{len(shared):,} names are both a gene and a junction: {names(shared)}.", "rename the junctions.")
+        found.add(
+            "warning",
+            "mdata",
+            "var_names",
+            f"{len(shared):,} names are both a gene and a junction: {names(shared)}.",
+            "rename the junctions.",
+        )
 
 # %% ../../nbs/10_data/20_checks.ipynb #bc99adb9
 def _check_order(mdata: MuData, k: str, found: Findings) -> None:
@@ -61,16 +77,28 @@ def _check_order(mdata: MuData, k: str, found: Findings) -> None:
         return
     missing = all_cells.difference(own)
     if len(missing):
-        found.add("error", f"mdata[{k!r}]", "obs_names", f"{len(missing):,} cells are not in this modality: {names(missing)}.",
-                  'make_mudata(rna, splicing, cells="union") (rows of zeros) or cells="intersection".')
+        found.add(
+            "error",
+            f"mdata[{k!r}]",
+            "obs_names",
+            f"{len(missing):,} cells are not in this modality: {names(missing)}.",
+            'make_mudata(rna, splicing, cells="union") (rows of zeros) or cells="intersection".',
+        )
     else:
-        found.add("error", f"mdata[{k!r}]", "obs_names", "the cells are in another order than in the MuData.",
-                  f"make_mudata(rna, splicing), or mdata.mod[{k!r}] = mdata[{k!r}][mdata.obs_names].copy().")
+        found.add(
+            "error",
+            f"mdata[{k!r}]",
+            "obs_names",
+            "the cells are in another order than in the MuData.",
+            f"make_mudata(rna, splicing), or mdata.mod[{k!r}] = mdata[{k!r}][mdata.obs_names].copy().",
+        )
 
 # %% ../../nbs/10_data/20_checks.ipynb #e6f8d1b4
 class _Faults:
     "Number of faulty entries of each kind, and where the first one is."
-    def __init__(self): self.count, self.first = {}, {}
+
+    def __init__(self):
+        self.count, self.first = {}, {}
 
     def add(self, kind: tuple[str, str], matrix: sp.csr_matrix, bad: np.ndarray, row0: int) -> None:
         "Add the stored entries of `matrix` (cells from `row0` on) that are `bad`."
@@ -78,7 +106,9 @@ class _Faults:
             return
         self.count[kind] = self.count.get(kind, 0) + n
         at = int(np.argmax(bad))
-        self.first.setdefault(kind, (row0 + int(np.searchsorted(matrix.indptr, at, "right")) - 1, int(matrix.indices[at])))
+        self.first.setdefault(
+            kind, (row0 + int(np.searchsorted(matrix.indptr, at, "right")) - 1, int(matrix.indices[at]))
+        )
 
     def where(self, kind: tuple[str, str], adata: AnnData) -> str:
         "The first faulty entry in words."
@@ -104,7 +134,8 @@ def _at(
     marks = sp.csr_matrix((np.arange(1, pattern.nnz + 1), pattern.indices, pattern.indptr), shape=pattern.shape)
     hit = sp.csr_matrix(marks.multiply(matrix != 0))
     value = sp.csr_matrix(matrix.multiply(marks != 0))
-    hit.sort_indices(); value.sort_indices()
+    hit.sort_indices()
+    value.sort_indices()
     out = np.zeros(pattern.nnz, matrix.dtype)
     out[hit.data - 1] = value.data
     return out
@@ -126,15 +157,35 @@ def _relations(
     if (mask := layers.get("mask")) is not None:
         yield ("mask", "unread"), mask, (mask.data != 0) & (_at(total, mask) == 0)
     if (psi := layers.get("psi")) is not None:
-        yield ("psi", "no ratio"), psi, (psi.data < 0) | (psi.data > 1 + 1e-5) | np.isinf(psi.data) | (np.isnan(psi.data) & (_at(total, psi) > 0))
+        yield (
+            ("psi", "no ratio"),
+            psi,
+            (psi.data < 0) | (psi.data > 1 + 1e-5) | np.isinf(psi.data) | (np.isnan(psi.data) & (_at(total, psi) > 0)),
+        )
 
 # %% ../../nbs/10_data/20_checks.ipynb #4590da28
 _FAULTS = {
-    ("n", "below y"): ("error", "{n} reads of a junction are more than the reads of its event (y > n)", "delete the layer: it is derived from the reads."),
-    ("n", "not the sum"): ("error", "{n} totals are not the sum of the event's reads", "delete the layer (it is derived), or restore the event's missing junctions."),
-    ("mask", "unread"): ("error", "{n} entries show an event that has no reads", "delete the layer, or set it to 0 where n = 0."),
+    ("n", "below y"): (
+        "error",
+        "{n} reads of a junction are more than the reads of its event (y > n)",
+        "delete the layer: it is derived from the reads.",
+    ),
+    ("n", "not the sum"): (
+        "error",
+        "{n} totals are not the sum of the event's reads",
+        "delete the layer (it is derived), or restore the event's missing junctions.",
+    ),
+    ("mask", "unread"): (
+        "error",
+        "{n} entries show an event that has no reads",
+        "delete the layer, or set it to 0 where n = 0.",
+    ),
     ("mask", "not 0 or 1"): ("warning", "{n} entries are neither 0 nor 1 and count as 1", "store 0 and 1."),
-    ("psi", "no ratio"): ("error", "{n} values are no ratio (outside 0 … 1, or NaN where the event was read)", "delete the layer: it is derived as y / n."),
+    ("psi", "no ratio"): (
+        "error",
+        "{n} values are no ratio (outside 0 … 1, or NaN where the event was read)",
+        "delete the layer: it is derived as y / n.",
+    ),
 }
 
 # %% ../../nbs/10_data/20_checks.ipynb #2b6dbaa4
@@ -160,12 +211,16 @@ def _scan_splicing(
     "Look through the splicing layers in stretches of cells."
     faults, split = _Faults(), 0
     for rows in _dense_chunks(adata.shape):
-        part = {k: sp.csr_matrix(m[rows], dtype=np.float64) for k, m in layers.items()}  # unsigned counts would wrap around
+        part = {
+            k: sp.csr_matrix(m[rows], dtype=np.float64) for k, m in layers.items()
+        }  # unsigned counts would wrap around
         for name in part.keys() & {"y", "n", "mask"}:
             for fault, bad in _bad_counts(part[name].data).items():
                 faults.add((name, fault), part[name], bad, rows.start)
         if "mask" in part:
-            faults.add(("mask", "not 0 or 1"), part["mask"], (part["mask"].data > 0) & (part["mask"].data != 1), rows.start)
+            faults.add(
+                ("mask", "not 0 or 1"), part["mask"], (part["mask"].data > 0) & (part["mask"].data != 1), rows.start
+            )
         if "y" in part and event is not None:
             part = {k: m if k == "psi" else _without_bad(m) for k, m in part.items()}
             for kind, matrix, bad in _relations(part["y"], part, event):
@@ -184,11 +239,29 @@ def _report_faults(faults: _Faults, split: int, adata: AnnData, k: str, label: d
     "Findings from faulty values."
     for kind, n in faults.count.items():
         layer, fault = kind
-        level, problem, fix = _FAULTS.get(kind, ("error", f"{{n}} values are {fault}", "counts are finite and not negative; look at how they were read in."))
-        found.add(level, _holder(k, label[layer]), label[layer], f"{problem.format(n=f'{n:,}')} (first: {faults.where(kind, adata)}).", fix)
+        level, problem, fix = _FAULTS.get(
+            kind,
+            (
+                "error",
+                f"{{n}} values are {fault}",
+                "counts are finite and not negative; look at how they were read in.",
+            ),
+        )
+        found.add(
+            level,
+            _holder(k, label[layer]),
+            label[layer],
+            f"{problem.format(n=f'{n:,}')} (first: {faults.where(kind, adata)}).",
+            fix,
+        )
     if split:
-        found.add("warning", _holder(k, label["mask"]), label["mask"], f"{split:,} observed (cell, event) groups are shown in part; they are hidden whole.",
-                  "hide or show all junctions of an event.")
+        found.add(
+            "warning",
+            _holder(k, label["mask"]),
+            label["mask"],
+            f"{split:,} observed (cell, event) groups are shown in part; they are hidden whole.",
+            "hide or show all junctions of an event.",
+        )
 
 # %% ../../nbs/10_data/20_checks.ipynb #ca0d9acd
 def _layer_names(adata: AnnData) -> str:
@@ -205,12 +278,25 @@ def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Fi
         elif name in adata.layers:
             layers[symbol] = adata.layers[name]
         elif symbol == "y":
-            found.add("error", f"mdata[{k!r}].layers", name, "the junction reads are missing; everything else is derived from them.",
-                      f"store them in this layer (there are: {_layer_names(adata)}), or name the layer that holds them.")
+            found.add(
+                "error",
+                f"mdata[{k!r}].layers",
+                name,
+                "the junction reads are missing; everything else is derived from them.",
+                f"store them in this layer (there are: {_layer_names(adata)}), or name the layer that holds them.",
+            )
         elif name == defaults[symbol]:
-            found.add("note", f"mdata[{k!r}].layers", name, "is not there and will be derived from the reads.", "nothing to do.")
+            found.add(
+                "note",
+                f"mdata[{k!r}].layers",
+                name,
+                "is not there and will be derived from the reads.",
+                "nothing to do.",
+            )
         else:
-            found.add("error", f"mdata[{k!r}].layers", name, "there is no such layer.", f"one of: {_layer_names(adata)}.")
+            found.add(
+                "error", f"mdata[{k!r}].layers", name, "there is no such layer.", f"one of: {_layer_names(adata)}."
+            )
     return layers
 
 # %% ../../nbs/10_data/20_checks.ipynb #5c8d3c5d
@@ -218,16 +304,33 @@ def _check_events(adata: AnnData, k: str, found: Findings) -> np.ndarray | None:
     "The event codes, if the events are in order."
     where = f"mdata[{k!r}].var"
     if KEYS.event not in adata.var:
-        found.add("error", where, KEYS.event, "the column with the event (ATSE) of each junction is missing.",
-                  f"add it (there are: {names(adata.var.columns, 9) or 'no columns'}).")
+        found.add(
+            "error",
+            where,
+            KEYS.event,
+            "the column with the event (ATSE) of each junction is missing.",
+            f"add it (there are: {names(adata.var.columns, 9) or 'no columns'}).",
+        )
         return None
     missing = adata.var[KEYS.event].isna().to_numpy()
     if missing.any():
-        found.add("error", where, KEYS.event, f"{missing.sum():,} junctions have no event: {names(adata.var_names[missing])}.", "give them one, or drop them.")
+        found.add(
+            "error",
+            where,
+            KEYS.event,
+            f"{missing.sum():,} junctions have no event: {names(adata.var_names[missing])}.",
+            "give them one, or drop them.",
+        )
         return None
     event, _ = event_codes(adata.var[KEYS.event])
     if single := int((np.bincount(event) == 1).sum()):
-        found.add("warning", where, KEYS.event, f"{single:,} events have one junction, so their PSI is always 1.", "make_mudata drops them.")
+        found.add(
+            "warning",
+            where,
+            KEYS.event,
+            f"{single:,} events have one junction, so their PSI is always 1.",
+            "make_mudata drops them.",
+        )
     return event
 
 # %% ../../nbs/10_data/20_checks.ipynb #5c537f9b
@@ -236,10 +339,22 @@ def _check_storage(matrices: dict[str, object], k: str, found: Findings) -> None
     for name, m in matrices.items():
         where = _holder(k, name)
         if sp.issparse(m) and m.format != "csr":
-            found.add("warning", where, name, f"is stored as {m.format.upper()}; batches of cells are read by rows.", "scipy.sparse.csr_matrix(…).")
+            found.add(
+                "warning",
+                where,
+                name,
+                f"is stored as {m.format.upper()}; batches of cells are read by rows.",
+                "scipy.sparse.csr_matrix(…).",
+            )
         elif m is not None and not sp.issparse(m):
             zeros = 1 - np.count_nonzero(m) / max(m.size, 1)
-            found.add("warning", where, name, f"is dense ({m.nbytes / 2**20:,.0f} MB, {zeros:.0%} zeros).", "scipy.sparse.csr_matrix(…).")
+            found.add(
+                "warning",
+                where,
+                name,
+                f"is dense ({m.nbytes / 2**20:,.0f} MB, {zeros:.0%} zeros).",
+                "scipy.sparse.csr_matrix(…).",
+            )
 
 # %% ../../nbs/10_data/20_checks.ipynb #08251947
 def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> None:
@@ -254,7 +369,13 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
     if "y" in layers:
         unread = int((np.asarray((layers["y"] != 0).sum(0)).ravel() == 0).sum())
         if unread:
-            found.add("note", _holder(k, label["y"]), label["y"], f"{unread:,} junctions were read in no cell.", "make_mudata drops them.")
+            found.add(
+                "note",
+                _holder(k, label["y"]),
+                label["y"],
+                f"{unread:,} junctions were read in no cell.",
+                "make_mudata drops them.",
+            )
 
 # %% ../../nbs/10_data/20_checks.ipynb #7d276377
 def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> None:
@@ -262,7 +383,13 @@ def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> No
     key = layer or "X"
     counts = adata.X if layer is None else adata.layers.get(layer)
     if counts is None:
-        found.add("error", _holder(k, key), key, "the gene counts are missing.", f"store them there, or name one of the layers: {_layer_names(adata)}.")
+        found.add(
+            "error",
+            _holder(k, key),
+            key,
+            "the gene counts are missing.",
+            f"store them there, or name one of the layers: {_layer_names(adata)}.",
+        )
         return
     faults = _Faults()
     for rows in _dense_chunks(adata.shape):
@@ -279,9 +406,21 @@ def _check_size_factor(mdata: MuData, found: Findings) -> None:
         return
     size = np.asarray(mdata.obsm[KEYS.size_factor])
     if size.shape not in ((mdata.n_obs, 1), (mdata.n_obs,)):
-        found.add("error", "mdata.obsm", KEYS.size_factor, f"has shape {size.shape}.", f"one number for each cell: shape ({mdata.n_obs}, 1).")
+        found.add(
+            "error",
+            "mdata.obsm",
+            KEYS.size_factor,
+            f"has shape {size.shape}.",
+            f"one number for each cell: shape ({mdata.n_obs}, 1).",
+        )
     elif bad := int((~np.isfinite(size) | (size < 0)).sum()):
-        found.add("error", "mdata.obsm", KEYS.size_factor, f"{bad:,} size factors are negative, NaN or infinite.", "recompute them from the gene counts, or delete the entry.")
+        found.add(
+            "error",
+            "mdata.obsm",
+            KEYS.size_factor,
+            f"{bad:,} size factors are negative, NaN or infinite.",
+            "recompute them from the gene counts, or delete the entry.",
+        )
 
 # %% ../../nbs/10_data/20_checks.ipynb #c219eaa2
 def check_mudata(
@@ -313,8 +452,13 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
     "The modality's key if it is there."
     if k is None or k in mdata.mod:
         return k
-    found.add("error", "mdata.mod", k, f"there is no such modality (there are: {names(mdata.mod)}).",
-              'name yours with modalities={"rna_layer": …, "junc_ratio_layer": …}; leave one out to use the other alone.')
+    found.add(
+        "error",
+        "mdata.mod",
+        k,
+        f"there is no such modality (there are: {names(mdata.mod)}).",
+        'name yours with modalities={"rna_layer": …, "junc_ratio_layer": …}; leave one out to use the other alone.',
+    )
 
 # %% ../../nbs/10_data/20_checks.ipynb #48c8dd64
 def _raise(found: Findings) -> None:
@@ -322,4 +466,6 @@ def _raise(found: Findings) -> None:
     for line in found.lines("warning"):
         warnings.warn(line)
     if errors := found.lines("error"):
-        raise ValueError(f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n" + "\n".join(f"- {e}" for e in errors))
+        raise ValueError(
+            f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n" + "\n".join(f"- {e}" for e in errors)
+        )

@@ -17,10 +17,10 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.sparse.csgraph import connected_components
 
-from .genes import annotate, event_types, gene_lengths, junction_genes, junction_status, with_var
 from ..core import KEYS, logger, names
 from .build import make_mudata
 from .checks import check_mudata
+from .genes import annotate, gene_lengths, with_var
 from .gtf import Annotation, read_gtf
 
 # %% ../../nbs/10_data/60_events.ipynb #96ddef4e
@@ -33,12 +33,14 @@ def _sites(
     key = (chrom << 1 | (table["strand"].to_numpy() == "-")) << 40 | table[column].to_numpy(np.int64)
     return pd.factorize(key)[0]
 
+# %% ../../nbs/10_data/60_events.ipynb #acb6c6c8
 def _components(
     table: pd.DataFrame,  # chrom, start, end, strand
     shared: str,  # "either", "start" or "end"
 ) -> np.ndarray:  # (junctions,) number of the event
     "Number the groups of junctions that share splice sites."
-    if shared not in ("either", "start", "end"): raise ValueError(f'shared must be "either", "start" or "end", not {shared!r}.')
+    if shared not in ("either", "start", "end"):
+        raise ValueError(f'shared must be "either", "start" or "end", not {shared!r}.')
     if shared != "either" or not len(table):
         return _sites(table, "start" if shared == "either" else shared)
     start, end = _sites(table, "start"), _sites(table, "end")
@@ -61,19 +63,27 @@ def _event_names(table: pd.DataFrame, event: np.ndarray) -> np.ndarray:
 # %% ../../nbs/10_data/60_events.ipynb #9063d6f5
 def _passes(
     table: pd.DataFrame,  # junctions, with `reads` and `cells` where these are asked for
-    min_reads: float, min_cells: int, min_intron: int | None, max_intron: int | None,
+    min_reads: float,
+    min_cells: int,
+    min_intron: int | None,
+    max_intron: int | None,
 ) -> np.ndarray:  # (junctions,) bool
     "The junctions that pass the filters for reads, cells and intron length, in this order."
     keep = np.isin(table["strand"].to_numpy(), ["+", "-"])
-    if not keep.all(): warnings.warn(f"{(~keep).sum():,} junctions have no strand and are left out.", stacklevel=3)
+    if not keep.all():
+        warnings.warn(f"{(~keep).sum():,} junctions have no strand and are left out.", stacklevel=3)
     length = table["end"].to_numpy(np.int64) - table["start"].to_numpy(np.int64) + 1
     for column, least in (("reads", min_reads), ("cells", min_cells)):
-        if least <= 1 and column not in table: continue
-        if column not in table: raise ValueError(f"To filter by {column}, the table needs a column {column!r}.")
+        if least <= 1 and column not in table:
+            continue
+        if column not in table:
+            raise ValueError(f"To filter by {column}, the table needs a column {column!r}.")
         keep &= (table[column].to_numpy() >= least) | (least <= 0)
         logger.info("%d junctions have at least %s %s.", keep.sum(), least, column)
-    if min_intron is not None: keep &= length >= min_intron
-    if max_intron is not None: keep &= length <= max_intron
+    if min_intron is not None:
+        keep &= length >= min_intron
+    if max_intron is not None:
+        keep &= length <= max_intron
     return keep
 
 # %% ../../nbs/10_data/60_events.ipynb #1473a7f0
@@ -93,10 +103,19 @@ def find_events(
     size = np.bincount(event)
     good = (size >= 2) & (size <= (max_size or np.inf))
     if not good.any():
-        warnings.warn(f"No event is left of {len(table):,} junctions: no two of the {len(kept):,} that pass the filters share a splice site, "
-                      "or max_size is too small.", stacklevel=2)
+        warnings.warn(
+            f"No event is left of {len(table):,} junctions: no two of the {len(kept):,} that pass the filters share a splice site, "
+            "or max_size is too small.",
+            stacklevel=2,
+        )
     at = kept[good[event]]
-    logger.info("%d events of %d junctions; %d junctions were filtered, %d are in no event.", good.sum(), len(at), len(table) - len(kept), len(kept) - len(at))
+    logger.info(
+        "%d events of %d junctions; %d junctions were filtered, %d are in no event.",
+        good.sum(),
+        len(at),
+        len(table) - len(kept),
+        len(kept) - len(at),
+    )
     out = (junctions.var if isinstance(junctions, AnnData) else junctions).iloc[at].copy()
     out[KEYS.event] = _event_names(table.iloc[at], pd.factorize(event[good[event]])[0])
     return with_var(junctions[:, at].copy(), out) if isinstance(junctions, AnnData) else out
@@ -107,8 +126,11 @@ def _table(junctions: AnnData | pd.DataFrame) -> pd.DataFrame:
     var = junctions.var if isinstance(junctions, AnnData) else junctions
     if missing := [c for c in ("chrom", "start", "end", "strand") if c not in var]:
         raise ValueError(f"The junctions lack {names(missing)}; importers in splicevi.io write these columns.")
-    if not isinstance(junctions, AnnData): return junctions
-    counts = sp.csr_matrix(junctions.layers[KEYS.junction_counts] if KEYS.junction_counts in junctions.layers else junctions.X)
+    if not isinstance(junctions, AnnData):
+        return junctions
+    counts = sp.csr_matrix(
+        junctions.layers[KEYS.junction_counts] if KEYS.junction_counts in junctions.layers else junctions.X
+    )
     reads = np.asarray(counts.sum(0, dtype=np.float64)).ravel()
     cells = np.bincount(counts.indices, weights=counts.data > 0, minlength=counts.shape[1])
     return var[["chrom", "start", "end", "strand"]].assign(reads=reads, cells=cells)
@@ -126,7 +148,8 @@ def _lengths_of(
     bare = bare[~bare.index.duplicated()]
     out = np.full(len(var), np.nan)
     for table in (plain, bare):
-        for k in keys: out = np.where(np.isnan(out), table.reindex(k).to_numpy(float), out)
+        for k in keys:
+            out = np.where(np.isnan(out), table.reindex(k).to_numpy(float), out)
     return out
 
 # %% ../../nbs/10_data/60_events.ipynb #37129205
@@ -139,10 +162,17 @@ def length_normalize(
     given = lengths if isinstance(lengths, (Mapping, pd.Series)) else None
     table = pd.Series(given, dtype=float) if given is not None else _by_id_or_name(read_gtf(lengths))
     length = _lengths_of(rna.var, table)
-    if bad := int((length <= 0).sum()): raise ValueError(f"{bad:,} genes have a length of 0 or less.")
-    if np.isnan(length).all(): raise ValueError(f"No gene has a length: the genes are called {names(rna.var_names)}, the lengths {names(table.index)}.")
+    if bad := int((length <= 0).sum()):
+        raise ValueError(f"{bad:,} genes have a length of 0 or less.")
+    if np.isnan(length).all():
+        raise ValueError(
+            f"No gene has a length: the genes are called {names(rna.var_names)}, the lengths {names(table.index)}."
+        )
     if lost := int(np.isnan(length).sum()):
-        warnings.warn(f"{lost:,} of {len(length):,} genes have no length and get the median: {names(rna.var_names[np.isnan(length)])}.", stacklevel=2)
+        warnings.warn(
+            f"{lost:,} of {len(length):,} genes have no length and get the median: {names(rna.var_names[np.isnan(length)])}.",
+            stacklevel=2,
+        )
     length = np.where(np.isnan(length), np.nanmedian(length), length)
     out = with_var(rna, rna.var.assign(length=length))
     counts = sp.csr_matrix(rna.X if layer is None else rna.layers[layer], dtype=np.float32)
@@ -150,10 +180,13 @@ def length_normalize(
     out.obsm[KEYS.size_factor] = np.asarray(out.layers["length_norm"].sum(1), np.float32).reshape(-1, 1)
     return out
 
+# %% ../../nbs/10_data/60_events.ipynb #6214282c
 def _by_id_or_name(gtf: Annotation) -> pd.Series:
     "Lengths under the ids of genes, then under their names."
     by_id = gene_lengths(gtf)
-    by_name = by_id.set_axis(gtf.genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"].reindex(by_id.index))
+    by_name = by_id.set_axis(
+        gtf.genes.drop_duplicates("gene_id").set_index("gene_id")["gene_name"].reindex(by_id.index)
+    )
     return pd.concat([by_id, by_name])
 
 # %% ../../nbs/10_data/60_events.ipynb #b80cc439
@@ -161,27 +194,45 @@ def to_mudata(
     rna: AnnData | MuData | None,  # (cells, genes) counts; a MuData with both modalities; None: junctions only
     junctions: AnnData | None = None,  # (cells, junctions) reads, as importers write them
     gtf: str | Path | Annotation | None = None,  # for genes and kinds of events
-    lengths: str | Path | Annotation | Mapping | pd.Series | None = None,  # for `length_normalize`, in full-length protocols; None: leave counts as they are
+    lengths: str
+    | Path
+    | Annotation
+    | Mapping
+    | pd.Series
+    | None = None,  # for `length_normalize`, in full-length protocols; None: leave counts as they are
     cells: str = "intersection",  # "intersection": cells of both; "union": cells of either
     keep_events: bool = False,  # keep the event_id that the junctions have (LeafCutter's clusters)
     **filters,  # shared, min_reads, min_cells, min_intron, max_intron, max_size of `find_events`
 ) -> MuData:
     "The MuData that a model trains on."
     rna, junctions = _both(rna, junctions)
-    if rna is not None and cells == "intersection" and (shared := junctions.obs_names.isin(rna.obs_names)).any(): junctions = junctions[shared]
+    if rna is not None and cells == "intersection" and (shared := junctions.obs_names.isin(rna.obs_names)).any():
+        junctions = junctions[shared]
     if keep_events and (KEYS.event not in junctions.var or filters):
-        raise ValueError("keep_events=True keeps the events as they are: the junctions need var['event_id'], and there is nothing to filter.")
-    if not keep_events: junctions = find_events(junctions, **filters)
-    if gtf is not None: junctions = annotate(junctions, gtf)
-    if lengths is not None and rna is not None: rna = length_normalize(rna, lengths)
+        raise ValueError(
+            "keep_events=True keeps the events as they are: the junctions need var['event_id'], and there is nothing to filter."
+        )
+    if not keep_events:
+        junctions = find_events(junctions, **filters)
+    if gtf is not None:
+        junctions = annotate(junctions, gtf)
+    if lengths is not None and rna is not None:
+        rna = length_normalize(rna, lengths)
     mdata = make_mudata(rna, junctions, cells=cells)
-    check_mudata(mdata, modalities={"junc_ratio_layer": KEYS.splicing} | ({} if rna is None else {"rna_layer": KEYS.rna}))
+    check_mudata(
+        mdata, modalities={"junc_ratio_layer": KEYS.splicing} | ({} if rna is None else {"rna_layer": KEYS.rna})
+    )
     return mdata
 
+# %% ../../nbs/10_data/60_events.ipynb #a081bc1e
 def _both(rna: AnnData | MuData | None, junctions: AnnData | None) -> tuple[AnnData | None, AnnData]:
     "Genes and junctions, from a MuData or one by one."
     if isinstance(rna, MuData):
-        if junctions is None: junctions = rna[KEYS.splicing] if KEYS.splicing in rna.mod else None
+        if junctions is None:
+            junctions = rna[KEYS.splicing] if KEYS.splicing in rna.mod else None
         rna = rna[KEYS.rna] if KEYS.rna in rna.mod else None
-    if junctions is None: raise ValueError("There are no junctions: give them as the second argument, or a MuData with a modality 'splicing'.")
+    if junctions is None:
+        raise ValueError(
+            "There are no junctions: give them as the second argument, or a MuData with a modality 'splicing'."
+        )
     return rna, junctions

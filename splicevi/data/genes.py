@@ -26,7 +26,8 @@ def _matches(
         known = gtf.introns[["chrom", "strand", *site, "gene_id"]].drop_duplicates()
         hits = left.merge(known, on=["chrom", "strand", *site])[["row", "gene_id"]]
         found.append(hits)
-        if site != ["start"]: left = query[~query["row"].isin(pd.concat(found)["row"])]
+        if site != ["start"]:
+            left = query[~query["row"].isin(pd.concat(found)["row"])]
     hits = overlapping(left, gtf.genes[["chrom", "start", "end", "strand", "gene_id"]])
     hits = hits[hits["strand"].to_numpy() == left["strand"].to_numpy()[hits["row"]]]
     found.append(pd.DataFrame({"row": left["row"].to_numpy()[hits["row"]], "gene_id": hits["gene_id"].to_numpy()}))
@@ -39,8 +40,12 @@ def junction_genes(
 ) -> pd.DataFrame:  # same index: gene_name, gene_id, gene_ties; missing where there is no gene
     "The gene of each junction."
     query = _query(junctions)
-    m = _matches(query, gtf).merge(gtf.genes.drop_duplicates("gene_id")[["gene_id", "gene_name", "gene_type"]], on="gene_id")
-    m = m.assign(coding=m["gene_type"] == "protein_coding").sort_values(["row", "coding", "gene_name", "gene_id"], ascending=[True, False, True, True])
+    m = _matches(query, gtf).merge(
+        gtf.genes.drop_duplicates("gene_id")[["gene_id", "gene_name", "gene_type"]], on="gene_id"
+    )
+    m = m.assign(coding=m["gene_type"] == "protein_coding").sort_values(
+        ["row", "coding", "gene_name", "gene_id"], ascending=[True, False, True, True]
+    )
     best = m.drop_duplicates("row").set_index("row")
     tied = m[m["coding"].to_numpy() == best["coding"].reindex(m["row"]).to_numpy()]
     several = tied[tied.duplicated("row", keep=False)]
@@ -48,13 +53,17 @@ def junction_genes(
     out["gene_ties"] = several.groupby("row")["gene_name"].agg(",".join).reindex(query["row"]).fillna("")
     return out.set_index(junctions.index)
 
+# %% ../../nbs/10_data/50_genes.ipynb #f6ec16d6
 def _query(junctions: pd.DataFrame) -> pd.DataFrame:
     "Places with their row numbers."
     q = junctions[["chrom", "start", "end", "strand"]].reset_index(drop=True)
     return q.assign(chrom=q["chrom"].astype(str), strand=q["strand"].astype(str), row=np.arange(len(q)))
 
 # %% ../../nbs/10_data/50_genes.ipynb #ee763acf
-STATUS = np.array(["novel donor and acceptor", "novel donor", "novel acceptor", "novel combination", "annotated"], object)
+STATUS = np.array(
+    ["novel donor and acceptor", "novel donor", "novel acceptor", "novel combination", "annotated"], object
+)
+
 
 def junction_status(
     junctions: pd.DataFrame,  # chrom, start, end, strand
@@ -78,34 +87,54 @@ def event_types(
     event, _ = pd.factorize(junctions[KEYS.event].astype(str))
     start, end = junctions["start"].to_numpy(np.int64), junctions["end"].to_numpy(np.int64)
     n = event.max(initial=-1) + 1
-    def different(site): return np.bincount(pd.DataFrame({"e": event, "s": site}).drop_duplicates()["e"], minlength=n)
+
+    def different(site):
+        return np.bincount(pd.DataFrame({"e": event, "s": site}).drop_duplicates()["e"], minlength=n)
+
     starts, ends, size = different(start), different(end), np.bincount(event, minlength=n)
     least_end, most_start = np.full(n, np.iinfo(np.int64).max), np.zeros(n, np.int64)
     np.minimum.at(least_end, event, end)
     np.maximum.at(most_start, event, start)
     skip = (size == 3) & (starts == 2) & (ends == 2) & (least_end < most_start)
     plus = junctions["strand"].to_numpy() == "+"
-    shares_donor, shares_acceptor = (np.where(plus, a[event] == 1, b[event] == 1) for a, b in ((starts, ends), (ends, starts)))
-    return np.select([skip[event], shares_donor, shares_acceptor], ["exon skip", "alternative 3' site", "alternative 5' site"], "complex").astype(object)
+    shares_donor, shares_acceptor = (
+        np.where(plus, a[event] == 1, b[event] == 1) for a, b in ((starts, ends), (ends, starts))
+    )
+    return np.select(
+        [skip[event], shares_donor, shares_acceptor],
+        ["exon skip", "alternative 3' site", "alternative 5' site"],
+        "complex",
+    ).astype(object)
 
 # %% ../../nbs/10_data/50_genes.ipynb #b21525c1
 def annotate(
     junctions: AnnData | pd.DataFrame,  # with chrom, start, end, strand (in var)
     gtf: str | Path | Annotation,
-) -> AnnData | pd.DataFrame:  # the same with gene_name, gene_id, gene_ties, annotation, and event_type where there is event_id
+) -> (
+    AnnData | pd.DataFrame
+):  # the same with gene_name, gene_id, gene_ties, annotation, and event_type where there is event_id
     "Add genes, known or new, and kinds of events."
     if isinstance(junctions, AnnData):
         return with_var(junctions, annotate(junctions.var, gtf))
     gtf = with_chroms(read_gtf(gtf), junctions["chrom"].astype(str).unique())
     genes = junction_genes(junctions, gtf)
     out = junctions.assign(**{c: genes[c].to_numpy() for c in genes}, annotation=junction_status(junctions, gtf))
-    if KEYS.event in out: out["event_type"] = event_types(out)
+    if KEYS.event in out:
+        out["event_type"] = event_types(out)
     logger.info("%d of %d junctions have a gene.", genes["gene_id"].notna().sum(), len(genes))
     return out
 
+# %% ../../nbs/10_data/50_genes.ipynb #19943ec0
 def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:
     "The same data with another table of junctions or genes."
-    return AnnData(adata.X, obs=adata.obs.copy(), var=var, layers={k: v for k, v in adata.layers.items() if k is not None}, obsm=dict(adata.obsm), uns=dict(adata.uns))
+    return AnnData(
+        adata.X,
+        obs=adata.obs.copy(),
+        var=var,
+        layers={k: v for k, v in adata.layers.items() if k is not None},
+        obsm=dict(adata.obsm),
+        uns=dict(adata.uns),
+    )
 
 # %% ../../nbs/10_data/50_genes.ipynb #4160b739
 def gene_lengths(

@@ -20,11 +20,13 @@ from ..core import names, require_extra
 @dataclass(slots=True, repr=False)
 class Annotation:
     "Genes, exons and introns of an annotation, in 1-based positions whose ends belong to the feature."
+
     genes: pd.DataFrame  # one row for each gene: gene_id, gene_name, gene_type, chrom, start, end, strand
     exons: pd.DataFrame  # one row for each exon of a transcript: chrom, start, end, strand, gene_id, transcript_id
     introns: pd.DataFrame  # one row for each intron of a gene: chrom, start, end, strand, gene_id
 
-    def __repr__(self) -> str: return f"Annotation: {len(self.genes):,} genes, {len(self.exons):,} exons, {len(self.introns):,} introns"
+    def __repr__(self) -> str:
+        return f"Annotation: {len(self.genes):,} genes, {len(self.exons):,} exons, {len(self.introns):,} introns"
 
 # %% ../../nbs/10_data/40_gtf.ipynb #c1c65015
 def _attribute(
@@ -40,16 +42,24 @@ def _features(
     path: str | Path,  # GTF, gzipped or not
 ) -> pd.DataFrame:  # genes and exons with their names
     "The lines of genes and exons."
-    table = require_extra("bioframe", "io").read_table(str(path), schema="gtf", comment="#", dtype={"chrom": str, "strand": str})
+    table = require_extra("bioframe", "io").read_table(
+        str(path), schema="gtf", comment="#", dtype={"chrom": str, "strand": str}
+    )
     table = table[table["feature"].isin(["gene", "exon"])].reset_index(drop=True)
     if table.empty or table["attributes"].isna().any():
         raise ValueError(f"{path} has no exons with attributes in its ninth column. Is it a GTF file?")
     text = table.pop("attributes")
-    for key, keys in {"gene_id": ["gene_id"], "gene_name": ["gene_name", "gene_id"], "gene_type": ["gene_type", "gene_biotype"],
-                      "transcript_id": ["transcript_id"]}.items():
+    for key, keys in {
+        "gene_id": ["gene_id"],
+        "gene_name": ["gene_name", "gene_id"],
+        "gene_type": ["gene_type", "gene_biotype"],
+        "transcript_id": ["transcript_id"],
+    }.items():
         table[key] = _attribute(text, *keys)
     if missing := int(table["gene_id"].isna().sum()):
-        raise ValueError(f"{path}: {missing:,} lines have no gene_id. GFF3 files write other attributes; convert the file to GTF.")
+        raise ValueError(
+            f"{path}: {missing:,} lines have no gene_id. GFF3 files write other attributes; convert the file to GTF."
+        )
     return table
 
 # %% ../../nbs/10_data/40_gtf.ipynb #35ac0290
@@ -72,10 +82,20 @@ def read_gtf(
         return path
     table = _features(path)
     exons = table[table["feature"] == "exon"]
-    spans = table.groupby(["gene_id", "chrom", "strand"], sort=False).agg(start=("start", "min"), end=("end", "max"), gene_name=("gene_name", "first"),
-                                                                          gene_type=("gene_type", "first")).reset_index()
+    spans = (
+        table.groupby(["gene_id", "chrom", "strand"], sort=False)
+        .agg(
+            start=("start", "min"),
+            end=("end", "max"),
+            gene_name=("gene_name", "first"),
+            gene_type=("gene_type", "first"),
+        )
+        .reset_index()
+    )
     exons = exons[["chrom", "start", "end", "strand", "gene_id", "transcript_id"]].reset_index(drop=True)
-    return Annotation(spans[["gene_id", "gene_name", "gene_type", "chrom", "start", "end", "strand"]], exons, _introns(exons))
+    return Annotation(
+        spans[["gene_id", "gene_name", "gene_type", "chrom", "start", "end", "strand"]], exons, _introns(exons)
+    )
 
 # %% ../../nbs/10_data/40_gtf.ipynb #5ccb5f7b
 def bare_chrom(name: str) -> str:
@@ -83,6 +103,7 @@ def bare_chrom(name: str) -> str:
     short = re.sub(r"^chr", "", name, flags=re.I)
     return "MT" if short in ("M", "MT") else short
 
+# %% ../../nbs/10_data/40_gtf.ipynb #35d6315e
 def matching_names(
     chroms,  # names of chromosomes
     reference,  # names as they should be
@@ -91,7 +112,9 @@ def matching_names(
     reference = list(dict.fromkeys(reference))
     bare = {bare_chrom(r): r for r in reversed(reference)}
     same = set(reference)
-    return {c: c if c in same else bare[bare_chrom(c)] for c in dict.fromkeys(chroms) if c in same or bare_chrom(c) in bare}
+    return {
+        c: c if c in same else bare[bare_chrom(c)] for c in dict.fromkeys(chroms) if c in same or bare_chrom(c) in bare
+    }
 
 # %% ../../nbs/10_data/40_gtf.ipynb #0385334e
 def with_chroms(
@@ -102,10 +125,16 @@ def with_chroms(
     chroms, known = list(dict.fromkeys(chroms)), list(gtf.genes["chrom"].unique())
     to = {k: v for k, v in matching_names(known, chroms).items() if k != v and k not in chroms}
     if chroms and not matching_names(known, chroms):
-        warnings.warn(f"The annotation and the junctions have no chromosome in common: {names(known)} and {names(chroms)}. Are they of one genome?", stacklevel=3)
+        warnings.warn(
+            f"The annotation and the junctions have no chromosome in common: {names(known)} and {names(chroms)}. Are they of one genome?",
+            stacklevel=3,
+        )
     if not to:
         return gtf
-    warnings.warn(f"The annotation writes {names(to)} where the junctions write {names(to.values())}; {len(to):,} chromosomes were matched by name.", stacklevel=3)
+    warnings.warn(
+        f"The annotation writes {names(to)} where the junctions write {names(to.values())}; {len(to):,} chromosomes were matched by name.",
+        stacklevel=3,
+    )
     return Annotation(*(t.assign(chrom=t["chrom"].replace(to)) for t in (gtf.genes, gtf.exons, gtf.introns)))
 
 # %% ../../nbs/10_data/40_gtf.ipynb #583647d1
@@ -130,7 +159,11 @@ def overlapping(
     left = left.assign(chrom=left["chrom"].astype(str), start=left["start"] - 1, row=np.arange(len(left)))
     right = genes.assign(start=genes["start"] - 1)  # both half-open, counted from 0
     found = bioframe.overlap(left, right, how="inner", suffixes=("", "_gene"))
-    return found[["row", *(f"{c}_gene" for c in genes)]].rename(columns=lambda c: c.removesuffix("_gene")).astype({"row": int})
+    return (
+        found[["row", *(f"{c}_gene" for c in genes)]]
+        .rename(columns=lambda c: c.removesuffix("_gene"))
+        .astype({"row": int})
+    )
 
 # %% ../../nbs/10_data/40_gtf.ipynb #aeb3ac4a
 def strand_of(
@@ -138,12 +171,18 @@ def strand_of(
     gtf: Annotation,
 ) -> np.ndarray:  # (junctions,) int8: 1 for +, 2 for -, 0 where the annotation does not say
     "The strand that the annotation gives each junction."
-    query = junctions[["chrom", "start", "end"]].reset_index(drop=True).assign(chrom=lambda d: d["chrom"].astype(str), row=lambda d: np.arange(len(d)))
+    query = (
+        junctions[["chrom", "start", "end"]]
+        .reset_index(drop=True)
+        .assign(chrom=lambda d: d["chrom"].astype(str), row=lambda d: np.arange(len(d)))
+    )
     strand = np.zeros(len(query), np.int8)
     for site in (["start", "end"], ["start"], ["end"]):
         known = gtf.introns[["chrom", *site, "strand"]].drop_duplicates()
         strand = np.where(strand == 0, _one_strand(query.merge(known, on=["chrom", *site]), len(query)), strand)
     rest = np.flatnonzero(strand == 0)
     if len(rest):
-        strand[rest] = _one_strand(overlapping(query.iloc[rest], gtf.genes[["chrom", "start", "end", "strand"]]), len(rest))
+        strand[rest] = _one_strand(
+            overlapping(query.iloc[rest], gtf.genes[["chrom", "start", "end", "strand"]]), len(rest)
+        )
     return strand

@@ -23,8 +23,10 @@ def column(
 ) -> pd.Series | None:
     "A column of obs, of the MuData or of a modality."
     for obs in (mdata.obs, *(a.obs for a in mdata.mod.values())):
-        if key in obs: return obs[key]
-    if required: raise ValueError(f"obs has no column {key!r}; it has {names(mdata.obs, 8) or 'none'}.")
+        if key in obs:
+            return obs[key]
+    if required:
+        raise ValueError(f"obs has no column {key!r}; it has {names(mdata.obs, 8) or 'none'}.")
     return None
 
 # %% ../../nbs/10_data/70_metacells.ipynb #658ffac1
@@ -35,8 +37,10 @@ def _halves(
     rng: np.random.Generator,
 ) -> list[np.ndarray]:
     "Cut a group into pieces of `size` / √2 to `size` · √2 cells."
-    if len(rows) < size * np.sqrt(2) or len(rows) < 2: return [rows]
-    if space is None: rows = rng.permutation(rows)
+    if len(rows) < size * np.sqrt(2) or len(rows) < 2:
+        return [rows]
+    if space is None:
+        rows = rng.permutation(rows)
     else:
         x = space[rows] - space[rows].mean(0)
         rows = rows[np.argsort(x @ np.linalg.svd(x, full_matrices=False)[2][0], kind="stable")]
@@ -51,13 +55,17 @@ def _group_of_cells(mdata: MuData, by, size: int | None, use_rep: str | None, se
         table = pd.concat([c.reindex(mdata.obs_names) for c in columns], axis=1)
         by = table.astype(object).apply(lambda row: np.nan if row.isna().any() else "_".join(map(str, row)), axis=1)
     by = by.reindex(mdata.obs_names).astype(object)
-    if by.isna().all(): raise ValueError("No cell has a group.")
-    if size is None: return by
-    if size < 1: raise ValueError(f"size must be 1 or more, not {size}.")
+    if by.isna().all():
+        raise ValueError("No cell has a group.")
+    if size is None:
+        return by
+    if size < 1:
+        raise ValueError(f"size must be 1 or more, not {size}.")
     space = None if use_rep is None else np.asarray(mdata.obsm[use_rep])
     rng, out = np.random.default_rng(seed), by.copy()
     for group, rows in pd.Series(np.arange(len(by))).groupby(by.to_numpy(), sort=True):
-        for k, piece in enumerate(_halves(rows.to_numpy(), size, space, rng)): out.iloc[piece] = f"{group}_{k}"
+        for k, piece in enumerate(_halves(rows.to_numpy(), size, space, rng)):
+            out.iloc[piece] = f"{group}_{k}"
     return out
 
 # %% ../../nbs/10_data/70_metacells.ipynb #04147220
@@ -65,9 +73,11 @@ def aggregate_cells(
     mdata: MuData,
     by,  # column of obs, several of them, or a Series of groups by cell
     size: int | None = None,  # cells of a metacell, about; None: one metacell for each group
-    use_rep: str | None = None,  # entry of mdata.obsm: put cells together that are close in it; None: at random within the group
+    use_rep: str
+    | None = None,  # entry of mdata.obsm: put cells together that are close in it; None: at random within the group
     seed: int = 0,
-    rna: str = KEYS.rna, splicing: str = KEYS.splicing,  # the modalities
+    rna: str = KEYS.rna,
+    splicing: str = KEYS.splicing,  # the modalities
 ) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
     "Add the counts of cells that belong together."
     group = _group_of_cells(mdata, by, size, use_rep, seed)
@@ -77,12 +87,16 @@ def aggregate_cells(
     obs = _agreed(mdata.obs.iloc[cells], code[cells], found)
     parts = {}
     for key in (rna, splicing):
-        if key not in mdata.mod: continue
+        if key not in mdata.mod:
+            continue
         adata = mdata[key]
-        counts = adata.layers[KEYS.junction_counts] if key == splicing and KEYS.junction_counts in adata.layers else adata.X
+        counts = (
+            adata.layers[KEYS.junction_counts] if key == splicing and KEYS.junction_counts in adata.layers else adata.X
+        )
         parts[key] = AnnData(sp.csr_matrix(add @ sp.csr_matrix(counts)), obs=obs.copy(), var=adata.var.copy())
     return make_mudata(parts.get(rna), parts.get(splicing), drop_unread=False, drop_singletons=False)
 
+# %% ../../nbs/10_data/70_metacells.ipynb #a257aeed
 def _agreed(obs: pd.DataFrame, code: np.ndarray, found) -> pd.DataFrame:
     "Columns in which the cells of a group agree, and the number of cells."
     groups = obs.groupby(code)

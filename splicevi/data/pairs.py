@@ -24,8 +24,10 @@ def event_codes(
     "Integer codes of the junctions' events, in the order of the sorted names."
     event_id = pd.Series(event_id)
     if (missing := event_id.isna()).any():
-        raise ValueError(f"{missing.sum():,} junctions have no event: {names(event_id.index[missing])}. "
-                         f"Give each an event, or drop them.")
+        raise ValueError(
+            f"{missing.sum():,} junctions have no event: {names(event_id.index[missing])}. "
+            f"Give each an event, or drop them."
+        )
     codes, events = pd.factorize(event_id.astype(str), sort=True)
     return codes.astype(np.int32), pd.Index(events)
 
@@ -33,6 +35,7 @@ def event_codes(
 @dataclass(slots=True)
 class ObservedPairs:
     "The observed (cell, junction) pairs of a data set, sorted by cell, event and junction."
+
     shape: tuple[int, int]  # (cells, junctions)
     event_size: np.ndarray  # (events,) int32, junctions of each event
     indptr: np.ndarray  # (cells + 1,) int64, pairs of cell i are indptr[i]:indptr[i + 1]
@@ -42,7 +45,8 @@ class ObservedPairs:
     slot_event: np.ndarray  # (slots,) int32, event of each slot
     slot_total: np.ndarray  # (slots,) float32, reads n of the event
 
-    def __len__(self) -> int: return len(self.junction)
+    def __len__(self) -> int:
+        return len(self.junction)
 
     def __repr__(self) -> str:
         cells, junctions = self.shape
@@ -82,6 +86,7 @@ def _by_event(
 # %% ../../nbs/10_data/10_pairs.ipynb #1a50639c
 class _EventOrder:
     "Junctions in the order of their events."
+
     def __init__(self, event: np.ndarray):  # (junctions,) event codes
         self.order = np.argsort(event, kind="stable").astype(np.int32)  # junction at each position
         self.rank = np.empty_like(self.order)  # position of each junction
@@ -143,7 +148,9 @@ def _chunk_pairs(
 def _expand(
     m: sp.csr_matrix,  # counts in event order
     layout: _EventOrder,
-    row: np.ndarray, ev: np.ndarray, total: np.ndarray,  # (slots,)
+    row: np.ndarray,
+    ev: np.ndarray,
+    total: np.ndarray,  # (slots,)
     slot: np.ndarray,  # (entries of m,)
     keep: np.ndarray,  # (slots,) bool
 ) -> dict[str, np.ndarray]:
@@ -154,8 +161,14 @@ def _expand(
     at, seen = start[slot] + m.indices - layout.start[ev[slot]], keep[slot]
     y = np.zeros(len(position), np.float32)
     y[at[seen]] = m.data[seen]
-    return dict(junction=layout.order[position], y=y, slot_event=ev[keep], slot_total=total[keep],
-                pairs=np.bincount(row, weights=size, minlength=m.shape[0]).astype(np.int64), slots=np.bincount(row[keep], minlength=m.shape[0]))
+    return dict(
+        junction=layout.order[position],
+        y=y,
+        slot_event=ev[keep],
+        slot_total=total[keep],
+        pairs=np.bincount(row, weights=size, minlength=m.shape[0]).astype(np.int64),
+        slots=np.bincount(row[keep], minlength=m.shape[0]),
+    )
 
 # %% ../../nbs/10_data/10_pairs.ipynb #8a9cb227
 def _row_chunks(
@@ -182,12 +195,23 @@ def _check_shapes(counts, event: np.ndarray, mask) -> None:
 # %% ../../nbs/10_data/10_pairs.ipynb #b9537f45
 def _join(parts: list[dict], shape: tuple[int, int], layout: _EventOrder) -> ObservedPairs:
     "One `ObservedPairs` from those of the chunks, which are used up."
+
     def take(key, dtype):
         return np.concatenate([p.pop(key) for p in parts] or [np.empty(0)]).astype(dtype, copy=False)
+
     def pointer(key):
         return np.concatenate([[0], np.cumsum(take(key, np.int64))]).astype(np.int64)
-    return ObservedPairs(tuple(int(k) for k in shape), layout.size, pointer("pairs"), take("junction", np.int32), take("y", np.float32),
-                         pointer("slots"), take("slot_event", np.int32), take("slot_total", np.float32))
+
+    return ObservedPairs(
+        tuple(int(k) for k in shape),
+        layout.size,
+        pointer("pairs"),
+        take("junction", np.int32),
+        take("y", np.float32),
+        pointer("slots"),
+        take("slot_event", np.int32),
+        take("slot_total", np.float32),
+    )
 
 # %% ../../nbs/10_data/10_pairs.ipynb #b2150b66
 def _as_csr(matrix):
@@ -203,12 +227,17 @@ def observed_pairs(
     "The observed (cell, junction) pairs of a count matrix, optionally only those that a mask shows."
     pairs, split = pairs_and_split(counts, event, mask)
     if split:
-        warnings.warn(f"The mask hides some but not all junctions of {split:,} observed (cell, event) groups; these are hidden whole.", stacklevel=2)
+        warnings.warn(
+            f"The mask hides some but not all junctions of {split:,} observed (cell, event) groups; these are hidden whole.",
+            stacklevel=2,
+        )
     return pairs
 
 # %% ../../nbs/10_data/10_pairs.ipynb #1c95f6ad
 def pairs_and_split(
-    counts, event: np.ndarray, mask=None,  # as for `observed_pairs`
+    counts,
+    event: np.ndarray,
+    mask=None,  # as for `observed_pairs`
 ) -> tuple[ObservedPairs, int]:  # the pairs, number of observed groups of which the mask shows only a part
     "`observed_pairs`, with the number of split groups in place of a warning."
     counts, event = _as_csr(counts), np.asarray(event)
@@ -236,5 +265,10 @@ def splicing_layers(
 ) -> dict[str, sp.csr_matrix]:  # the four layers of the data contract under their names
     "Reads, event totals, PSI and mask of the observed pairs."
     n = pairs.n
-    values = {KEYS.junction_counts: pairs.y, KEYS.event_counts: n, KEYS.psi: pairs.y / n, KEYS.mask: np.ones(len(pairs), np.uint8)}
+    values = {
+        KEYS.junction_counts: pairs.y,
+        KEYS.event_counts: n,
+        KEYS.psi: pairs.y / n,
+        KEYS.mask: np.ones(len(pairs), np.uint8),
+    }
     return {name: pairs.csr(v) for name, v in values.items()}

@@ -17,23 +17,29 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from ..core import KEYS, logger
-from .tables import _fault, _preamble, file_cells, open_text, read_ahead, read_table
 from ..data.gtf import Annotation
-from .junctions import JunctionReads, OFFSETS, strand_codes, union
+from .junctions import OFFSETS, JunctionReads, strand_codes, union
+from .tables import _fault, _preamble, file_cells, open_text, read_ahead, read_table
 
 # %% ../../nbs/20_io/40_formats.ipynb #26a71935
 def _anchored(t: pd.DataFrame, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
     "First and last bases of the introns of BED12 rows."
-    if not len(t): return np.empty(0, np.int64), np.empty(0, np.int64)
+    if not len(t):
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     sizes = t[10].str.rstrip(",").str.split(",", expand=True)
     if sizes.shape[1] != 2 or sizes.isna().any(axis=None):
         row = int(np.argmax(t[10].str.rstrip(",").str.count(",") != 1)) + 1
         raise ValueError(f"{path}, row {row:,}: a junction has two blocks, not those of sizes {t[10].iloc[row - 1]!r}.")
     last = pd.to_numeric(t[11].str.rstrip(",").str.rpartition(",")[2], errors="coerce").to_numpy()
     off = t[1].to_numpy() + last + sizes[1].to_numpy(np.int64) != t[2].to_numpy()
-    if off.any(): raise ValueError(f"{path}, row {int(np.argmax(off)) + 1:,}: the second block does not end where the row ends. Was the file cut off?")
+    if off.any():
+        raise ValueError(
+            f"{path}, row {int(np.argmax(off)) + 1:,}: the second block does not end where the row ends. Was the file cut off?"
+        )
     add = OFFSETS["bed"]
-    return t[1].to_numpy(np.int64) + sizes[0].to_numpy(np.int64) + add[0], t[2].to_numpy(np.int64) - sizes[1].to_numpy(np.int64) + add[1]
+    return t[1].to_numpy(np.int64) + sizes[0].to_numpy(np.int64) + add[0], t[2].to_numpy(np.int64) - sizes[1].to_numpy(
+        np.int64
+    ) + add[1]
 
 # %% ../../nbs/20_io/40_formats.ipynb #ab908cb7
 def _barcoded(
@@ -51,7 +57,8 @@ def _barcoded(
     code, cells = pd.factorize(split[0].to_numpy(object), sort=True)
     m = sp.coo_matrix((split[1].to_numpy(np.float32), (code, row)), shape=(len(cells), len(counts))).tocsr()
     known = np.flatnonzero(cells != "?")
-    if lost := m.sum() - m[known].sum(): logger.info("%s: %d reads without a barcode are left out.", path, lost)
+    if lost := m.sum() - m[known].sum():
+        logger.info("%s: %d reads without a barcode are left out.", path, lost)
     return list(cells[known]), m[known]
 
 # %% ../../nbs/20_io/40_formats.ipynb #528998ad
@@ -63,10 +70,17 @@ def _regtools_rows(name: str, path: Path, barcodes: Path | None, sample: bool) -
     if barcodes is not None:
         b = read_table(barcodes, {0: "int32"}, text=(1,), widths=(2,))
         if len(b) != len(t):
-            raise ValueError(f"{barcodes} has {len(b):,} rows, but {path} lists {len(t):,} junctions; the two belong together line by line.")
+            raise ValueError(
+                f"{barcodes} has {len(b):,} rows, but {path} lists {len(t):,} junctions; the two belong together line by line."
+            )
         column, path = b[1].astype(str), path
-    cells, counts = ([name], sp.csr_matrix(t[4].to_numpy(np.float32)[None])) if column is None else _barcoded(column, barcodes or path)
-    if sample: cells = [f"{c}-{name}" for c in cells]
+    cells, counts = (
+        ([name], sp.csr_matrix(t[4].to_numpy(np.float32)[None]))
+        if column is None
+        else _barcoded(column, barcodes or path)
+    )
+    if sample:
+        cells = [f"{c}-{name}" for c in cells]
     return JunctionReads(cells, pd.Categorical(t[0]), start, end, strand_codes(t[5]), counts, source=str(path))
 
 # %% ../../nbs/20_io/40_formats.ipynb #d79fbfd8
@@ -77,17 +91,29 @@ def read_regtools(
     progress: bool = False,  # show a bar
 ) -> AnnData:  # cells × junctions, reads in X
     "The junctions that `regtools junctions extract` found."
-    files = file_cells(paths, ["*.bed", "*.bed.gz", "*.bed12*", "*.junc", "*.junc.gz", "*.juncswbarcodes*"], [".bed", ".bed12", ".junc", ".juncswbarcodes"])
+    files = file_cells(
+        paths,
+        ["*.bed", "*.bed.gz", "*.bed12*", "*.junc", "*.junc.gz", "*.juncswbarcodes*"],
+        [".bed", ".bed12", ".junc", ".juncswbarcodes"],
+    )
     samples = isinstance(paths, Mapping)
-    if barcodes is None or isinstance(barcodes, (str, Path)): barcodes = [barcodes] * (len(files) if barcodes is None else 1)
+    if barcodes is None or isinstance(barcodes, (str, Path)):
+        barcodes = [barcodes] * (len(files) if barcodes is None else 1)
     given = [barcodes[k] for k in files] if isinstance(barcodes, Mapping) else list(barcodes)
-    if len(given) != len(files): raise ValueError(f"There are {len(files):,} files of junctions, but {len(given):,} of barcodes.")
+    if len(given) != len(files):
+        raise ValueError(f"There are {len(files):,} files of junctions, but {len(given):,} of barcodes.")
     jobs = [(k, p, b and Path(b)) for (k, p), b in zip(files.items(), given)]
-    out = list(read_ahead(lambda job: _regtools_rows(*job, samples and (job[2] is not None or _has_barcodes(job[1]))), jobs, progress))
+    out = list(
+        read_ahead(
+            lambda job: _regtools_rows(*job, samples and (job[2] is not None or _has_barcodes(job[1]))), jobs, progress
+        )
+    )
     adata = union(out, gtf)
-    if samples: adata.obs["sample"] = [k for k, r in zip(files, out) for _ in r.cells]
+    if samples:
+        adata.obs["sample"] = [k for k, r in zip(files, out) for _ in r.cells]
     return adata
 
+# %% ../../nbs/20_io/40_formats.ipynb #b4869fec
 def _has_barcodes(path: Path) -> bool:
     "Does the file have pasted columns of barcodes?"
     return _preamble(path, "\t", (1, 2))[1] == 14
@@ -96,7 +122,8 @@ def _has_barcodes(path: Path) -> bool:
 def _junc_rows(name: str, path: Path, ends: str) -> JunctionReads:
     "The junctions of a `.junc` file."
     width = _preamble(path, "\t", (1, 2))[1]
-    if width == 12: raise ValueError(f"{path} has 12 columns: it is regtools' BED12. Read it with read_regtools.")
+    if width == 12:
+        raise ValueError(f"{path} has 12 columns: it is regtools' BED12. Read it with read_regtools.")
     t = read_table(path, {1: "int64", 2: "int64"}, text=(3, 4, 5), widths=(5, 6))
     columns = [c for c in (3, 4, 5) if c in t]
     strands = [c for c in columns if t[c].isin(["+", "-", "?", "NA"]).all() and not (t[c] == ".").all()]
@@ -107,8 +134,15 @@ def _junc_rows(name: str, path: Path, ends: str) -> JunctionReads:
         raise ValueError(f"{path}, row {row + 1:,}: no column of reads, {t[c].iloc[row]!r} is not a whole number.")
     strand = t[strands[0]] if strands else np.full(len(t), "?")
     add = OFFSETS[ends]
-    return JunctionReads([name], pd.Categorical(t[0]), t[1].to_numpy() + add[0], t[2].to_numpy() + add[1], strand_codes(strand),
-                         sp.csr_matrix(t[counts[0]].to_numpy(np.float32)[None]), source=str(path))
+    return JunctionReads(
+        [name],
+        pd.Categorical(t[0]),
+        t[1].to_numpy() + add[0],
+        t[2].to_numpy() + add[1],
+        strand_codes(strand),
+        sp.csr_matrix(t[counts[0]].to_numpy(np.float32)[None]),
+        source=str(path),
+    )
 
 # %% ../../nbs/20_io/40_formats.ipynb #0def27c5
 def _cluster_names(rows: pd.Series, path: Path) -> pd.DataFrame:
@@ -116,7 +150,9 @@ def _cluster_names(rows: pd.Series, path: Path) -> pd.DataFrame:
     out = rows.str.extract(r"^(?P<chrom>.+):(?P<start>\d+):(?P<end>\d+):(?P<cluster>clu_\d+(?:_(?P<strand>[^:]*))?)$")
     if (bad := out["cluster"].isna()).any():
         at = int(np.argmax(bad))
-        raise ValueError(f"{path}, row {at + 1:,}: {rows.iloc[at]!r} is not chr:start:end:clu_number_strand. Is this a table of leafcutter_cluster?")
+        raise ValueError(
+            f"{path}, row {at + 1:,}: {rows.iloc[at]!r} is not chr:start:end:clu_number_strand. Is this a table of leafcutter_cluster?"
+        )
     return out
 
 # %% ../../nbs/20_io/40_formats.ipynb #1aee1697
@@ -125,22 +161,48 @@ def _cluster_rows(path: Path) -> JunctionReads:
     with open_text(path) as handle:
         header, width = handle.readline().decode().split(), len(handle.readline().split())
     if not header or not width:
-        header = header[header[:1] == ["chrom"]:]
+        header = header[header[:1] == ["chrom"] :]
         none = [np.empty(0, t) for t in (np.int64, np.int64, np.int8)]
-        return JunctionReads(header, pd.Categorical([]), *none, sp.csr_matrix((len(header), 0), dtype=np.float32), {KEYS.event: np.empty(0, object)}, str(path))
-    cells = header[-(width - 1):]
+        return JunctionReads(
+            header,
+            pd.Categorical([]),
+            *none,
+            sp.csr_matrix((len(header), 0), dtype=np.float32),
+            {KEYS.event: np.empty(0, object)},
+            str(path),
+        )
+    cells = header[-(width - 1) :]
     try:
         with open_text(path) as handle:
-            t = pd.read_csv(handle, sep=" ", header=None, skiprows=1, dtype=str, keep_default_na=False, na_values={width - 1: [""]}, quoting=3)
+            t = pd.read_csv(
+                handle,
+                sep=" ",
+                header=None,
+                skiprows=1,
+                dtype=str,
+                keep_default_na=False,
+                na_values={width - 1: [""]},
+                quoting=3,
+            )
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise ValueError(f"{path}: the gzipped file is damaged or was cut off ({e}).") from e
-    except pd.errors.ParserError as e: raise ValueError(_fault(path, " ", 1, width, ())) from e
-    if t.shape[1] != width or len(cells) != width - 1 or t[width - 1].isna().any(): raise ValueError(_fault(path, " ", 1, width, ()))
+    except pd.errors.ParserError as e:
+        raise ValueError(_fault(path, " ", 1, width, ())) from e
+    if t.shape[1] != width or len(cells) != width - 1 or t[width - 1].isna().any():
+        raise ValueError(_fault(path, " ", 1, width, ()))
     where = _cluster_names(t[0], path)
     start, end = (where[c].to_numpy(np.int64) + add for c, add in zip(("start", "end"), OFFSETS["leafcutter"]))
     event = (where["chrom"] + ":" + where["cluster"]).to_numpy(object)
-    return JunctionReads(cells, pd.Categorical(where["chrom"]), start, end, strand_codes(where["strand"].fillna("?")), _numerators(t.iloc[:, 1:], path),
-                         {KEYS.event: event}, str(path))
+    return JunctionReads(
+        cells,
+        pd.Categorical(where["chrom"]),
+        start,
+        end,
+        strand_codes(where["strand"].fillna("?")),
+        _numerators(t.iloc[:, 1:], path),
+        {KEYS.event: event},
+        str(path),
+    )
 
 # %% ../../nbs/20_io/40_formats.ipynb #d56f72b3
 def _numerators(t: pd.DataFrame, path: Path) -> sp.csr_matrix:
@@ -162,16 +224,19 @@ def read_leafcutter(
     progress: bool = False,  # show a bar
 ) -> AnnData:  # cells × junctions, reads in X; of count tables also var["event_id"], LeafCutter's cluster
     "The junctions of LeafCutter's files."
-    if ends not in ("bed", "leafcutter"): raise ValueError(f'ends must be "bed" or "leafcutter", not {ends!r}.')
+    if ends not in ("bed", "leafcutter"):
+        raise ValueError(f'ends must be "bed" or "leafcutter", not {ends!r}.')
     files = file_cells(path, ["*.junc", "*.junc.gz"], [".junc"])
     first = next(iter(files.values()), None)
     if len(files) == 1 and _is_count_table(first):
         return union([_cluster_rows(first)], gtf)
     return union(read_ahead(lambda item: _junc_rows(*item, ends), files.items(), progress), gtf)
 
+# %% ../../nbs/20_io/40_formats.ipynb #ebca0e17
 def _is_count_table(path: Path) -> bool:
     "Is it a table of leafcutter_cluster?"
-    if not path.exists(): raise FileNotFoundError(f"There is no file {path}.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
     with open_text(path) as handle:
         handle.readline()
         return b":clu_" in handle.readline().split(b" ")[0] or ".counts" in path.name

@@ -24,6 +24,7 @@ from ..data.gtf import Annotation, bare_chrom, read_gtf, strand_of, with_chroms
 OFFSETS = {"star": (0, 0), "bed": (1, 0), "leafcutter": (1, -1)}
 STRANDS = np.array(["?", "+", "-"])  # by STAR's code
 
+
 def strand_codes(
     strand,  # (junctions,) "+", "-" or anything else
 ) -> np.ndarray:  # (junctions,) int8: 1 for +, 2 for -, 0 for unknown
@@ -43,6 +44,7 @@ def junction_ids(
 @dataclass(slots=True)
 class JunctionReads:
     "Junctions as one file lists them, and the reads of its cells."
+
     cells: list[str]  # names
     chrom: pd.Categorical  # (rows,)
     start: np.ndarray  # (rows,) first base of the intron, counted from 1
@@ -55,14 +57,17 @@ class JunctionReads:
     def __post_init__(self):
         if bad := int(((self.end < self.start) | (self.start < 1)).sum()):
             first = int(np.argmax((self.end < self.start) | (self.start < 1)))
-            raise ValueError(f"{self.source}: {bad:,} introns end before they start, the first in row {first + 1} "
-                             f"({self.chrom[first]}:{self.start[first]}-{self.end[first]}). Is this the right format?")
+            raise ValueError(
+                f"{self.source}: {bad:,} introns end before they start, the first in row {first + 1} "
+                f"({self.chrom[first]}:{self.start[first]}-{self.end[first]}). Is this the right format?"
+            )
 
 # %% ../../nbs/20_io/10_junctions.ipynb #64c0021e
 def _packed(*columns: np.ndarray) -> np.ndarray | None:
     "One number for each row, different for different rows; None if it would not fit."
     bits = [int(c.max(initial=0)).bit_length() for c in columns]
-    if sum(bits) > 63: return None
+    if sum(bits) > 63:
+        return None
     key = np.zeros(len(columns[0]), np.int64)
     for c, b in zip(columns, bits):
         key <<= b
@@ -72,13 +77,15 @@ def _packed(*columns: np.ndarray) -> np.ndarray | None:
 # %% ../../nbs/20_io/10_junctions.ipynb #7ab6d39b
 def unique_introns(
     chrom: np.ndarray,  # (rows,) code of the chromosome
-    start: np.ndarray, end: np.ndarray,  # (rows,)
+    start: np.ndarray,
+    end: np.ndarray,  # (rows,)
     strand: np.ndarray,  # (rows,) code
 ) -> tuple[np.ndarray, np.ndarray]:  # (rows,) number of each row's junction; first row of each junction
     "Number the different junctions in the order of their first rows."
     chrom, start, end, strand = (np.asarray(a) for a in (chrom, start, end, strand))
     key = _packed(chrom, start, end - start, strand)
-    if key is None: key = _packed(pd.factorize(chrom.astype(np.int64) << 32 | start)[0], end - start, strand)
+    if key is None:
+        key = _packed(pd.factorize(chrom.astype(np.int64) << 32 | start)[0], end - start, strand)
     code, unique = pd.factorize(key)
     first = np.empty(len(unique), np.int64)
     first[code[::-1]] = np.arange(len(code))[::-1]
@@ -87,6 +94,7 @@ def unique_introns(
 # %% ../../nbs/20_io/10_junctions.ipynb #12118358
 class Union:
     "One table of the junctions of many lists."
+
     columns = {"chrom": np.int32, "start": np.int64, "end": np.int64, "strand": np.int8}
 
     def __init__(self, limit: int = 2_000_000):  # rows that may wait
@@ -97,12 +105,18 @@ class Union:
     def add(self, reads: JunctionReads) -> None:
         "Take a list."
         code = np.array([self.chroms.setdefault(str(c), len(self.chroms)) for c in reads.chrom.categories], np.int32)
-        row = {"chrom": code[reads.chrom.codes] if len(code) else np.empty(0, np.int32), "start": reads.start, "end": reads.end, "strand": reads.strand}
+        row = {
+            "chrom": code[reads.chrom.codes] if len(code) else np.empty(0, np.int32),
+            "start": reads.start,
+            "end": reads.end,
+            "strand": reads.strand,
+        }
         self.waiting.append((row | reads.extra, len(self.counts)))
         self.cells += reads.cells
         self.counts.append(reads.counts)
         self.rows += len(reads.start)
-        if self.rows >= self.limit: self.merge()
+        if self.rows >= self.limit:
+            self.merge()
 
     def merge(self) -> None:
         "Bring the lists that wait into the table."
@@ -124,7 +138,8 @@ def one_naming(
     "Names of chromosomes, each written in one way."
     prefixed = 2 * sum(c.startswith("chr") for c in chroms) > len(chroms)
     best = {}
-    for c in sorted(chroms, key=lambda c: c.startswith("chr") != prefixed): best.setdefault(bare_chrom(c), c)
+    for c in sorted(chroms, key=lambda c: c.startswith("chr") != prefixed):
+        best.setdefault(bare_chrom(c), c)
     out = [best[bare_chrom(c)] for c in chroms]
     if to := {c: o for c, o in zip(chroms, out) if c != o}:
         warnings.warn(f"The files name chromosomes in two ways: {names(to)} became {names(to.values())}.", stacklevel=5)
@@ -140,21 +155,34 @@ def _settle_strands(
     lost = np.flatnonzero(strand == 0)
     if gtf is not None:
         gtf = with_chroms(read_gtf(gtf), table["chrom"].unique())
-        if len(lost): strand[lost] = strand_of(table.iloc[lost], gtf)
+        if len(lost):
+            strand[lost] = strand_of(table.iloc[lost], gtf)
     if left := int((strand == 0).sum()):
         hint = "" if gtf is not None else " An annotation (gtf=...) may know it."
-        warnings.warn(f"{left:,} of {len(table):,} junctions are dropped, because their strand is unknown.{hint}", stacklevel=5)
-    if len(lost): logger.info("%d of %d junctions without a strand got one from the annotation.", len(lost) - left, len(lost))
+        warnings.warn(
+            f"{left:,} of {len(table):,} junctions are dropped, because their strand is unknown.{hint}", stacklevel=5
+        )
+    if len(lost):
+        logger.info("%d of %d junctions without a strand got one from the annotation.", len(lost) - left, len(lost))
     return strand
 
 # %% ../../nbs/20_io/10_junctions.ipynb #43f2fcae
 def _chrom_order(chroms: Iterable[str]) -> list[str]:
     "1, 2, … 10, … X, Y, M, then the rest by name."
+
     def key(c):
         bare = bare_chrom(c)
-        return (0, int(bare), c) if bare.isdecimal() else (1, ["X", "Y", "MT"].index(bare), c) if bare in ("X", "Y", "MT") else (2, 0, c)
+        return (
+            (0, int(bare), c)
+            if bare.isdecimal()
+            else (1, ["X", "Y", "MT"].index(bare), c)
+            if bare in ("X", "Y", "MT")
+            else (2, 0, c)
+        )
+
     return sorted(chroms, key=key)
 
+# %% ../../nbs/20_io/10_junctions.ipynb #bcb09ba7
 def _final_rows(
     table: pd.DataFrame,  # with settled names and strands
 ) -> tuple[np.ndarray, pd.DataFrame]:  # new number of each row, -1 where it is dropped; the new table
@@ -174,7 +202,9 @@ def _final_rows(
 
 # %% ../../nbs/20_io/10_junctions.ipynb #dffe9503
 def _matrix(
-    rows: list[tuple[np.ndarray, np.ndarray, np.ndarray]],  # of each list: reads, old numbers of junctions, entries of each cell
+    rows: list[
+        tuple[np.ndarray, np.ndarray, np.ndarray]
+    ],  # of each list: reads, old numbers of junctions, entries of each cell
     number: np.ndarray,  # new number of each junction, -1 where it is dropped
     n: int,  # junctions in the end
 ) -> sp.csr_matrix:  # (cells, n) float32, sorted, without zeros
@@ -182,7 +212,8 @@ def _matrix(
     data = np.concatenate([r[0] for r in rows] or [np.empty(0)]).astype(np.float32, copy=False)
     index = np.concatenate([r[1] for r in rows] or [np.empty(0, np.int32)])
     size = np.concatenate([r[2] for r in rows] or [np.empty(0, np.int64)])
-    if not n: return sp.csr_matrix((len(size), 0), dtype=np.float32)
+    if not n:
+        return sp.csr_matrix((len(size), 0), dtype=np.float32)
     index = number.astype(np.int32)[index]
     if (number < 0).any():
         data[index < 0] = 0
@@ -200,7 +231,8 @@ def union(
 ) -> AnnData:  # cells × junctions: reads in X; var: chrom, start, end, strand, junction_id and what the lists had more
     "The cells of all lists over the union of their junctions."
     found = Union(limit)
-    for reads in lists: found.add(reads)
+    for reads in lists:
+        found.add(reads)
     found.merge()
     table = pd.DataFrame(found.table)
     table["chrom"] = np.array(one_naming(list(found.chroms)) or [""], object)[table["chrom"].to_numpy()]
@@ -216,7 +248,11 @@ def _anndata(counts: sp.csr_matrix, table: pd.DataFrame, cells: list[str]) -> An
     cells = pd.Index(cells, dtype=object)
     if not cells.is_unique:
         again = cells[cells.duplicated()].unique()
-        raise ValueError(f"{len(again):,} cells occur twice: {names(again)}. "
-                         "Give the files as a dict, sample name to path, so that cells of different samples keep apart.")
+        raise ValueError(
+            f"{len(again):,} cells occur twice: {names(again)}. "
+            "Give the files as a dict, sample name to path, so that cells of different samples keep apart."
+        )
     table.insert(4, KEYS.junction, junction_ids(table).to_numpy())
-    return AnnData(counts, obs=pd.DataFrame(index=cells), var=table.set_index(KEYS.junction, drop=False).rename_axis(None))
+    return AnnData(
+        counts, obs=pd.DataFrame(index=cells), var=table.set_index(KEYS.junction, drop=False).rename_axis(None)
+    )

@@ -8,7 +8,7 @@ __all__ = ['read_starsolo', 'read_splicing_dataset']
 # %% ../../nbs/20_io/30_star.ipynb #85e4ff7c
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import anndata
@@ -19,13 +19,12 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, logger, names
+from ..core import KEYS, names
 from ..data.build import assemble_mudata
-from .tables import open_text, read_ahead, read_star_junctions, star_rows
-from .formats import read_leafcutter, read_regtools
-from ..data.gtf import Annotation, read_gtf
-from .junctions import JunctionReads, junction_ids, union
+from ..data.gtf import Annotation
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
+from .junctions import JunctionReads, junction_ids, union
+from .tables import open_text, read_ahead, star_rows
 
 # %% ../../nbs/20_io/30_star.ipynb #76517134
 def _first_file(
@@ -34,16 +33,25 @@ def _first_file(
     "The first of the files that is there and not empty."
     for c in candidates:
         for path in (c, c.with_name(c.name + ".gz")):
-            if path.is_file() and path.stat().st_size: return path
+            if path.is_file() and path.stat().st_size:
+                return path
     return None
 
+# %% ../../nbs/20_io/30_star.ipynb #158b6968
 def _solo_folder(path: Path) -> Path:
     "The `Solo.out` folder of a run."
-    if not path.exists(): raise FileNotFoundError(f"There is no folder {path}.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no folder {path}.")
     found = [path] if (path / "SJ").is_dir() else [p for p in sorted(path.glob("*Solo.out")) if (p / "SJ").is_dir()]
-    if len(found) == 1: return found[0]
-    if found: raise ValueError(f"{path} holds several runs: {names(p.name for p in found)}. Give one, or a dict, sample name to path.")
-    raise FileNotFoundError(f"{path} holds no Solo.out folder with junctions (SJ). STARsolo counts junctions when it is told --soloFeatures Gene SJ.")
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ValueError(
+            f"{path} holds several runs: {names(p.name for p in found)}. Give one, or a dict, sample name to path."
+        )
+    raise FileNotFoundError(
+        f"{path} holds no Solo.out folder with junctions (SJ). STARsolo counts junctions when it is told --soloFeatures Gene SJ."
+    )
 
 # %% ../../nbs/20_io/30_star.ipynb #51ea3df7
 def _junction_list(
@@ -52,11 +60,20 @@ def _junction_list(
     "The file with the junctions of STARsolo's matrix."
     link = solo / "SJ" / "raw" / "features.tsv"
     beside = [solo.parent / solo.name.replace("Solo.out", "SJ.out.tab"), solo.parent / "SJ.out.tab"]
-    if link.is_symlink(): beside.insert(1, solo.parent / Path(os.readlink(link)).name)
+    if link.is_symlink():
+        beside.insert(1, solo.parent / Path(os.readlink(link)).name)
     found = _first_file(link, *beside)
     if found is None:
-        state = f"is a link to {os.readlink(link)}, which is not there" if link.is_symlink() else "is empty" if link.exists() else "is missing"
-        raise FileNotFoundError(f"{link} {state}, and there is no {names(dict.fromkeys(str(p) for p in beside))}. Copy the run's SJ.out.tab there.")
+        state = (
+            f"is a link to {os.readlink(link)}, which is not there"
+            if link.is_symlink()
+            else "is empty"
+            if link.exists()
+            else "is missing"
+        )
+        raise FileNotFoundError(
+            f"{link} {state}, and there is no {names(dict.fromkeys(str(p) for p in beside))}. Copy the run's SJ.out.tab there."
+        )
     return found
 
 # %% ../../nbs/20_io/30_star.ipynb #ae62fa72
@@ -65,22 +82,29 @@ def _read_matrix(
 ) -> tuple[sp.csr_matrix, pd.Index]:  # (features, barcodes) counts; names of the barcodes
     "A matrix of STARsolo."
     path, names_path = (_first_file(folder / f) for f in ("matrix.mtx", "barcodes.tsv"))
-    if path is None or names_path is None: raise FileNotFoundError(f"{folder} lacks {'matrix.mtx' if path is None else 'barcodes.tsv'}.")
+    if path is None or names_path is None:
+        raise FileNotFoundError(f"{folder} lacks {'matrix.mtx' if path is None else 'barcodes.tsv'}.")
     try:
-        with open_text(path) as handle: m = sp.csr_matrix(scipy.io.mmread(handle), dtype=np.float32)
-    except (ValueError, OverflowError, EOFError, OSError) as e: raise ValueError(f"{path} is damaged: {e}") from e
-    with open_text(names_path) as handle: barcodes = pd.Index(handle.read().decode().split("\n")).str.strip()
+        with open_text(path) as handle:
+            m = sp.csr_matrix(scipy.io.mmread(handle), dtype=np.float32)
+    except (ValueError, OverflowError, EOFError, OSError) as e:
+        raise ValueError(f"{path} is damaged: {e}") from e
+    with open_text(names_path) as handle:
+        barcodes = pd.Index(handle.read().decode().split("\n")).str.strip()
     barcodes = barcodes[barcodes != ""].str.split("\t").str[0]
-    if len(barcodes) != m.shape[1]: raise ValueError(f"{path} has {m.shape[1]:,} columns, but {names_path} lists {len(barcodes):,} barcodes.")
+    if len(barcodes) != m.shape[1]:
+        raise ValueError(f"{path} has {m.shape[1]:,} columns, but {names_path} lists {len(barcodes):,} barcodes.")
     return m, barcodes
 
 # %% ../../nbs/20_io/30_star.ipynb #90d1aeb7
 def _gene_table(path: Path) -> pd.DataFrame:
     "Ids and names of genes, by id."
-    with open_text(path) as handle: t = pd.read_csv(handle, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
+    with open_text(path) as handle:
+        t = pd.read_csv(handle, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
     var = pd.DataFrame({"gene_id": t[0], KEYS.gene_name: t[1] if 1 in t else t[0]})
     return var.set_index(var["gene_id"].to_numpy(object))
 
+# %% ../../nbs/20_io/30_star.ipynb #2501ec65
 def _read_genes(solo: Path, gene: str, cells) -> AnnData:
     "Gene counts of the wanted cells."
     if not (solo / gene).is_dir():
@@ -88,12 +112,16 @@ def _read_genes(solo: Path, gene: str, cells) -> AnnData:
         raise FileNotFoundError(f"{solo} has no folder {gene!r}; there are {names(there)}.")
     kind = "filtered" if isinstance(cells, str) and cells == "filtered" else "raw"
     if not (solo / gene / kind).is_dir():
-        raise FileNotFoundError(f'{solo / gene} has no folder {kind!r}: no cells were called. Use cells="raw", or give a list of barcodes.')
+        raise FileNotFoundError(
+            f'{solo / gene} has no folder {kind!r}: no cells were called. Use cells="raw", or give a list of barcodes.'
+        )
     m, barcodes = _read_matrix(solo / gene / kind)
     listed = _first_file(solo / gene / kind / "features.tsv", solo / gene / kind / "genes.tsv")
-    if listed is None: raise FileNotFoundError(f"{solo / gene / kind} lacks features.tsv.")
+    if listed is None:
+        raise FileNotFoundError(f"{solo / gene / kind} lacks features.tsv.")
     var = _gene_table(listed)
-    if len(var) != m.shape[0]: raise ValueError(f"{listed} lists {len(var):,} genes, but the matrix beside it has {m.shape[0]:,} rows.")
+    if len(var) != m.shape[0]:
+        raise ValueError(f"{listed} lists {len(var):,} genes, but the matrix beside it has {m.shape[0]:,} rows.")
     wanted = barcodes if isinstance(cells, str) else pd.Index([str(c) for c in cells])
     return AnnData(m[:, _positions(wanted, barcodes, solo / gene)].T.tocsr(), obs=pd.DataFrame(index=wanted), var=var)
 
@@ -102,9 +130,12 @@ def _positions(wanted: pd.Index, barcodes: pd.Index, where: Path) -> np.ndarray:
     "Positions of the wanted barcodes."
     at = barcodes.get_indexer(wanted)
     if (at < 0).any():
-        raise ValueError(f"{(at < 0).sum():,} of {len(wanted):,} cells are not among the barcodes of {where}: {names(wanted[at < 0])} (it has {names(barcodes)}).")
+        raise ValueError(
+            f"{(at < 0).sum():,} of {len(wanted):,} cells are not among the barcodes of {where}: {names(wanted[at < 0])} (it has {names(barcodes)})."
+        )
     return at
 
+# %% ../../nbs/20_io/30_star.ipynb #00c20ff6
 def _read_sample(path: Path, gene: str, cells) -> tuple[AnnData, JunctionReads]:
     "Genes and junctions of one run."
     solo = _solo_folder(Path(path))
@@ -122,16 +153,22 @@ def read_starsolo(
     progress: bool = False,  # show a bar
 ) -> MuData:  # "rna": cells × genes, "splicing": cells × junctions, counts in X
     "Genes and junctions of a STARsolo run."
-    if isinstance(cells, str) and cells not in ("filtered", "raw"): raise ValueError(f'cells must be "filtered", "raw" or a list of barcodes, not {cells!r}.')
+    if isinstance(cells, str) and cells not in ("filtered", "raw"):
+        raise ValueError(f'cells must be "filtered", "raw" or a list of barcodes, not {cells!r}.')
     samples = path if isinstance(path, Mapping) else {"": path}
     chosen = cells if isinstance(cells, Mapping) else dict.fromkeys(samples, cells)
-    if missing := set(samples) - set(chosen): raise ValueError(f"cells has no entry for {names(missing)}.")
+    if missing := set(samples) - set(chosen):
+        raise ValueError(f"cells has no entry for {names(missing)}.")
     found = list(read_ahead(lambda s: _read_sample(samples[s], gene, chosen[s]), samples, progress, threads=1))
     if isinstance(path, Mapping):
         for sample, (rna, junctions) in zip(samples, found):
             rna.obs_names = junctions.cells = [f"{c}-{sample}" for c in rna.obs_names]
             rna.obs["sample"] = str(sample)
-    rna = found[0][0] if len(found) == 1 else anndata.concat([r for r, _ in found], join="outer", merge="first", fill_value=0)
+    rna = (
+        found[0][0]
+        if len(found) == 1
+        else anndata.concat([r for r, _ in found], join="outer", merge="first", fill_value=0)
+    )
     splicing = union((j for _, j in found), gtf)
     splicing.obs = rna.obs.copy()
     return assemble_mudata({KEYS.rna: rna, KEYS.splicing: splicing}, rna.obs)
@@ -139,13 +176,16 @@ def read_starsolo(
 # %% ../../nbs/20_io/30_star.ipynb #889f074e
 _EVENTS = (KEYS.event, "atse_id", "ATSE", "cluster_id", "Cluster", "intron_group")  # columns that name the event
 
+
 def _places(var: pd.DataFrame) -> pd.DataFrame:
     "Columns chrom, start, end, strand out of the names of junctions, where they tell."
     ids = (var[KEYS.junction] if KEYS.junction in var else pd.Series(var.index, var.index)).astype(str)
     out = ids.str.extract(r"^(?P<chrom>.+?)[:_](?P<start>\d+)[-:_](?P<end>\d+)(?:[:_](?P<strand>[+-]))?$")
     for c in ("chrom", "start", "end", "strand"):
-        if c in var: out[c] = var[c].astype(object)
-    if out[["chrom", "start", "end"]].isna().any(axis=None): return pd.DataFrame(index=var.index)
+        if c in var:
+            out[c] = var[c].astype(object)
+    if out[["chrom", "start", "end"]].isna().any(axis=None):
+        return pd.DataFrame(index=var.index)
     return out.astype({"start": np.int64, "end": np.int64}).fillna({"strand": "?"})
 
 # %% ../../nbs/20_io/30_star.ipynb #f9aaa251
@@ -157,9 +197,13 @@ def read_splicing_dataset(
     adata = anndata.read_h5ad(path)
     key = event_key or next((k for k in _EVENTS if k in adata.var), None)
     if key not in adata.var:
-        raise ValueError(f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {names(adata.var, 8) or 'none'}).")
+        raise ValueError(
+            f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {names(adata.var, 8) or 'none'})."
+        )
     if KEYS.junction_counts not in adata.layers:
-        raise ValueError(f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {names(adata.layers) or 'none'}).")
+        raise ValueError(
+            f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {names(adata.layers) or 'none'})."
+        )
     counts = sp.csr_matrix(adata.layers[KEYS.junction_counts], dtype=np.float32)
     if bad := int((~(counts.data >= 0) | np.isinf(counts.data)).sum()):
         raise ValueError(f"{path}: {bad:,} junction counts are negative, NaN or infinite.")
@@ -170,17 +214,24 @@ def read_splicing_dataset(
     _derive(out, adata.layers.get(KEYS.event_counts), path)
     return out
 
+# %% ../../nbs/20_io/30_star.ipynb #b3d81f39
 def _ids(var: pd.DataFrame) -> pd.Series:
     "Names of junctions in this package's form, or those that there are."
-    if {"chrom", "start", "end", "strand"} <= set(var): return pd.Series(junction_ids(var), var.index)
+    if {"chrom", "start", "end", "strand"} <= set(var):
+        return pd.Series(junction_ids(var), var.index)
     return var[KEYS.junction].astype(str) if KEYS.junction in var else pd.Series(var.index.astype(str), var.index)
 
 # %% ../../nbs/20_io/30_star.ipynb #d1fe416e
 def _derive(adata: AnnData, given, path) -> None:
     "Totals, PSI and mask of the reads in X; compared with the totals of the file."
-    for name, layer in splicing_layers(observed_pairs(adata.X, event_codes(adata.var[KEYS.event])[0])).items(): adata.layers[name] = layer
+    for name, layer in splicing_layers(observed_pairs(adata.X, event_codes(adata.var[KEYS.event])[0])).items():
+        adata.layers[name] = layer
     adata.X = adata.layers[KEYS.junction_counts]
-    if given is None: return
+    if given is None:
+        return
     off = sp.csr_matrix(given, dtype=np.float32) - adata.layers[KEYS.event_counts]
     if n := int((np.abs(off.data) > 0.5).sum()):
-        warnings.warn(f"{path}: the event totals of {n:,} (cell, junction) pairs are not the sum of the event's junctions; they were derived anew.", stacklevel=3)
+        warnings.warn(
+            f"{path}: the event totals of {n:,} (cell, junction) pairs are not the sum of the event's junctions; they were derived anew.",
+            stacklevel=3,
+        )

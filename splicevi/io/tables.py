@@ -42,14 +42,20 @@ def _preamble(
             fields = line.decode().rstrip("\r\n").split(sep)
             if not line.strip() or line.startswith((b"#", b"track", b"browser")):
                 continue
-            if skip == 0 and len(fields) > 1 and not any(fields[i].strip().isdecimal() for i in whole if i < len(fields)):
+            if (
+                skip == 0
+                and len(fields) > 1
+                and not any(fields[i].strip().isdecimal() for i in whole if i < len(fields))
+            ):
                 continue
             return skip, len(fields)
     return 0, 0
 
 # %% ../../nbs/20_io/20_tables.ipynb #4a785911
 def _fault(
-    path: Path, sep: str, skip: int,
+    path: Path,
+    sep: str,
+    skip: int,
     width: int,  # columns of a row
     whole: Iterable[int],  # columns of whole numbers
 ) -> str:
@@ -77,13 +83,19 @@ def read_table(
 ) -> pd.DataFrame:  # columns by their number; column 0, the chromosome, is categorical unless it is in `whole`
     "A table without header, or an error that names file and line."
     path = Path(path)
-    if not path.exists(): raise FileNotFoundError(f"There is no file {path}.")
+    if not path.exists():
+        raise FileNotFoundError(f"There is no file {path}.")
     try:
         skip, width = _preamble(path, sep, whole)
         if not width:
-            return pd.DataFrame({i: np.empty(0, t) for i, t in {**whole, **{i: object for i in text}}.items()} | ({} if 0 in whole else {0: pd.Categorical([])}))
+            return pd.DataFrame(
+                {i: np.empty(0, t) for i, t in {**whole, **dict.fromkeys(text, object)}.items()}
+                | ({} if 0 in whole else {0: pd.Categorical([])})
+            )
         if widths and width not in widths:
-            raise ValueError(f"{path}, line {skip + 1:,}: {width} columns where {' or '.join(map(str, widths))} are expected. Is this the right format?")
+            raise ValueError(
+                f"{path}, line {skip + 1:,}: {width} columns where {' or '.join(map(str, widths))} are expected. Is this the right format?"
+            )
         return _parse(path, sep, skip, width, whole, text)
     except (EOFError, zlib.error, gzip.BadGzipFile) as e:
         raise ValueError(f"{path}: the gzipped file is damaged or was cut off ({e}).") from e
@@ -96,11 +108,26 @@ def _parse(path: Path, sep: str, skip: int, width: int, whole: Mapping[int, str]
     types = {0: "category"} | {i: t for i, t in whole.items() if i < width} | {i: str for i in text if i < width}
     try:
         with open_text(path) as handle:
-            table = pd.read_csv(handle, sep=sep, header=None, skiprows=skip, dtype=types, quoting=3, na_filter=True, keep_default_na=False, na_values={width - 1: [""]})
-    except (EOFError, zlib.error, gzip.BadGzipFile): raise
+            table = pd.read_csv(
+                handle,
+                sep=sep,
+                header=None,
+                skiprows=skip,
+                dtype=types,
+                quoting=3,
+                na_filter=True,
+                keep_default_na=False,
+                na_values={width - 1: [""]},
+            )
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise
     except (ValueError, OverflowError) as e:
         raise ValueError(_fault(path, sep, skip, width, types.keys() & whole.keys())) from e
-    if table.shape[1] != width or table[width - 1].isna().any() or any((table[i] < 0).any() for i in types.keys() & whole.keys()):
+    if (
+        table.shape[1] != width
+        or table[width - 1].isna().any()
+        or any((table[i] < 0).any() for i in types.keys() & whole.keys())
+    ):
         raise ValueError(_fault(path, sep, skip, width, types.keys() & whole.keys()))
     return table
 
@@ -113,23 +140,28 @@ def file_cells(
     "Names of cells and their files."
     if isinstance(paths, Mapping):
         return {str(k): Path(p) for k, p in paths.items()}
-    if isinstance(paths, (str, Path)): paths = _matching(Path(paths), patterns)
+    if isinstance(paths, (str, Path)):
+        paths = _matching(Path(paths), patterns)
     found = {}
     for p in map(Path, paths):
         name = p.name.removesuffix(".gz")
         name = next((name.removesuffix(e) for e in endings if name.endswith(e)), name).rstrip("._-") or p.parent.name
-        if name in found: raise ValueError(f"Two files are called {name}: {found[name]} and {p}. Give a dict, cell name to path.")
+        if name in found:
+            raise ValueError(f"Two files are called {name}: {found[name]} and {p}. Give a dict, cell name to path.")
         found[name] = p
     return found
 
+# %% ../../nbs/20_io/20_tables.ipynb #47a30f1e
 def _matching(path: Path, patterns: Sequence[str]) -> list[Path]:
     "The files of a folder or a pattern."
     if path.is_dir():
         found = sorted({p for pattern in patterns for p in path.glob(pattern)})
     elif any(c in str(path) for c in "*?["):
         found = sorted(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
-    else: return [path]
-    if not found: raise FileNotFoundError(f"{path}: no file is called {' or '.join(patterns) if path.is_dir() else 'like this'}.")
+    else:
+        return [path]
+    if not found:
+        raise FileNotFoundError(f"{path}: no file is called {' or '.join(patterns) if path.is_dir() else 'like this'}.")
     return found
 
 # %% ../../nbs/20_io/20_tables.ipynb #ed9aa65b
@@ -155,6 +187,7 @@ def read_ahead(
 # %% ../../nbs/20_io/20_tables.ipynb #04074220
 _STAR = {1: "int32", 2: "int32", 3: "int8", 4: "int8", 5: "int8", 6: "int32", 7: "int32", 8: "int32"}
 
+
 def motif_strand(
     strand: np.ndarray,  # (rows,) 0, 1 or 2
     motif: np.ndarray,  # (rows,) STAR's motif, 0 to 6
@@ -171,12 +204,24 @@ def star_rows(
 ) -> JunctionReads:
     "The junctions of a file in STAR's format."
     t = read_table(path, _STAR, widths=(9,))
-    if counts is None: counts = sp.csr_matrix((t[6] + t[7] if multimapped else t[6]).to_numpy(np.float32)[None])
+    if counts is None:
+        counts = sp.csr_matrix((t[6] + t[7] if multimapped else t[6]).to_numpy(np.float32)[None])
     if counts.shape[1] != len(t):
-        raise ValueError(f"The matrix has {counts.shape[1]:,} rows, but {path} lists {len(t):,} junctions. "
-                         "They come from different runs, or one of them is incomplete.")
+        raise ValueError(
+            f"The matrix has {counts.shape[1]:,} rows, but {path} lists {len(t):,} junctions. "
+            "They come from different runs, or one of them is incomplete."
+        )
     extra = {"motif": t[4].to_numpy(), "annotated": t[5].to_numpy() == 1}
-    return JunctionReads(cells, pd.Categorical(t[0]), t[1].to_numpy(), t[2].to_numpy(), motif_strand(t[3].to_numpy(), t[4].to_numpy()), counts, extra, str(path))
+    return JunctionReads(
+        cells,
+        pd.Categorical(t[0]),
+        t[1].to_numpy(),
+        t[2].to_numpy(),
+        motif_strand(t[3].to_numpy(), t[4].to_numpy()),
+        counts,
+        extra,
+        str(path),
+    )
 
 # %% ../../nbs/20_io/20_tables.ipynb #f0ee36d7
 def read_star_junctions(
@@ -187,4 +232,6 @@ def read_star_junctions(
 ) -> AnnData:  # cells × junctions, reads in X
     "The junctions of one `SJ.out.tab` for each cell."
     cells = file_cells(paths, ["*SJ.out.tab", "*SJ.out.tab.gz", "*/SJ.out.tab", "*/SJ.out.tab.gz"], ["SJ.out.tab"])
-    return union(read_ahead(lambda item: star_rows(item[1], [item[0]], multimapped=multimapped), cells.items(), progress), gtf)
+    return union(
+        read_ahead(lambda item: star_rows(item[1], [item[0]], multimapped=multimapped), cells.items(), progress), gtf
+    )

@@ -17,10 +17,10 @@ import torch
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..nn.loader import splicing_batch
 from ..core import names as shorten
+from ..nn.loader import splicing_batch
 
 # %% ../../nbs/50_model/50_decode.ipynb #afb7eb04
 def columns_of(
@@ -47,17 +47,23 @@ def rows_of(
     "Row numbers of the wanted cells."
     rows = np.arange(n_cells) if indices is None else np.atleast_1d(np.asarray(indices))
     if rows.dtype == bool:
-        if rows.shape != (n_cells,): raise ValueError(f"indices is a mask of shape {rows.shape}, but there are {n_cells:,} cells.")
+        if rows.shape != (n_cells,):
+            raise ValueError(f"indices is a mask of shape {rows.shape}, but there are {n_cells:,} cells.")
         return np.flatnonzero(rows)
-    if rows.size == 0: raise ValueError("indices is empty; give rows or a mask of at least one cell, or None for all.")
-    if rows.ndim != 1 or rows.dtype.kind not in "iu": raise TypeError("indices are row numbers or a mask; look names up with obs_names.get_indexer(names).")
-    if rows.min() < -n_cells or rows.max() >= n_cells: raise IndexError(f"indices go from {rows.min()} to {rows.max()}, but there are {n_cells:,} cells.")
+    if rows.size == 0:
+        raise ValueError("indices is empty; give rows or a mask of at least one cell, or None for all.")
+    if rows.ndim != 1 or rows.dtype.kind not in "iu":
+        raise TypeError("indices are row numbers or a mask; look names up with obs_names.get_indexer(names).")
+    if rows.min() < -n_cells or rows.max() >= n_cells:
+        raise IndexError(f"indices go from {rows.min()} to {rows.max()}, but there are {n_cells:,} cells.")
     return np.where(rows < 0, rows + n_cells, rows)
 
 # %% ../../nbs/50_model/50_decode.ipynb #ec702042
 class WholeEvents:
     "Wanted junctions, completed to whole events."
-    def __init__(self,
+
+    def __init__(
+        self,
         wanted: np.ndarray,  # positions of the wanted junctions
         event: np.ndarray,  # (junctions,) event codes
         grouped: bool = True,  # whether junctions of an event depend on each other
@@ -90,40 +96,53 @@ class DecodeMixin:
         )
         codes = [None if b is None else code(b) for b in given]
         if bad := [b for b, c in zip(given, codes) if b is not None and c is None]:
-            raise ValueError(f"transform_batch: {shorten(bad)} is no batch of the model; batches are {shorten(known, 20)}.")
+            raise ValueError(
+                f"transform_batch: {shorten(bad)} is no batch of the model; batches are {shorten(known, 20)}."
+            )
         return codes
 
 # %% ../../nbs/50_model/50_decode.ipynb #73b89a7b
 @patch
-def _posteriors(self: DecodeMixin, adata, rows, batch_size, n_samples: int = 1, silent: bool = True) -> Iterator[tuple[dict, dict]]:
+def _posteriors(
+    self: DecodeMixin, adata, rows, batch_size, n_samples: int = 1, silent: bool = True
+) -> Iterator[tuple[dict, dict]]:
     "Tensors and posteriors of each mini-batch."
-    if n_samples < 1: raise ValueError(f"n_samples={n_samples} must be at least 1.")
+    if n_samples < 1:
+        raise ValueError(f"n_samples={n_samples} must be at least 1.")
     loader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size)
     self.module.eval()
     for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
         tensors = {k: v.to(self.device) for k, v in tensors.items()}
         yield tensors, self.module.inference(**self.module._get_inference_input(tensors), n_samples=n_samples)
 
+# %% ../../nbs/50_model/50_decode.ipynb #1a07f629
 @patch
 def _latent_points(self: DecodeMixin, q: dict, use_z_mean: bool) -> Tensor:
     "Points to decode: the mean, (cells, latent), or the samples, (samples, cells, latent) if there are several."
     return self.module.transform(q["qz_m"]) if use_z_mean else q["z"]
 
+# %% ../../nbs/50_model/50_decode.ipynb #7c16f7ee
 @patch
 def _decoder_inputs(self: DecodeMixin, tensors: dict, z: Tensor, code: int | None) -> tuple[Tensor, ...]:
     "What a decoder is called with, under a batch of choice."
     batch = tensors[REGISTRY_KEYS.BATCH_KEY]
-    if code is not None: batch = torch.full_like(batch, code)
-    return self.module._decoder_input(z, batch, tensors.get(REGISTRY_KEYS.CONT_COVS_KEY), tensors.get(REGISTRY_KEYS.CAT_COVS_KEY))
+    if code is not None:
+        batch = torch.full_like(batch, code)
+    return self.module._decoder_input(
+        z, batch, tensors.get(REGISTRY_KEYS.CONT_COVS_KEY), tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
+    )
 
 # %% ../../nbs/50_model/50_decode.ipynb #6fd20c8b
 @patch
 def _part(self: DecodeMixin, decoded: Tensor, n_samples: int, return_mean: bool) -> np.ndarray:
     "What is kept of a mini-batch: the mean over samples, or each of them (the same one, where means were decoded)."
-    if decoded.dim() == 3 and return_mean: decoded = decoded.mean(0)
-    if decoded.dim() == 2 and n_samples > 1 and not return_mean: decoded = decoded.expand(n_samples, *decoded.shape)
+    if decoded.dim() == 3 and return_mean:
+        decoded = decoded.mean(0)
+    if decoded.dim() == 2 and n_samples > 1 and not return_mean:
+        decoded = decoded.expand(n_samples, *decoded.shape)
     return decoded.cpu().numpy()
 
+# %% ../../nbs/50_model/50_decode.ipynb #0b1cc90a
 def as_frame(values: np.ndarray, cells: pd.Index, features: pd.Index, return_numpy: bool):
     "A DataFrame, unless an array was asked for or several samples make one impossible."
     return values if return_numpy or values.ndim == 3 else pd.DataFrame(values, index=cells, columns=features)
@@ -134,7 +153,9 @@ def _need(self: DecodeMixin, modality: str) -> None:
     "Raise if the model was set up without a modality."
     have = {"expression": self.n_genes, "splicing": self.n_junctions}
     if not have[modality]:
-        raise ValueError(f"This model has no {modality} modality; it was set up with {', '.join(k for k, v in have.items() if v)} only.")
+        raise ValueError(
+            f"This model has no {modality} modality; it was set up with {', '.join(k for k, v in have.items() if v)} only."
+        )
 
 # %% ../../nbs/50_model/50_decode.ipynb #2092dc30
 class LatentMixin(DecodeMixin):
@@ -178,10 +199,14 @@ class LatentMixin(DecodeMixin):
         self._check_latent(modality)
         adata = self._validate_anndata(adata)
         rows = self._rows(adata, indices, None)
-        return np.concatenate([self._latent(q, modality, give_mean).cpu().numpy() for _, q in self._posteriors(adata, rows, batch_size)])
+        return np.concatenate(
+            [self._latent(q, modality, give_mean).cpu().numpy() for _, q in self._posteriors(adata, rows, batch_size)]
+        )
 
     @torch.inference_mode()
-    def get_library_size_factors(self, adata=None, indices: Sequence[int] | None = None, batch_size: int = 128) -> dict[str, np.ndarray]:
+    def get_library_size_factors(
+        self, adata=None, indices: Sequence[int] | None = None, batch_size: int = 128
+    ) -> dict[str, np.ndarray]:
         """Library size of each cell's expression: the total count that the model expects of it.
 
         Splicing has none, as PSI are ratios.
@@ -204,7 +229,8 @@ class LatentMixin(DecodeMixin):
         self._need("expression")
         adata = self._validate_anndata(adata)
         parts = [
-            q["library"].exp().squeeze(-1).cpu().numpy() for _, q in self._posteriors(adata, self._rows(adata, indices, None), batch_size)
+            q["library"].exp().squeeze(-1).cpu().numpy()
+            for _, q in self._posteriors(adata, self._rows(adata, indices, None), batch_size)
         ]
         return {"expression": np.concatenate(parts)}
 
@@ -218,8 +244,11 @@ def _check_latent(self: LatentMixin, modality: str) -> None:
         return
     self._need(modality)
     if self.fully_paired:
-        raise ValueError(f"A fully paired model has only a joint latent space; modality={modality!r} is not exposed (fully_paired=True).")
+        raise ValueError(
+            f"A fully paired model has only a joint latent space; modality={modality!r} is not exposed (fully_paired=True)."
+        )
 
+# %% ../../nbs/50_model/50_decode.ipynb #9abc0536
 @patch
 def _latent(self: LatentMixin, q: dict, modality: str, give_mean: bool) -> Tensor:
     "Mean or sample of one posterior of a mini-batch."
@@ -228,10 +257,13 @@ def _latent(self: LatentMixin, q: dict, modality: str, give_mean: bool) -> Tenso
     else:
         i = 0 if modality == "expression" or self.module.single else 1
         here = q["present"][i].unsqueeze(1)
-        dist = torch.distributions.Normal(torch.where(here, q["mean"][i], 0.0), torch.where(here, q["var"][i], 1.0).sqrt(), validate_args=False)
+        dist = torch.distributions.Normal(
+            torch.where(here, q["mean"][i], 0.0), torch.where(here, q["var"][i], 1.0).sqrt(), validate_args=False
+        )
     if not give_mean:
         return self.module.transform(dist.sample())
-    if self.module.latent_distribution == "normal": return dist.loc
+    if self.module.latent_distribution == "normal":
+        return dist.loc
     noise = torch.randn((1000, *dist.loc.shape), generator=torch.Generator().manual_seed(0)).to(dist.loc.device)
     return self.module.transform(dist.loc + dist.scale * noise).mean(0)
 
@@ -291,10 +323,14 @@ class ExpressionMixin(DecodeMixin):
         parts = []
         for tensors, q in self._posteriors(adata, rows, batch_size, n_samples, silent):
             z = self._latent_points(q, use_z_mean)
-            decoded = [self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale[..., genes].exp() for c in codes]
+            decoded = [
+                self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale[..., genes].exp()
+                for c in codes
+            ]
             parts.append(self._part(sum(decoded) / len(codes), n_samples, return_mean))
         return as_frame(np.concatenate(parts, axis=-2), adata.obs_names[rows], self.gene_names[genes], return_numpy)
 
+# %% ../../nbs/50_model/50_decode.ipynb #715debb3
 @patch
 def _begin(self: DecodeMixin, adata, indices, n_samples_overall, transform_batch) -> tuple:
     "Validated data, rows and batch codes of a decoding call."
@@ -446,7 +482,9 @@ def _decode_psi(
     self._need("splicing")
     adata, rows, codes = self._begin(adata, indices, n_samples_overall, transform_batch)
     wanted = columns_of(junction_list, self.junction_names, "junctions")
-    events = WholeEvents(wanted, self.module.junc2atse.cpu().numpy(), self.module.splicing_loss_type == "dirichlet_multinomial")
+    events = WholeEvents(
+        wanted, self.module.junc2atse.cpu().numpy(), self.module.splicing_loss_type == "dirichlet_multinomial"
+    )
     parts = []
     for tensors, q in self._posteriors(adata, rows, batch_size, n_samples, silent):
         z = self._latent_points(q, use_z_mean)
@@ -462,14 +500,17 @@ def _usage(self: SplicingMixin, inputs: tuple[Tensor, ...], events: WholeEvents)
     logits = self.module.splicing_decoder.all_logits(*inputs, junctions=at(events.decode))
     return self.module.psi(logits, at(events.event))[..., at(events.pick)]
 
+# %% ../../nbs/50_model/50_decode.ipynb #65c8c0f7
 @patch
 def _concentration(self: SplicingMixin, wanted: np.ndarray) -> Tensor:
     "Concentration c of the wanted junctions, (junctions,) or one for all."
     m = self.module
     c, wanted = m.log_phi_j.exp(), torch.as_tensor(wanted, device=self.device)
-    if not c.dim(): return c
+    if not c.dim():
+        return c
     return (c[m.junc2atse] if m.splicing_loss_type == "dirichlet_multinomial" and c.numel() == m.n_atse else c)[wanted]
 
+# %% ../../nbs/50_model/50_decode.ipynb #f48ed3c0
 @patch
 def _smooth(self: SplicingMixin, p: Tensor, tensors: dict, wanted: np.ndarray) -> Tensor:
     "(c p + y) / (c + n) for the wanted junctions."
@@ -477,16 +518,21 @@ def _smooth(self: SplicingMixin, p: Tensor, tensors: dict, wanted: np.ndarray) -
     column = torch.full((self.n_junctions,), -1, device=p.device)
     column[torch.as_tensor(wanted, device=p.device)] = torch.arange(len(wanted), device=p.device)
     to = column[s.junction.long()]
-    y, n = (torch.zeros(s.n_cells, len(wanted), device=p.device).index_put((s.cell[to >= 0], to[to >= 0]), v[to >= 0]) for v in (s.y, s.n))
+    y, n = (
+        torch.zeros(s.n_cells, len(wanted), device=p.device).index_put((s.cell[to >= 0], to[to >= 0]), v[to >= 0])
+        for v in (s.y, s.n)
+    )
     c = self._concentration(wanted)
     return (c * p + y) / (c + n)
 
 # %% ../../nbs/50_model/50_decode.ipynb #5c07e1a2
 class LatentPoints(NamedTuple):
     "Posterior means of cells, with the covariates that a decoder needs of them."
+
     z: Tensor  # (cells, latent)
     covariates: dict[str, Tensor]  # registry key to (cells, covariates)
 
+# %% ../../nbs/50_model/50_decode.ipynb #2ab70e98
 @patch
 @torch.inference_mode()
 def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None) -> LatentPoints:
@@ -495,7 +541,9 @@ def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None
     keep, parts = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.CONT_COVS_KEY, REGISTRY_KEYS.CAT_COVS_KEY), []
     for tensors, q in self._posteriors(adata, rows, batch_size):
         parts.append(((self._latent_points(q, True)), {k: tensors[k] for k in keep if k in tensors}))
-    return LatentPoints(torch.cat([z.cpu() for z, _ in parts]), {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]})
+    return LatentPoints(
+        torch.cat([z.cpu() for z, _ in parts]), {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}
+    )
 
 # %% ../../nbs/50_model/50_decode.ipynb #5c07e1a3
 @patch
@@ -508,7 +556,9 @@ def decode_splicing(
 ) -> np.ndarray:  # (cells, junctions) decoded usage p, each cell under its own batch
     "Decoded PSI of a few junctions in cells whose latent points are known."
     wanted = columns_of(junction_list, self.junction_names, "junctions")
-    events = WholeEvents(wanted, self.module.junc2atse.cpu().numpy(), self.module.splicing_loss_type == "dirichlet_multinomial")
+    events = WholeEvents(
+        wanted, self.module.junc2atse.cpu().numpy(), self.module.splicing_loss_type == "dirichlet_multinomial"
+    )
     self.module.eval()
     parts = []
     for rows in torch.arange(len(points.z)).split(chunk):

@@ -16,9 +16,9 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
+from .decode import DecodeMixin
 from ..tl.fold_changes import FLAT, FoldPosterior, Level, fit_folds, group_level
 from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
-from .decode import DecodeMixin
 
 # %% auto #0
 __all__ = ['GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling']
@@ -26,20 +26,28 @@ __all__ = ['GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChang
 # %% ../../nbs/50_model/60_expression_test.ipynb #c6ba1dbe
 class GeneCounts:
     "Stands in for the data manager where scvi-tools computes fold changes: gene counts only."
+
     def __init__(self, manager, n_genes: int):
         self.manager, self.adata, self.n_genes = manager, manager.adata, n_genes
 
-    def get_state_registry(self, key: str): return self.manager.get_state_registry(key)
+    def get_state_registry(self, key: str):
+        return self.manager.get_state_registry(key)
+
     def get_from_registry(self, key: str):
         out = self.manager.get_from_registry(key)
         return out[:, : self.n_genes] if key == REGISTRY_KEYS.X_KEY else out
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #f664a845
 def raw_columns(x, rows1: np.ndarray, rows2: np.ndarray) -> dict[str, np.ndarray]:
     "Mean counts, share of cells with counts, and mean counts at the median depth, of both groups (scvi-tools' columns)."
     depth = np.asarray(x.sum(1)).ravel()
     scale = np.divide(np.median(depth), depth, out=np.zeros(len(depth), np.float64), where=depth > 0)
     out, flat = {}, lambda v: np.asarray(v).ravel()
-    for name, of in {"raw_mean": lambda m, s: flat(m.mean(0)), "non_zeros_proportion": lambda m, s: flat((m > 0).mean(0)), "raw_normalized_mean": lambda m, s: s @ m / len(s)}.items():
+    for name, of in {
+        "raw_mean": lambda m, s: flat(m.mean(0)),
+        "non_zeros_proportion": lambda m, s: flat((m > 0).mean(0)),
+        "raw_normalized_mean": lambda m, s: s @ m / len(s),
+    }.items():
         out |= {f"{name}{k}": of(x[rows], scale[rows]) for k, rows in ((1, rows1), (2, rows2))}
     return out
 
@@ -48,9 +56,12 @@ def average(levels: list[Level]) -> Level:
     "Mean of a group's expression under several batches."
     return Level(*(np.mean(v, axis=0) for v in zip(*levels)))
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #31a50849
 class ExpressionDraws:
     "Draws of two groups' expression, in the form in which scvi-tools' test asks for them."
-    def __init__(self,
+
+    def __init__(
+        self,
         rows: np.ndarray,  # cells of the first group
         levels: tuple[dict, dict],  # of both groups: expression under each batch
         shrink: bool,  # whether genes have a prior in common
@@ -59,7 +70,9 @@ class ExpressionDraws:
         self.rows, self.levels = rows, levels
         one, two = (average(list(v.values())) for v in levels)
         self.lfc, variance = one.mean - two.mean, one.variance + two.variance
-        self.posterior = FoldPosterior(self.lfc, variance, fit_folds(self.lfc, variance) if shrink else FLAT, one.common + two.common)
+        self.posterior = FoldPosterior(
+            self.lfc, variance, fit_folds(self.lfc, variance) if shrink else FLAT, one.common + two.common
+        )
         self.share = one.variance / variance if paired else np.ones(len(variance))
 
     def __call__(self, adata, indices, transform_batch=None, n_samples_overall: int = 5000) -> np.ndarray:
@@ -75,12 +88,15 @@ class ExpressionDraws:
 class FoldChangeMixin(DecodeMixin):
     "Differential expression."
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #7b4fa100
 @patch
 def _batch_choice(self: FoldChangeMixin, batchid, argument: str) -> list[int]:
     "Codes of the batches to average over; all if none are named."
     known = list(self.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping)
-    try: return self._batch_codes(known if batchid is None else batchid)
-    except ValueError as e: raise ValueError(str(e).replace("transform_batch", argument)) from None
+    try:
+        return self._batch_codes(known if batchid is None else batchid)
+    except ValueError as e:
+        raise ValueError(str(e).replace("transform_batch", argument)) from None
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #cc201a09
 @patch
@@ -91,52 +107,101 @@ def _expected_counts(self: FoldChangeMixin, adata, rows: np.ndarray, codes: list
     for tensors, q in self._posteriors(adata, rows, batch_size):
         z = self._latent_points(q, True)
         decode = lambda code: self.module.expression_decoder(*self._decoder_inputs(tensors, z, code)).log_scale
-        total = total + torch.stack([(q["library"] + decode(code)).exp().sum(0) for code in codes]).double().cpu().numpy()
+        total = (
+            total + torch.stack([(q["library"] + decode(code)).exp().sum(0) for code in codes]).double().cpu().numpy()
+        )
     return total
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #b4802a01
 @patch
 def _levels(self: FoldChangeMixin, adata, rows: np.ndarray, batches: list, batch_size, n_cells: int, rng) -> dict:
     "Expression of a group under each batch; None stands for the cells' own."
-    x = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes).get_from_registry(REGISTRY_KEYS.X_KEY)[rows]
-    expected, = self._expected_counts(adata, rows, [None], batch_size)
-    if batches == [None]: return {None: group_level(x, expected)}
-    own, *under = self._expected_counts(adata, sample_rows(rows, n_cells, rng), [None, *self._batch_codes(batches)], batch_size)
+    x = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes).get_from_registry(REGISTRY_KEYS.X_KEY)[
+        rows
+    ]
+    (expected,) = self._expected_counts(adata, rows, [None], batch_size)
+    if batches == [None]:
+        return {None: group_level(x, expected)}
+    own, *under = self._expected_counts(
+        adata, sample_rows(rows, n_cells, rng), [None, *self._batch_codes(batches)], batch_size
+    )
     return {b: group_level(x, expected, expected * u / np.maximum(own, 1e-30)) for b, u in zip(batches, under)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #a79c8aac
 def sampling(options: dict, every: list) -> tuple[list, list, dict]:
     "Batches of both groups, and the options with a number of samples that both can be divided into."
-    batches = [[None] if options["use_observed_batches"] else list(every if options[k] is None else options[k]) for k in ("batchid1", "batchid2")]
+    batches = [
+        [None] if options["use_observed_batches"] else list(every if options[k] is None else options[k])
+        for k in ("batchid1", "batchid2")
+    ]
     least = np.lcm(*map(len, batches))
     n = options.get("n_samples_overall") or 5000
     return *batches, options | {"n_samples_overall": int(max(n // least, 1) * least)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #6cc12a36
 @patch
-def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, all_stats: bool, batch_size, fdr_target: float, filter_outlier_cells: bool, use_counts: bool,
-                  options: dict) -> pd.DataFrame:
+def _fold_changes(
+    self: FoldChangeMixin,
+    adata,
+    c: Comparison,
+    all_stats: bool,
+    batch_size,
+    fdr_target: float,
+    filter_outlier_cells: bool,
+    use_counts: bool,
+    options: dict,
+) -> pd.DataFrame:
     "Table of one comparison, in scvi-tools' columns."
     genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
     one, two, options = sampling(options, list(genes.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping))
-    decode = partial(self.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False, batch_size=batch_size)
+    decode = partial(
+        self.get_normalized_expression, return_numpy=True, n_samples=1, use_z_mean=False, batch_size=batch_size
+    )
     test = DifferentialComputation(decode, self.get_latent_representation, genes)
     rows = [test.filter_outlier_cells(r) if filter_outlier_cells else r for r in c[:2]]
     test.representation_fn = None
     if use_counts:
-        levels = tuple(self._levels(adata, r, b, batch_size, options["n_samples_overall"], np.random.default_rng(0)) for r, b in zip(rows, (one, two)))
-        test.model_fn = ExpressionDraws(rows[0], levels, options["mode"] == "change", set(one) == set(two) and not options.get("use_permutation"))
+        levels = tuple(
+            self._levels(adata, r, b, batch_size, options["n_samples_overall"], np.random.default_rng(0))
+            for r, b in zip(rows, (one, two))
+        )
+        test.model_fn = ExpressionDraws(
+            rows[0], levels, options["mode"] == "change", set(one) == set(two) and not options.get("use_permutation")
+        )
     info = test.get_bayes_factors(*rows, **options)
-    if all_stats: info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
+    if all_stats:
+        info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
-    return table.assign(**{f"is_de_fdr_{fdr_target}": call_at_fdr(table["proba_de"], fdr_target)}) if options["mode"] == "change" else table
+    return (
+        table.assign(**{f"is_de_fdr_{fdr_target}": call_at_fdr(table["proba_de"], fdr_target)})
+        if options["mode"] == "change"
+        else table
+    )
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #4a147834
 @patch
-def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | None = None, group1: str | Sequence[str] | None = None, group2: str | None = None,
-                            idx1: Sequence[int] | Sequence[bool] | str | None = None, idx2: Sequence[int] | Sequence[bool] | str | None = None, mode: str = "change",
-                            delta: float = 0.25, batch_size: int | None = None, all_stats: bool = True, batch_correction: bool = False, batchid1: Sequence[str] | None = None,
-                            batchid2: Sequence[str] | None = None, fdr_target: float = 0.05, silent: bool = False, sort: bool = False, filter_outlier_cells: bool = False,
-                            use_counts: bool = True, **kwargs) -> pd.DataFrame:
+def differential_expression(
+    self: FoldChangeMixin,
+    adata=None,
+    groupby: str | None = None,
+    group1: str | Sequence[str] | None = None,
+    group2: str | None = None,
+    idx1: Sequence[int] | Sequence[bool] | str | None = None,
+    idx2: Sequence[int] | Sequence[bool] | str | None = None,
+    mode: str = "change",
+    delta: float = 0.25,
+    batch_size: int | None = None,
+    all_stats: bool = True,
+    batch_correction: bool = False,
+    batchid1: Sequence[str] | None = None,
+    batchid2: Sequence[str] | None = None,
+    fdr_target: float = 0.05,
+    silent: bool = False,
+    sort: bool = False,
+    filter_outlier_cells: bool = False,
+    use_counts: bool = True,
+    **kwargs,
+) -> pd.DataFrame:
     r"""Differential expression: log2 fold changes between groups of cells, by scvi-tools' test.
 
     Implements ``"vanilla"`` :cite:p:`Lopez18` and ``"change"`` mode :cite:p:`Boyeau19` on this model's decoded expression.
@@ -201,10 +266,23 @@ def differential_expression(self: FoldChangeMixin, adata=None, groupby: str | No
     self._check_if_trained(warn=False)
     check_test(mode, delta, fdr_target, batch_correction, batchid1, batchid2)
     if batch_correction:
-        for batchid, argument in ((batchid1, "batchid1"), (batchid2, "batchid2")): self._batch_choice(batchid, argument)
+        for batchid, argument in ((batchid1, "batchid1"), (batchid2, "batchid2")):
+            self._batch_choice(batchid, argument)
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     listed = lambda b: [b] if isinstance(b, str) or b is not None and not np.iterable(b) else b
-    options = dict(mode=mode, delta=delta, batchid1=listed(batchid1), batchid2=listed(batchid2), use_observed_batches=not batch_correction) | kwargs
-    tables = [self._fold_changes(adata, c, all_stats, batch_size, fdr_target, filter_outlier_cells, use_counts, options) for c in track(found, style="tqdm", description="DE", disable=silent)]
+    options = (
+        dict(
+            mode=mode,
+            delta=delta,
+            batchid1=listed(batchid1),
+            batchid2=listed(batchid2),
+            use_observed_batches=not batch_correction,
+        )
+        | kwargs
+    )
+    tables = [
+        self._fold_changes(adata, c, all_stats, batch_size, fdr_target, filter_outlier_cells, use_counts, options)
+        for c in track(found, style="tqdm", description="DE", disable=silent)
+    ]
     return stack(tables, found, ("proba_de" if mode == "change" else "bayes_factor") if sort else None)

@@ -28,8 +28,10 @@ __all__ = ['PHASES', 'LatentMap', 'TrainingRecorder', 'resident_memory', 'cuda_m
 # %% ../../nbs/50_model/40_record.ipynb #cd0723ca
 class LatentMap(NamedTuple):
     "A picture of the latent space during training."
+
     epoch: int  # epochs done
     coords: np.ndarray  # (cells, 2)
+
 
 PHASES = ("waiting", "training", "finished", "early stopping", "stopped", "error")
 
@@ -37,6 +39,7 @@ PHASES = ("waiting", "training", "finished", "early stopping", "stopped", "error
 @dataclass(eq=False)
 class TrainingRecorder:
     "One training run as plain data."
+
     max_epochs: int | None = None  # epochs at most, None for no limit
     n_cells: int = 0  # training cells
     n_batches: int = 0  # mini-batches of an epoch
@@ -66,20 +69,24 @@ class TrainingRecorder:
         return len(self.seconds)
 
     @property
-    def ended(self) -> bool: return self.phase not in PHASES[:2]
+    def ended(self) -> bool:
+        return self.phase not in PHASES[:2]
 
 # %% ../../nbs/50_model/40_record.ipynb #51fe18bc
 @patch
 def add(self: TrainingRecorder, epoch: int, values: Mapping[str, float]) -> None:
     "Note the values of an epoch."
-    for name, value in values.items(): self.curves.setdefault(name, {})[int(epoch)] = float(value)
+    for name, value in values.items():
+        self.curves.setdefault(name, {})[int(epoch)] = float(value)
 
+# %% ../../nbs/50_model/40_record.ipynb #09c68288
 @patch
 def last(self: TrainingRecorder, name: str) -> float:
     "Latest value of a quantity, NaN before there is one."
     curve = self.curves.get(name)
     return curve[max(curve)] if curve else np.nan
 
+# %% ../../nbs/50_model/40_record.ipynb #5c613ba2
 @patch
 def to_frame(self: TrainingRecorder) -> pd.DataFrame:  # a row per epoch
     "All curves and the seconds of each epoch."
@@ -93,22 +100,31 @@ def share(self: TrainingRecorder) -> float:
     "Share of the epoch at work that is done."
     return min(self.batch / self.n_batches, 1.0) if self.n_batches else 0.0
 
+# %% ../../nbs/50_model/40_record.ipynb #81a0e42e
 @patch(as_prop=True)
 def seconds_per_epoch(self: TrainingRecorder) -> float:
     "Seconds of an epoch, NaN before the first mini-batch."
-    if self.seconds: return float(np.median(self.seconds[-10:]))
+    if self.seconds:
+        return float(np.median(self.seconds[-10:]))
     return self.epoch_seconds / self.share if self.share else np.nan
 
+# %% ../../nbs/50_model/40_record.ipynb #d35d0df5
 @patch(as_prop=True)
 def cells_per_second(self: TrainingRecorder) -> float:
     "Training cells per second, validation included."
     return self.n_cells / s if (s := self.seconds_per_epoch) else np.nan
 
+# %% ../../nbs/50_model/40_record.ipynb #c02e567f
 @patch(as_prop=True)
 def eta(self: TrainingRecorder) -> float:
     "Seconds left if no early stop comes, NaN when unknown."
-    if self.ended: return 0.0
-    return np.nan if self.max_epochs is None else self.seconds_per_epoch * max(self.max_epochs - self.epoch - self.share, 0)
+    if self.ended:
+        return 0.0
+    return (
+        np.nan
+        if self.max_epochs is None
+        else self.seconds_per_epoch * max(self.max_epochs - self.epoch - self.share, 0)
+    )
 
 # %% ../../nbs/50_model/40_record.ipynb #6f1b69e3
 @patch(as_prop=True)
@@ -116,11 +132,13 @@ def elapsed(self: TrainingRecorder) -> float:
     "Seconds spent."
     return sum(self.seconds) + self.epoch_seconds
 
+# %% ../../nbs/50_model/40_record.ipynb #751850c4
 @patch(as_prop=True)
 def done(self: TrainingRecorder) -> float:
     "Share of the epochs that is done, NaN without a limit."
     return min((self.epoch + self.share) / self.max_epochs, 1.0) if self.max_epochs else np.nan
 
+# %% ../../nbs/50_model/40_record.ipynb #7a95a3ad
 @patch(as_prop=True)
 def progress(self: TrainingRecorder) -> str:
     "Epochs done in words; an epoch that the end cut short counts."
@@ -134,11 +152,13 @@ def best_epoch(self: TrainingRecorder) -> int | None:
     known = {e: v for e, v in curve.items() if np.isfinite(v)}
     return (max if self.mode == "max" else min)(known, key=known.get) if known else None
 
+# %% ../../nbs/50_model/40_record.ipynb #179209af
 @patch(as_prop=True)
 def best(self: TrainingRecorder) -> float:
     "The best value of what is watched, NaN before there is one."
     return np.nan if (at := self.best_epoch) is None else self.curves[self.monitor or "elbo_validation"][at]
 
+# %% ../../nbs/50_model/40_record.ipynb #6f81632d
 @patch(as_prop=True)
 def patience_left(self: TrainingRecorder) -> int | None:
     "Checks without an improvement that are left, None without early stopping."
@@ -147,19 +167,27 @@ def patience_left(self: TrainingRecorder) -> int | None:
 # %% ../../nbs/50_model/40_record.ipynb #26cc2922
 def resident_memory() -> float:  # bytes, NaN where unknown
     "Memory that the process holds."
-    try: return float(Path("/proc/self/statm").read_text().split()[1]) * _page_size()
-    except OSError: return _peak_memory()
+    try:
+        return float(Path("/proc/self/statm").read_text().split()[1]) * _page_size()
+    except OSError:
+        return _peak_memory()
 
+# %% ../../nbs/50_model/40_record.ipynb #9139d272
 def _page_size() -> int:
     import resource
+
     return resource.getpagesize()
 
+# %% ../../nbs/50_model/40_record.ipynb #0a45d929
 def _peak_memory() -> float:
     "The most that the process has held, where the system keeps count."
-    try: import resource
-    except ImportError: return np.nan
+    try:
+        import resource
+    except ImportError:
+        return np.nan
     return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss) * (1 if sys.platform == "darwin" else 1024)
 
+# %% ../../nbs/50_model/40_record.ipynb #3ed62807
 def cuda_memory(device: torch.device) -> float:  # bytes, NaN without a GPU
     "Memory of the GPU that tensors hold; asking does not make it wait."
     return float(torch.cuda.memory_allocated(device)) if device.type == "cuda" else np.nan
@@ -167,13 +195,19 @@ def cuda_memory(device: torch.device) -> float:  # bytes, NaN without a GPU
 # %% ../../nbs/50_model/40_record.ipynb #d1a3e82a
 _LIBRARIES = ("site-packages", "dist-packages", "/lib/python")
 
+
 def fault(error: BaseException) -> str:  # "file:line in function"
     "The last place in splicevi or the user's own code that an error passed."
     frames = traceback.extract_tb(error.__traceback__)
-    own = [f for f in frames if "splicevi" in Path(f.filename).parts[-2:-1] or not any(k in Path(f.filename).as_posix() for k in _LIBRARIES)]
+    own = [
+        f
+        for f in frames
+        if "splicevi" in Path(f.filename).parts[-2:-1] or not any(k in Path(f.filename).as_posix() for k in _LIBRARIES)
+    ]
     last = (own or frames or [None])[-1]
     return "" if last is None else f"{_place(last.filename)}{last.lineno} in {last.name}"
 
+# %% ../../nbs/50_model/40_record.ipynb #ba828eb7
 def _place(filename: str) -> str:
     "A file's name; cells of a notebook have none that would say anything."
     return "notebook cell, line " if "ipykernel" in filename or filename.startswith("<") else f"{Path(filename).name}:"
@@ -187,7 +221,9 @@ def _numbers(metrics: Mapping, validation: bool) -> dict[str, float]:
 # %% ../../nbs/50_model/40_record.ipynb #56ea088f
 class RecordingCallback(Callback):
     "Keeps a `TrainingRecorder` up to date."
-    def __init__(self): self.recorder, self.stopper, self.model = TrainingRecorder(), Stopper(), None
+
+    def __init__(self):
+        self.recorder, self.stopper, self.model = TrainingRecorder(), Stopper(), None
 
     def watch(self, model, background: bool = False) -> None:
         "A model is about to be trained: start a new record."
@@ -197,13 +233,15 @@ class RecordingCallback(Callback):
         "Something was noted; for views."
 
     def on_train_start(self, trainer, plan) -> None:
-        with self._timed(): self._begin(trainer, plan)
+        with self._timed():
+            self._begin(trainer, plan)
 
     def on_train_epoch_start(self, trainer, plan) -> None:
         with self._timed():
             self._epoch_start = time.perf_counter()
             self._read_patience(trainer)
-            if self.recorder.epoch: self.changed(trainer)
+            if self.recorder.epoch:
+                self.changed(trainer)
 
     def on_train_batch_end(self, trainer, plan, *args) -> None:
         with self._timed():
@@ -214,30 +252,40 @@ class RecordingCallback(Callback):
 
     def on_validation_end(self, trainer, plan) -> None:
         if not trainer.sanity_checking:
-            with self._timed(): self.recorder.add(trainer.current_epoch, _numbers(trainer.callback_metrics, True))
+            with self._timed():
+                self.recorder.add(trainer.current_epoch, _numbers(trainer.callback_metrics, True))
 
     def on_train_epoch_end(self, trainer, plan) -> None:
-        with self._timed(): self._end_epoch(trainer, plan)
+        with self._timed():
+            self._end_epoch(trainer, plan)
 
     def on_train_end(self, trainer, plan) -> None:
-        with self._timed(): self._end(trainer, *end_of(trainer, self.stopper))
+        with self._timed():
+            self._end(trainer, *end_of(trainer, self.stopper))
 
     def on_exception(self, trainer, plan, error: BaseException) -> None:
-        with self._timed(): self._end(trainer, *error_of(error, self.recorder))
+        with self._timed():
+            self._end(trainer, *error_of(error, self.recorder))
 
 # %% ../../nbs/50_model/40_record.ipynb #1891f0cc
 class _Timed:
     "Adds the seconds spent within to a record's overhead."
+
     clock = staticmethod(time.perf_counter)
 
-    def __init__(self, callback): self.callback = callback
+    def __init__(self, callback):
+        self.callback = callback
 
-    def __enter__(self): self.start = self.clock()
+    def __enter__(self):
+        self.start = self.clock()
 
-    def __exit__(self, *error): self.callback.recorder.overhead += self.clock() - self.start
+    def __exit__(self, *error):
+        self.callback.recorder.overhead += self.clock() - self.start
 
+# %% ../../nbs/50_model/40_record.ipynb #83f33a29
 @patch
-def _timed(self: RecordingCallback) -> _Timed: return _Timed(self)
+def _timed(self: RecordingCallback) -> _Timed:
+    return _Timed(self)
 
 # %% ../../nbs/50_model/40_record.ipynb #2e79bf5c
 @patch
@@ -246,14 +294,17 @@ def _begin(self: RecordingCallback, trainer, plan) -> None:
     rec, stop = self.recorder, trainer.early_stopping_callback
     self._epoch_start = time.perf_counter()
     own, self.stopper = self.stopper, next((c for c in trainer.callbacks if isinstance(c, Stopper)), self.stopper)
-    if own.requested: self.stopper.stop()  # the button was faster than the trainer
+    if own.requested:
+        self.stopper.stop()  # the button was faster than the trainer
     rec.phase, rec.n_batches = "training", int(trainer.num_training_batches)
     rec.max_epochs = trainer.max_epochs if trainer.max_epochs is not None and trainer.max_epochs >= 0 else None
     rec.n_cells = int(getattr(plan, "n_obs_training", None) or 0)
     rec.warmup = warmup_epochs(plan, rec.n_batches)
-    if stop is not None: rec.monitor, rec.mode, rec.patience = stop.monitor, stop.mode, stop.patience
+    if stop is not None:
+        rec.monitor, rec.mode, rec.patience = stop.monitor, stop.mode, stop.patience
     self.changed(trainer, now=True)
 
+# %% ../../nbs/50_model/40_record.ipynb #cbe375ec
 @patch
 def _end_epoch(self: RecordingCallback, trainer, plan) -> None:
     "Note what an epoch has brought."
@@ -263,16 +314,20 @@ def _end_epoch(self: RecordingCallback, trainer, plan) -> None:
     rec.batch, rec.epoch_seconds, self._epoch_start = 0, 0.0, now
     rec.memory, rec.cuda_memory = resident_memory(), cuda_memory(plan.device)
 
+# %% ../../nbs/50_model/40_record.ipynb #0c437624
 @patch
 def _read_patience(self: RecordingCallback, trainer) -> None:
     "Checks since the last improvement; early stopping counts after the callbacks of an epoch's end."
-    if trainer.early_stopping_callback is not None: self.recorder.waited = int(trainer.early_stopping_callback.wait_count)
+    if trainer.early_stopping_callback is not None:
+        self.recorder.waited = int(trainer.early_stopping_callback.wait_count)
 
+# %% ../../nbs/50_model/40_record.ipynb #8f2b0609
 @patch
 def _end(self: RecordingCallback, trainer, phase: str, message: str = "", where: str = "") -> None:
     "Note why training ended."
     self._read_patience(trainer)
-    if hasattr(self, "draws") and hasattr(trainer.early_stopping_callback, "early_stopping_reason"): trainer.early_stopping_callback.early_stopping_reason = None  # or it is printed below the view
+    if hasattr(self, "draws") and hasattr(trainer.early_stopping_callback, "early_stopping_reason"):
+        trainer.early_stopping_callback.early_stopping_reason = None  # or it is printed below the view
     self.recorder.phase, self.recorder.message, self.recorder.where = phase, message, where
     self.changed(trainer, now=True)
 
@@ -282,26 +337,42 @@ def warmup_epochs(plan, n_batches: int) -> float:
     epochs, steps = (getattr(plan, k, None) for k in ("n_epochs_kl_warmup", "n_steps_kl_warmup"))
     return float(epochs) if epochs else steps / n_batches if steps and n_batches else np.nan
 
+# %% ../../nbs/50_model/40_record.ipynb #e2c00aa3
 def model_facts(model) -> dict:
     "Sizes of the data that a model is trained on."
     from splicevi.nn.loader import get_store
 
     pairs = get_store(model.adata_manager).pairs
     facts = {"cells": model.adata.n_obs, "genes": model.n_genes, "junctions": model.n_junctions}
-    if pairs is not None: facts["observed"] = len(pairs) / max(pairs.shape[0] * pairs.shape[1], 1)
+    if pairs is not None:
+        facts["observed"] = len(pairs) / max(pairs.shape[0] * pairs.shape[1], 1)
     return {k: v for k, v in facts.items() if v}
 
 # %% ../../nbs/50_model/40_record.ipynb #df163992
 def end_of(trainer, stopper: Stopper) -> tuple[str, str]:  # phase and message
     "Why a training run without an error ended."
     early = trainer.early_stopping_callback
-    if stopper.requested: return "stopped", "by you"
-    if early is not None and early.stopped_epoch: return "early stopping", f"{early.monitor} has not improved for {early.wait_count} checks" if early.wait_count >= early.patience else (getattr(early, "early_stopping_reason", None) or "")
-    if trainer.should_stop: return "stopped", "by a callback"
+    if stopper.requested:
+        return "stopped", "by you"
+    if early is not None and early.stopped_epoch:
+        return (
+            "early stopping",
+            f"{early.monitor} has not improved for {early.wait_count} checks"
+            if early.wait_count >= early.patience
+            else (getattr(early, "early_stopping_reason", None) or ""),
+        )
+    if trainer.should_stop:
+        return "stopped", "by a callback"
     return "finished", ""
 
+# %% ../../nbs/50_model/40_record.ipynb #7bf8e9dd
 def error_of(error: BaseException, rec: TrainingRecorder) -> tuple[str, str, str]:  # phase, message, place
     "What went wrong, and where."
-    if isinstance(error, KeyboardInterrupt): return "stopped", "by an interrupt, in the middle of a mini-batch", fault(error)
-    at = f"epoch {rec.epoch + 1:,}, mini-batch {rec.batch + 1:,}" if rec.phase == "training" else "before the first epoch"
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped", "by an interrupt, in the middle of a mini-batch", fault(error)
+    at = (
+        f"epoch {rec.epoch + 1:,}, mini-batch {rec.batch + 1:,}"
+        if rec.phase == "training"
+        else "before the first epoch"
+    )
     return "error", f"{type(error).__name__}: {error}", ", ".join(p for p in (fault(error), at) if p)

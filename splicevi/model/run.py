@@ -26,15 +26,19 @@ __all__ = ['REMARKS', 'Stopper', 'interrupt_stops', 'without_remarks', 'claim', 
 # %% ../../nbs/50_model/30_run.ipynb #b1d25236
 class Stopper(Callback):
     "Ends training after the mini-batch at work, once it was asked to."
-    def __init__(self): self.requested = False
+
+    def __init__(self):
+        self.requested = False
 
     def stop(self) -> None:
         "Ask for the end of training."
         self.requested = True
 
-    def on_train_batch_end(self, trainer, *args) -> None: self._answer(trainer)
+    def on_train_batch_end(self, trainer, *args) -> None:
+        self._answer(trainer)
 
-    def on_train_epoch_end(self, trainer, *args) -> None: self._answer(trainer)
+    def on_train_epoch_end(self, trainer, *args) -> None:
+        self._answer(trainer)
 
     def _answer(self, trainer) -> None:
         "Pass the request on; it overrules a least number of epochs."
@@ -56,15 +60,24 @@ def interrupt_stops(
     def answer(number, frame):
         signal.signal(signal.SIGINT, before)
         stopper.stop()
+
     signal.signal(signal.SIGINT, answer)
-    try: yield
+    try:
+        yield
     except SystemExit as e:
-        if isinstance(e.__context__, KeyboardInterrupt): raise KeyboardInterrupt from None
+        if isinstance(e.__context__, KeyboardInterrupt):
+            raise KeyboardInterrupt from None
         raise
-    finally: signal.signal(signal.SIGINT, before)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 # %% ../../nbs/50_model/30_run.ipynb #91365c96
-REMARKS = ("`isinstance\\(treespec", "The number of training batches", "The '(train|val)_dataloader' does not have many workers")  # beginnings of messages
+REMARKS = (
+    "`isinstance\\(treespec",
+    "The number of training batches",
+    "The '(train|val)_dataloader' does not have many workers",
+)  # beginnings of messages
+
 
 @contextmanager
 def without_remarks(
@@ -78,9 +91,11 @@ def without_remarks(
     level = log.level
     log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
     before = list(warnings.filters)
-    for beginning in REMARKS: warnings.filterwarnings("ignore", beginning)
+    for beginning in REMARKS:
+        warnings.filterwarnings("ignore", beginning)
     added = [f for f in warnings.filters if f not in before]
-    try: yield
+    try:
+        yield
     finally:
         log.setLevel(level)
         warnings.filters[:] = [f for f in warnings.filters if f not in added]
@@ -88,19 +103,24 @@ def without_remarks(
 # %% ../../nbs/50_model/30_run.ipynb #258510a1
 _TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()
 
+
 def claim(model) -> None:
     "Note that the model is being trained; raise if it already is."
     with _LOCK:
-        if model in _TRAINING: raise RuntimeError("This model is being trained already; wait() for that run or stop() it first.")
+        if model in _TRAINING:
+            raise RuntimeError("This model is being trained already; wait() for that run or stop() it first.")
         _TRAINING.add(model)
 
+# %% ../../nbs/50_model/30_run.ipynb #d63de512
 def release(model) -> None:
     "Note that the model is not being trained any more."
-    with _LOCK: _TRAINING.discard(model)
+    with _LOCK:
+        _TRAINING.discard(model)
 
 # %% ../../nbs/50_model/30_run.ipynb #855f460c
 class TrainingRun:
     "A training run in the background."
+
     def __init__(
         self,
         work: Callable[[], None],  # trains
@@ -108,12 +128,15 @@ class TrainingRun:
         recorder=None,  # what is known of the run, a `splicevi.model.record.TrainingRecorder`
     ):
         self._work, self._stopper, self.recorder, self.error = work, stopper, recorder, None
-        self._thread = threading.Thread(target=copy_context().run, args=(self._run,), name="splicevi-training", daemon=True)
+        self._thread = threading.Thread(
+            target=copy_context().run, args=(self._run,), name="splicevi-training", daemon=True
+        )
         self._thread.start()
         atexit.register(_leave, weakref.ref(self))
 
     def _run(self) -> None:
-        try: self._work()
+        try:
+            self._work()
         except BaseException as e:
             self.error = e
             logger.error("Training in the background failed: %s: %s", type(e).__name__, e)
@@ -134,17 +157,21 @@ def _leave(run: weakref.ref) -> None:
         run.stop()
         run._thread.join(10)
 
+# %% ../../nbs/50_model/30_run.ipynb #981fbd9f
 @patch
 def stop(self: TrainingRun) -> None:
     "Ask for the end of training after the mini-batch at work."
     self._stopper.stop()
 
+# %% ../../nbs/50_model/30_run.ipynb #006b7328
 @patch
 def wait(
     self: TrainingRun,
     timeout: float | None = None,  # seconds to wait at most; None: as long as it takes
 ) -> bool:  # whether training has ended
     "Wait for the end of training, and raise what went wrong in it; an interrupt asks for the end, a second one stops waiting."
-    with interrupt_stops(self._stopper): self._thread.join(timeout)
-    if not self.running and self.error is not None: raise self.error
+    with interrupt_stops(self._stopper):
+        self._thread.join(timeout)
+    if not self.running and self.error is not None:
+        raise self.error
     return not self.running

@@ -15,11 +15,11 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
-from ..nn.loader import EventField, MuDataEventField, SplicingKeys
-from ..data.checks import check_mudata
 from ..core import KEYS, logger
 from ..core import names as shorten
 from ..data.build import assemble_mudata
+from ..data.checks import check_mudata
+from ..nn.loader import EventField, MuDataEventField, SplicingKeys
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'SPLICING_ARGS', 'OBS_ARGS', 'OptionalLayer', 'resolve_modalities', 'require_layer',
@@ -29,6 +29,7 @@ __all__ = ['MuDataOptionalLayer', 'SPLICING_ARGS', 'OBS_ARGS', 'OptionalLayer', 
 # %% ../../nbs/50_model/10_setup.ipynb #733b4108
 class OptionalLayer(BaseAnnDataField):
     "A layer, or X, that is used where it exists; its shape and values are checked when the reads are listed."
+
     is_empty, attr_key, attr_name = False, None, None
 
     def __init__(self, registry_key: str, layer: str | None):
@@ -37,23 +38,45 @@ class OptionalLayer(BaseAnnDataField):
         self.attr_name = "X" if layer is None else "layers"
 
     @property
-    def registry_key(self) -> str: return self._registry_key
-    def validate_field(self, adata) -> None: super().validate_field(adata)
-    def register_field(self, adata) -> dict: return {}
-    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict: return {}
-    def get_summary_stats(self, state_registry: dict) -> dict: return {}
-    def view_state_registry(self, state_registry: dict): return None
+    def registry_key(self) -> str:
+        return self._registry_key
+
+    def validate_field(self, adata) -> None:
+        super().validate_field(adata)
+
+    def register_field(self, adata) -> dict:
+        return {}
+
+    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+        return {}
+
+    def get_summary_stats(self, state_registry: dict) -> dict:
+        return {}
+
+    def view_state_registry(self, state_registry: dict):
+        return None
+
 
 MuDataOptionalLayer = MuDataWrapper(OptionalLayer)
 
 # %% ../../nbs/50_model/10_setup.ipynb #3a7b0817
 SPLICING_ARGS = ("junc_ratio_layer", "atse_counts_layer", "junc_counts_layer", "psi_mask_layer")
-OBS_ARGS = ("batch_key", "labels_key", "size_factor_key", "categorical_covariate_keys", "continuous_covariate_keys", "idx_layer")
+OBS_ARGS = (
+    "batch_key",
+    "labels_key",
+    "size_factor_key",
+    "categorical_covariate_keys",
+    "continuous_covariate_keys",
+    "idx_layer",
+)
+
 
 def resolve_modalities(mdata: MuData, modalities: dict[str, str] | None) -> dict[str, str | None]:
     "Modality key of the genes (rna_layer) and the junctions (junc_ratio_layer), and of the obs columns where given."
     if not isinstance(mdata, MuData):
-        raise TypeError(f"setup_mudata needs a MuData, got {type(mdata).__name__}; use setup_anndata for concatenated features.")
+        raise TypeError(
+            f"setup_mudata needs a MuData, got {type(mdata).__name__}; use setup_anndata for concatenated features."
+        )
     given = (
         dict(modalities)
         if modalities is not None
@@ -81,15 +104,23 @@ def resolve_modalities(mdata: MuData, modalities: dict[str, str] | None) -> dict
 def require_layer(adata: AnnData, layer: str | None, argument: str, where: str) -> None:
     "Raise if a named layer does not exist."
     if layer is not None and layer not in adata.layers:
-        raise KeyError(f"{argument}={layer!r}: {where} has no such layer; it has {shorten([k for k in adata.layers if k], 10) or 'none'}.")
+        raise KeyError(
+            f"{argument}={layer!r}: {where} has no such layer; it has {shorten([k for k in adata.layers if k], 10) or 'none'}."
+        )
 
+# %% ../../nbs/50_model/10_setup.ipynb #bc476bc2
 def require_obs(adata, key: str | None, argument: str, where: str) -> None:
     "Raise if a named column of obs does not exist."
     if key is not None and key not in adata.obs:
-        raise KeyError(f"{argument}={key!r}: {where}.obs has no such column; it has {shorten(adata.obs, 20) or 'none'}.")
+        raise KeyError(
+            f"{argument}={key!r}: {where}.obs has no such column; it has {shorten(adata.obs, 20) or 'none'}."
+        )
     if key is not None and (missing := int(adata.obs[key].isna().sum())):
-        raise ValueError(f"{argument}={key!r}: {missing:,} cells of {where}.obs have no value; fill them in, or drop these cells.")
+        raise ValueError(
+            f"{argument}={key!r}: {missing:,} cells of {where}.obs have no value; fill them in, or drop these cells."
+        )
 
+# %% ../../nbs/50_model/10_setup.ipynb #cffa841c
 def layer_or_default(adata: AnnData, layer: str | None, default: str) -> str | None:
     "The named layer, else the default where it exists."
     return layer if layer is not None else default if default in adata.layers else None
@@ -99,10 +130,14 @@ def check_size_factor(values, has_counts: np.ndarray, key: str) -> None:
     "Raise unless size factors are one positive number for each cell that has counts."
     v = np.asarray(values, float)
     if v.ndim == 2 and v.shape[1] != 1:
-        raise ValueError(f"size_factor_key={key!r} has shape {v.shape}; one size factor per cell, (cells, 1), is needed.")
+        raise ValueError(
+            f"size_factor_key={key!r} has shape {v.shape}; one size factor per cell, (cells, 1), is needed."
+        )
     bad = ~np.isfinite(v.ravel()) | (v.ravel() <= 0) & has_counts
     if bad.any():
-        raise ValueError(f"size_factor_key={key!r}: {bad.sum():,} cells have a size factor that is not a positive finite number.")
+        raise ValueError(
+            f"size_factor_key={key!r}: {bad.sum():,} cells have a size factor that is not a positive finite number."
+        )
 
 # %% ../../nbs/50_model/10_setup.ipynb #7fb6682c
 def check_registered(mdata: MuData, where: dict[str, str | None], rna_layer, ratio, totals, counts, mask) -> None:
@@ -126,7 +161,8 @@ def check_registered(mdata: MuData, where: dict[str, str | None], rna_layer, rat
         logger.info(line(f))
     if len(errors := found[found["level"] == "error"]):
         raise ValueError(
-            f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n" + "\n".join(f"- {line(f)}" for f in errors.itertuples())
+            f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n"
+            + "\n".join(f"- {line(f)}" for f in errors.itertuples())
         )
 
 # %% ../../nbs/50_model/10_setup.ipynb #b9f134e9
@@ -195,9 +231,13 @@ class SetupMixin:
         registered = [
             *_splicing_fields(mdata, where, junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer),
             *_expression_fields(mdata, where, rna_layer, size_factor_key),
-            *_obs_fields(mdata, where, batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer),
+            *_obs_fields(
+                mdata, where, batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer
+            ),
         ]
-        check_registered(mdata, where, rna_layer, junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer)
+        check_registered(
+            mdata, where, rna_layer, junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer
+        )
         manager = AnnDataManager(fields=registered, setup_method_args=setup)
         manager.register_fields(mdata, **kwargs)
         cls.register_manager(manager)
@@ -228,19 +268,25 @@ def _splicing_fields(mdata, where, ratio, totals, counts, mask) -> list:
         out.append(MuDataEventField(mod_key=key))
     return out
 
+# %% ../../nbs/50_model/10_setup.ipynb #1f5ba344
 def _expression_fields(mdata, where, layer, size_factor_key) -> list:
     "Fields of the expression modality."
     key = where["rna_layer"]
     if key is None:
         if size_factor_key is not None:
-            raise ValueError(f"size_factor_key={size_factor_key!r} has no use: size factors scale expression, and no expression modality is registered.")
+            raise ValueError(
+                f"size_factor_key={size_factor_key!r} has no use: size factors scale expression, and no expression modality is registered."
+            )
         return []
     require_layer(mdata[key], layer, "rna_layer", f"mdata[{key!r}]")
     out = [fields.MuDataLayerField(REGISTRY_KEYS.X_KEY, layer, mod_key=key, is_count_data=False, mod_required=True)]
     if size_factor_key is not None:
         out.append(
             _size_factor_field(
-                mdata, mdata[key].X if layer is None else mdata[key].layers[layer], size_factor_key, where.get("size_factor_key")
+                mdata,
+                mdata[key].X if layer is None else mdata[key].layers[layer],
+                size_factor_key,
+                where.get("size_factor_key"),
             )
         )
     return out
@@ -253,10 +299,13 @@ def _size_factor_field(mdata, x, key: str, mod: str | None):
         check_size_factor(owner.obsm[key], has_counts, key)
         return fields.MuDataObsmField(REGISTRY_KEYS.SIZE_FACTOR_KEY, key, mod_key=mod, is_count_data=False)
     if key not in owner.obs:
-        raise KeyError(f"size_factor_key={key!r} is neither in mdata.obsm ({shorten(owner.obsm, 10)}) nor in mdata.obs.")
+        raise KeyError(
+            f"size_factor_key={key!r} is neither in mdata.obsm ({shorten(owner.obsm, 10)}) nor in mdata.obs."
+        )
     check_size_factor(owner.obs[key], has_counts, key)
     return fields.MuDataNumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, key, mod_key=mod)
 
+# %% ../../nbs/50_model/10_setup.ipynb #8b48cae5
 def _obs_fields(mdata, where, batch_key, labels_key, categorical, continuous, idx) -> list:
     "Fields of the cells' columns."
     asked = [
@@ -276,10 +325,18 @@ def _obs_fields(mdata, where, batch_key, labels_key, categorical, continuous, id
     out = [
         fields.MuDataCategoricalObsField(REGISTRY_KEYS.BATCH_KEY, batch_key, mod_key=where.get("batch_key")),
         fields.MuDataCategoricalObsField(REGISTRY_KEYS.LABELS_KEY, labels_key, mod_key=where.get("labels_key")),
-        fields.MuDataCategoricalJointObsField(REGISTRY_KEYS.CAT_COVS_KEY, categorical, mod_key=where.get("categorical_covariate_keys")),
-        fields.MuDataNumericalJointObsField(REGISTRY_KEYS.CONT_COVS_KEY, continuous, mod_key=where.get("continuous_covariate_keys")),
+        fields.MuDataCategoricalJointObsField(
+            REGISTRY_KEYS.CAT_COVS_KEY, categorical, mod_key=where.get("categorical_covariate_keys")
+        ),
+        fields.MuDataNumericalJointObsField(
+            REGISTRY_KEYS.CONT_COVS_KEY, continuous, mod_key=where.get("continuous_covariate_keys")
+        ),
     ]
-    return out if idx is None else [*out, fields.MuDataNumericalObsField(REGISTRY_KEYS.INDICES_KEY, idx, mod_key=where.get("idx_layer"))]
+    return (
+        out
+        if idx is None
+        else [*out, fields.MuDataNumericalObsField(REGISTRY_KEYS.INDICES_KEY, idx, mod_key=where.get("idx_layer"))]
+    )
 
 # %% ../../nbs/50_model/10_setup.ipynb #0b6066c3
 class AnnDataSetupMixin(SetupMixin):
@@ -329,14 +386,18 @@ class AnnDataSetupMixin(SetupMixin):
             To :meth:`scvi.data.AnnDataManager.register_fields`.
         """
         if not isinstance(adata, AnnData):
-            raise TypeError(f"setup_anndata needs an AnnData, got {type(adata).__name__}; use setup_mudata for a MuData.")
+            raise TypeError(
+                f"setup_anndata needs an AnnData, got {type(adata).__name__}; use setup_mudata for a MuData."
+            )
         if size_factor_key is None and KEYS.size_factor in adata.obsm:
             size_factor_key = KEYS.size_factor
         setup = cls._get_setup_method_args(**locals())
         counts = layer_or_default(adata, cell_by_junction_matrix, KEYS.junction_counts)
         registered = [
             *_layer_fields(adata, layer, counts, junc_ratio, cell_by_cluster_matrix, psi_mask_layer),
-            *_anndata_obs_fields(adata, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys),
+            *_anndata_obs_fields(
+                adata, batch_key, labels_key, size_factor_key, categorical_covariate_keys, continuous_covariate_keys
+            ),
         ]
         manager = AnnDataManager(fields=registered, setup_method_args=setup)
         manager.register_fields(adata, **kwargs)
@@ -364,6 +425,7 @@ def _layer_fields(adata, layer, counts, ratio, totals, mask) -> list:
     out += [OptionalLayer(k, name) for k, name in optional if name is not None]
     return out + [EventField()] if KEYS.event in adata.var else out
 
+# %% ../../nbs/50_model/10_setup.ipynb #79550569
 def _anndata_obs_fields(adata, batch_key, labels_key, size_factor_key, categorical, continuous) -> list:
     "Fields of the cells' columns of an AnnData."
     for argument, column in (
@@ -382,7 +444,9 @@ def _anndata_obs_fields(adata, batch_key, labels_key, size_factor_key, categoric
     if size_factor_key is None:
         return out
     if size_factor_key not in adata.obsm and size_factor_key not in adata.obs:
-        raise KeyError(f"size_factor_key={size_factor_key!r} is neither in adata.obsm ({shorten(adata.obsm, 10)}) nor in adata.obs.")
+        raise KeyError(
+            f"size_factor_key={size_factor_key!r} is neither in adata.obsm ({shorten(adata.obsm, 10)}) nor in adata.obs."
+        )
     where, values = (
         (fields.ObsmField, adata.obsm[size_factor_key])
         if size_factor_key in adata.obsm
@@ -398,18 +462,24 @@ def feature_order(have: pd.Index, need: pd.Index, what: str) -> np.ndarray | Non
         return None
     missing = need.difference(have, sort=False)
     if len(missing):
-        raise ValueError(f"{len(missing):,} of the model's {len(need):,} {what} are missing from the data: {shorten(missing)}.")
+        raise ValueError(
+            f"{len(missing):,} of the model's {len(need):,} {what} are missing from the data: {shorten(missing)}."
+        )
     if not have.is_unique:
-        raise ValueError(f"The data have duplicate {what}: {shorten(have[have.duplicated()].unique())}; make them unique first.")
+        raise ValueError(
+            f"The data have duplicate {what}: {shorten(have[have.duplicated()].unique())}; make them unique first."
+        )
     return have.get_indexer(need)
 
+# %% ../../nbs/50_model/10_setup.ipynb #7ed1164d
 def realign(adata, need: dict[str | None, pd.Index]):
     "The data with the model's features in the model's order; the same object if they are already."
     part = lambda k: adata if k is None else adata.mod[k]
     if absent := [k for k in need if k is not None and k not in adata.mod]:
         raise ValueError(f"The model was trained with the modality {shorten(absent)}, which the data lack.")
     order = {
-        k: feature_order(part(k).var_names, names, "features" if k is None else f"features of mdata[{k!r}]") for k, names in need.items()
+        k: feature_order(part(k).var_names, names, "features" if k is None else f"features of mdata[{k!r}]")
+        for k, names in need.items()
     }
     if all(v is None for v in order.values()):
         return adata

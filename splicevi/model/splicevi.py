@@ -20,12 +20,12 @@ from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
-from ..nn.loader import CellLoader, CellSplitter, SplicingKeys, get_store, register_store
-from .splicing_test import DifferentialMixin
-from ..nn.module import SPLICEVAE
 from .decode import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
 from .run import Stopper, TrainingRun, claim, interrupt_stops, release, without_remarks
 from .setup import AnnDataSetupMixin, realign
+from .splicing_test import DifferentialMixin
+from ..nn.loader import CellLoader, CellSplitter, SplicingKeys, get_store, register_store
+from ..nn.module import SPLICEVAE
 from ..nn.plan import SplicingTrainingPlan
 
 # %% auto #0
@@ -37,6 +37,7 @@ def _column_names(registry: dict, key: str) -> pd.Index:
     known = registry["field_registries"].get(key)
     return pd.Index([]) if known is None else pd.Index(known["state_registry"]["column_names"])
 
+# %% ../../nbs/50_model/80_splicevi.ipynb #0a8bbddb
 class FeatureMixin:
     "Names and numbers of genes and junctions."
 
@@ -49,9 +50,20 @@ class FeatureMixin:
         for given, found, what in ((n_genes, len(genes), "n_genes"), (n_junctions, len(junctions), "n_junctions")):
             if given is not None and given != found:
                 raise ValueError(f"{what}={given:,}, but the registered data have {found:,}.")
-        if self.split_at is not None and len(junctions) and SplicingKeys.COUNTS not in self.registry_["field_registries"]:
-            raise KeyError("The AnnData has no layer with junction reads; name it with cell_by_junction_matrix in setup_anndata.")
-        self.gene_names, self.junction_names, self.n_genes, self.n_junctions = genes, junctions, len(genes), len(junctions)
+        if (
+            self.split_at is not None
+            and len(junctions)
+            and SplicingKeys.COUNTS not in self.registry_["field_registries"]
+        ):
+            raise KeyError(
+                "The AnnData has no layer with junction reads; name it with cell_by_junction_matrix in setup_anndata."
+            )
+        self.gene_names, self.junction_names, self.n_genes, self.n_junctions = (
+            genes,
+            junctions,
+            len(genes),
+            len(junctions),
+        )
 
     def _event(self) -> np.ndarray | None:
         "Event code of each junction, None where events are unknown."
@@ -67,9 +79,13 @@ class FeatureMixin:
 def _genes_first(n_features: int, n_genes: int | None, n_junctions: int | None) -> int:
     "Number of genes in an AnnData of concatenated features."
     if n_genes is None or n_junctions is None:
-        raise ValueError("n_genes and n_junctions are required for an AnnData: its features are the genes followed by the junctions.")
+        raise ValueError(
+            "n_genes and n_junctions are required for an AnnData: its features are the genes followed by the junctions."
+        )
     if n_genes + n_junctions != n_features:
-        raise ValueError(f"n_genes + n_junctions = {n_genes + n_junctions:,}, but the AnnData has {n_features:,} features.")
+        raise ValueError(
+            f"n_genes + n_junctions = {n_genes + n_junctions:,}, but the AnnData has {n_features:,} features."
+        )
     return n_genes
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #01b92980
@@ -101,11 +117,14 @@ class DataMixin(FeatureMixin):
             if self.module.use_size_factor_key and self.n_genes
             else None
         )
-        self.module.start(get_store(self.adata_manager), size if size is None else np.asarray(size), pca and bool(self.n_junctions))
+        self.module.start(
+            get_store(self.adata_manager), size if size is None else np.asarray(size), pca and bool(self.n_junctions)
+        )
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #99ccf95c
 class AlignMixin(DataMixin):
     "Data sets brought into the model's order of features."
+
     def _needed(self) -> dict[str | None, pd.Index]:
         "Feature names of each modality of the model; key None for an AnnData."
         return needed_features(self.registry_)
@@ -113,14 +132,17 @@ class AlignMixin(DataMixin):
     def _aligned(self, adata):
         "A data set with the model's features; the model forgets the last realigned copy when it makes another."
         out = realign(adata, self._needed())
-        if out is adata: return out
+        if out is adata:
+            return out
         managers = self._per_instance_manager_store.get(self.id, {})
-        if (last := getattr(self, "_realigned", None)) is not None and (known := self.get_anndata_manager(last)): managers.pop(known.adata_uuid, None)
+        if (last := getattr(self, "_realigned", None)) is not None and (known := self.get_anndata_manager(last)):
+            managers.pop(known.adata_uuid, None)
         self._realigned = out
         return out
 
     def _validate_anndata(self, adata=None, copy_if_view: bool = True):
-        if adata is not None and adata is not self.adata: adata = self._aligned(adata)
+        if adata is not None and adata is not self.adata:
+            adata = self._aligned(adata)
         adata = super()._validate_anndata(adata, copy_if_view)
         register_store(self.get_anndata_manager(adata, required=True), self._event(), self.split_at)
         return adata
@@ -129,7 +151,11 @@ class AlignMixin(DataMixin):
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     "Feature names of each modality in a registry; key None for an AnnData."
     mod = lambda key: registry["field_registries"][key]["data_registry"].get("mod_key")
-    return {mod(k): _column_names(registry, k) for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS) if k in registry["field_registries"]}
+    return {
+        mod(k): _column_names(registry, k)
+        for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS)
+        if k in registry["field_registries"]
+    }
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #6d9f1c4e
 class LoadMixin(AlignMixin):
@@ -169,9 +195,12 @@ class LoadMixin(AlignMixin):
         The query gets parameters for its own batches; the rest of the reference is frozen unless asked otherwise. Features are matched by name.
         The arguments are those of :meth:`scvi.model.base.ArchesMixin.load_query_data`.
         """
-        if isinstance(reference_model, os.PathLike): reference_model = os.fspath(reference_model)
+        if isinstance(reference_model, os.PathLike):
+            reference_model = os.fspath(reference_model)
         if adata is not None and reference_model is not None:
-            registry = cls.load_registry(reference_model) if isinstance(reference_model, str) else reference_model.registry_
+            registry = (
+                cls.load_registry(reference_model) if isinstance(reference_model, str) else reference_model.registry_
+            )
             adata = realign(adata, needed_features(registry))
         return super().load_query_data(adata, reference_model, *args, **kwargs)
 
@@ -182,13 +211,19 @@ class TrainMixin:
     def _lone_cell(self, n_train: int, batch_size: int) -> bool:
         "Whether batch normalisation would meet a last mini-batch of one cell, which it cannot take; another cell is left out each epoch."
         return (
-            n_train > batch_size and n_train % batch_size == 1 and any(isinstance(m, torch.nn.BatchNorm1d) for m in self.module.modules())
+            n_train > batch_size
+            and n_train % batch_size == 1
+            and any(isinstance(m, torch.nn.BatchNorm1d) for m in self.module.modules())
         )
 
     def _without_validation(self, early_stopping: bool, watches: bool, metric: str) -> bool:
         "Early stopping without validation cells is off, with a warning; a schedule that watches them is an error."
-        if watches: raise ValueError(f"reduce_lr_on_plateau with lr_scheduler_metric={metric!r} needs validation cells; train_size leaves none.")
-        if early_stopping: warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=3)
+        if watches:
+            raise ValueError(
+                f"reduce_lr_on_plateau with lr_scheduler_metric={metric!r} needs validation cells; train_size leaves none."
+            )
+        if early_stopping:
+            warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=3)
         return False
 
     def train(
@@ -277,7 +312,8 @@ class TrainMixin:
         """
         stopper, kwargs["callbacks"] = Stopper(), _callbacks(kwargs.get("callbacks"), dashboard, background)
         kwargs["callbacks"].append(stopper)
-        if any(getattr(c, "draws", False) for c in kwargs["callbacks"]): kwargs.setdefault("enable_progress_bar", False)
+        if any(getattr(c, "draws", False) for c in kwargs["callbacks"]):
+            kwargs.setdefault("enable_progress_bar", False)
         watchers = [c for c in kwargs["callbacks"] if hasattr(c, "watch")]
         plan = dict(
             lr=lr,
@@ -304,15 +340,23 @@ class TrainMixin:
         ) | (datasplitter_kwargs or {})
         splitter = self._data_splitter_cls(self.adata_manager, **split)
         watches = reduce_lr_on_plateau and lr_scheduler_type == "plateau" and "validation" in lr_scheduler_metric
-        if splitter.n_val == 0: early_stopping = self._without_validation(early_stopping, watches, lr_scheduler_metric)
-        if watches: check_val_every_n_epoch = check_val_every_n_epoch or 1
+        if splitter.n_val == 0:
+            early_stopping = self._without_validation(early_stopping, watches, lr_scheduler_metric)
+        if watches:
+            check_val_every_n_epoch = check_val_every_n_epoch or 1
         if n_steps_kl_warmup is not None and n_epochs_kl_warmup is not None:
-            warnings.warn(f"n_epochs_kl_warmup={n_epochs_kl_warmup} wins over n_steps_kl_warmup; set it to None to count steps.", UserWarning, stacklevel=2)
+            warnings.warn(
+                f"n_epochs_kl_warmup={n_epochs_kl_warmup} wins over n_steps_kl_warmup; set it to None to count steps.",
+                UserWarning,
+                stacklevel=2,
+            )
         splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
         with without_remarks(any(getattr(c, "draws", False) for c in kwargs["callbacks"])):
             runner = self._train_runner_cls(
                 self,
-                training_plan=self._training_plan_cls(self.module, **({"optimizer": "AdamW"} | plan | (plan_kwargs or {}))),
+                training_plan=self._training_plan_cls(
+                    self.module, **({"optimizer": "AdamW"} | plan | (plan_kwargs or {}))
+                ),
                 data_splitter=splitter,
                 max_epochs=max_epochs,
                 accelerator=accelerator,
@@ -330,9 +374,11 @@ def _callbacks(given, dashboard, background: bool) -> list[Callback]:
     out = [given] if isinstance(given, Callback) else list(given or [])
     if dashboard is not None and dashboard is not False:
         from splicevi.views.dashboard.dashboard import as_dashboard
+
         out.append(as_dashboard(dashboard))
     if background and not any(hasattr(c, "watch") for c in out):
         from splicevi.model.record import RecordingCallback
+
         out.append(RecordingCallback())
     return out
 
@@ -342,22 +388,32 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
     "Train here, where an interrupt asks for the end, or in a thread."
     claim(self)
     try:
-        for w in watchers: w.watch(self, background)
+        for w in watchers:
+            w.watch(self, background)
     except BaseException:
         release(self)
         raise
     drawn = any(getattr(w, "draws", False) for w in watchers)
-    if background: return TrainingRun(lambda: self._run(runner, drawn), stopper, watchers[0].recorder)
-    with interrupt_stops(stopper): self._run(runner, drawn)
+    if background:
+        return TrainingRun(lambda: self._run(runner, drawn), stopper, watchers[0].recorder)
+    with interrupt_stops(stopper):
+        self._run(runner, drawn)
     if stopper.requested and not drawn:
-        warnings.warn(f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; the model keeps what it has learnt.", UserWarning, stacklevel=3)
+        warnings.warn(
+            f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; the model keeps what it has learnt.",
+            UserWarning,
+            stacklevel=3,
+        )
 
+# %% ../../nbs/50_model/80_splicevi.ipynb #a56d99e2
 @patch
 def _run(self: TrainMixin, runner, quiet: bool) -> None:
     "Train."
     try:
-        with without_remarks(quiet): runner()
-    finally: release(self)
+        with without_remarks(quiet):
+            runner()
+    finally:
+        release(self)
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #07a79b06
 class SPLICEVI(
@@ -498,7 +554,9 @@ class SPLICEVI(
             )
         self.fully_paired = fully_paired
         self._read_features(n_genes, n_junctions)
-        self.module = self._module_cls(n_input_genes=self.n_genes, n_input_junctions=self.n_junctions, **self._data_sizes(), **options)
+        self.module = self._module_cls(
+            n_input_genes=self.n_genes, n_input_junctions=self.n_junctions, **self._data_sizes(), **options
+        )
         if self.adata is not None:
             self._start_from_data(initialize_embeddings_from_pca)
         self._model_summary_string = self._summary()

@@ -15,9 +15,14 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
-from ..nn.loader import CellStore, SplicingKeys, get_store
 from ..core import KEYS
 from ..core import names as shorten
+from .decode import WholeEvents, columns_of
+from .expression_test import FoldChangeMixin
+from ..nn.loader import CellStore, SplicingKeys, get_store
+from ..nn.module import moment_concentration, starting_psi
+from ..tl.event_batches import batch_scatter, discounted, moved_reads
+from ..tl.event_test import GRID, Contrast, Effect, EventEffect, Events, posterior
 from splicevi.tl.groups import (
     Comparison,
     GroupReads,
@@ -29,12 +34,6 @@ from splicevi.tl.groups import (
     sample_rows,
     stack,
 )
-from .expression_test import FoldChangeMixin
-from ..nn.module import moment_concentration, starting_psi
-from .decode import WholeEvents, columns_of
-from ..tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
-from ..tl.event_test import Contrast, Effect, EventEffect, Events, GRID, posterior
-from ..tl.event_batches import batch_scatter, discounted, moved_reads
 
 # %% auto #0
 __all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'scatter_concentration', 'with_rest', 'check_splicing_test',
@@ -48,16 +47,20 @@ def event_concentration(
 ) -> np.ndarray:  # (events,) c
     "Concentration of the reads of each event."
     n_events = len(store.pairs.event_size)
-    if module.splicing_loss_type == "binomial": return scatter_concentration(store, module.junc2atse.cpu().numpy())
+    if module.splicing_loss_type == "binomial":
+        return scatter_concentration(store, module.junc2atse.cpu().numpy())
     log_c, event = module.log_phi_j.detach().cpu().numpy().astype(np.float64), module.junc2atse.cpu().numpy()
-    if log_c.size in (1, n_events): return np.exp(np.broadcast_to(log_c, n_events))
+    if log_c.size in (1, n_events):
+        return np.exp(np.broadcast_to(log_c, n_events))
     return np.exp(np.bincount(event, log_c) / np.bincount(event))
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #b26ff63c
 def scatter_concentration(store: CellStore, event: np.ndarray) -> np.ndarray:
     "Concentration by the method of moments: of each event, or one for all where junctions stand by themselves."
     p = store.pairs
     psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2))
-    if (p.event_size > 1).any(): return moment_concentration(store, psi)
+    if (p.event_size > 1).any():
+        return moment_concentration(store, psi)
     n, at = p.n.astype(np.float64), psi[p.junction]
     excess = (p.y - n * at) ** 2 / (n * at * (1 - at)) - 1
     return np.full(len(p.event_size), 1 / np.clip(excess.sum() / max((n - 1).sum(), 1), 1 / 201, 1 / 2) - 1)
@@ -74,38 +77,68 @@ def with_rest(
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a12fdd0d
 NORM_SPLICING = ("dm_posterior_mean", "decoder")
 
+
 def check_splicing_test(delta, mode: str, level: str, norm: str, extra: dict) -> None:
     "Raise on arguments that `differential_splicing` cannot have."
     one_of("norm_splicing_function", norm, NORM_SPLICING)
     one_of("level", level, ("junction", "event"))
-    if delta is None or delta > 1: raise ValueError(f"delta={delta!r} must be a difference of PSI between 0 and 1.")
-    if level == "event" and mode == "vanilla": raise ValueError("mode='vanilla' asks which group uses a junction more; level='event' needs mode='change'.")
+    if delta is None or delta > 1:
+        raise ValueError(f"delta={delta!r} must be a difference of PSI between 0 and 1.")
+    if level == "event" and mode == "vanilla":
+        raise ValueError("mode='vanilla' asks which group uses a junction more; level='event' needs mode='change'.")
     known = ("n_draws", "n_samples_overall", "no_change", "grid", "seed")
-    if unknown := set(extra) - set(known): raise TypeError(f"differential_splicing has no argument {shorten(sorted(unknown))}; beyond the named ones it takes {shorten(known, 9)}.")
-    if extra.get("n_draws", 1) < 1: raise ValueError(f"n_draws={extra['n_draws']} must be at least 1.")
+    if unknown := set(extra) - set(known):
+        raise TypeError(
+            f"differential_splicing has no argument {shorten(sorted(unknown))}; beyond the named ones it takes {shorten(known, 9)}."
+        )
+    if extra.get("n_draws", 1) < 1:
+        raise ValueError(f"n_draws={extra['n_draws']} must be at least 1.")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #3b5855c8
 EPS = 1e-8
 
+
 def effect_columns(e: Effect, mode: str, fdr_target: float) -> dict[str, np.ndarray]:
     "Columns of the posterior of each junction."
-    shared = {"effect_size": e.effect, "effect_lower": e.lower, "effect_upper": e.upper, "est_prob1": e.psi1, "est_prob2": e.psi2}
+    shared = {
+        "effect_size": e.effect,
+        "effect_lower": e.lower,
+        "effect_upper": e.upper,
+        "est_prob1": e.psi1,
+        "est_prob2": e.psi2,
+    }
     if mode == "vanilla":
         more = 1 - e.proba_less
-        return {"proba_m1": e.proba_less, "proba_m2": more, "bayes_factor": np.log(e.proba_less + EPS) - np.log(more + EPS)} | shared
+        return {
+            "proba_m1": e.proba_less,
+            "proba_m2": more,
+            "bayes_factor": np.log(e.proba_less + EPS) - np.log(more + EPS),
+        } | shared
     return proba_columns(e, fdr_target) | shared
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #28044e8d
 def proba_columns(e: Effect | EventEffect, fdr_target: float) -> dict[str, np.ndarray]:
     "Columns of the probability of a change."
-    return {"proba_ds": e.proba, "is_ds_fdr": call_at_fdr(e.proba, fdr_target), "proba_not_ds": e.proba_not,
-            "bayes_factor": np.log(e.proba + EPS) - np.log(1 - e.proba + EPS)}
+    return {
+        "proba_ds": e.proba,
+        "is_ds_fdr": call_at_fdr(e.proba, fdr_target),
+        "proba_not_ds": e.proba_not,
+        "bayes_factor": np.log(e.proba + EPS) - np.log(1 - e.proba + EPS),
+    }
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #3e1946cb
 def read_columns(reads: GroupReads) -> dict[str, np.ndarray]:
     "Columns of what was observed, before any model."
     psi, cells, totals = reads.mean_psi, reads.cells.astype(np.int64), reads.totals
-    return {"emp_effect": psi[1] - psi[0], "emp_prob1": psi[0], "emp_prob2": psi[1], "n_obs_group1": cells[0], "n_obs_group2": cells[1],
-            "n_reads_group1": totals[0], "n_reads_group2": totals[1]}
+    return {
+        "emp_effect": psi[1] - psi[0],
+        "emp_prob1": psi[0],
+        "emp_prob2": psi[1],
+        "n_obs_group1": cells[0],
+        "n_obs_group2": cells[1],
+        "n_reads_group1": totals[0],
+        "n_reads_group2": totals[1],
+    }
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #750dd599
 def batch_agreement(
@@ -119,8 +152,18 @@ def batch_agreement(
 # %% ../../nbs/50_model/70_splicing_test.ipynb #5f9a4d16
 class DifferentialMixin(FoldChangeMixin):
     "Differential expression and splicing."
+
     @torch.inference_mode()
-    def _decoded_sums(self, adata, rows: np.ndarray, weights: np.ndarray, codes: list[int | None], events: WholeEvents, use_z_mean: bool, batch_size) -> np.ndarray:
+    def _decoded_sums(
+        self,
+        adata,
+        rows: np.ndarray,
+        weights: np.ndarray,
+        codes: list[int | None],
+        events: WholeEvents,
+        use_z_mean: bool,
+        batch_size,
+    ) -> np.ndarray:
         "Sums of decoded PSI over the cells for each row of weights, (weights, junctions)."
         total, start = 0, 0
         for tensors, q in self._posteriors(adata, rows, batch_size):
@@ -134,34 +177,55 @@ class DifferentialMixin(FoldChangeMixin):
 @patch
 def _batches(self: DifferentialMixin, adata) -> np.ndarray:
     "Batch code of each cell."
-    return np.asarray(self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel().astype(np.int64)
+    return (
+        np.asarray(self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY))
+        .ravel()
+        .astype(np.int64)
+    )
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ead3b2e3
 @patch
 def _event_reads(self: DifferentialMixin, reads: GroupReads) -> tuple[np.ndarray, np.ndarray]:
     "Effective reads, (groups, junctions), and event codes; junctions against the rest of their event where the model does not know the events."
-    return with_rest(reads.effective, reads.pooled_psi) if self._event() is None else (reads.effective, self.module.junc2atse.cpu().numpy())
+    return (
+        with_rest(reads.effective, reads.pooled_psi)
+        if self._event() is None
+        else (reads.effective, self.module.junc2atse.cpu().numpy())
+    )
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #986a0b1c
 @patch
-def _moved(self: DifferentialMixin, adata, rows, concentration, codes, batch_size, n_cells, rng) -> tuple[np.ndarray, np.ndarray]:
+def _moved(
+    self: DifferentialMixin, adata, rows, concentration, codes, batch_size, n_cells, rng
+) -> tuple[np.ndarray, np.ndarray]:
     "Effective reads of each batch of a group without the batches' effect on usage, (batches, junctions), and event codes."
     batch, store = self._batches(adata), get_store(self.get_anndata_manager(adata, required=True))
     present, code = np.unique(batch[rows], return_inverse=True)
     group = np.full(adata.n_obs, -1)
     group[rows] = code
-    a, event = self._event_reads(group_reads(store, group, len(present), concentration, ("effective", "reads", "totals")))
-    some = np.concatenate([sample_rows(rows[code == k], None if n_cells is None else max(n_cells // len(present), 1), rng) for k in range(len(present))])
+    a, event = self._event_reads(
+        group_reads(store, group, len(present), concentration, ("effective", "reads", "totals"))
+    )
+    some = np.concatenate(
+        [
+            sample_rows(rows[code == k], None if n_cells is None else max(n_cells // len(present), 1), rng)
+            for k in range(len(present))
+        ]
+    )
     weights = (group[some] == np.arange(len(present))[:, None]).astype(np.float32)
     weights /= weights.sum(1, keepdims=True)
     every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
     own, average = (self._decoded_sums(adata, some, weights, c, every, True, batch_size) for c in ([None], codes))
-    if self._event() is None: own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
+    if self._event() is None:
+        own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
     return moved_reads(a, own, average, event), event
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #95b429da
 class DecodedContrast:
     "Draws of two groups' decoded usage, in place of `Contrast`."
-    def __init__(self,
+
+    def __init__(
+        self,
         psi: np.ndarray,  # (2, draws, junctions)
         junctions: np.ndarray,  # (junctions,) which these are
         event: np.ndarray,  # (junctions,) event codes
@@ -176,7 +240,9 @@ class DecodedContrast:
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #e4e46836
 @patch
-def _decoded_contrast(self: DifferentialMixin, adata, c: Comparison, wanted, codes, batch_size, n_draws, n_cells, rng) -> DecodedContrast:
+def _decoded_contrast(
+    self: DifferentialMixin, adata, c: Comparison, wanted, codes, batch_size, n_draws, n_cells, rng
+) -> DecodedContrast:
     "Draws of the decoded usage of the wanted junctions' events."
     event = self.module.junc2atse.cpu().numpy()
     junctions = np.flatnonzero(np.isin(event, event[wanted]))
@@ -184,37 +250,108 @@ def _decoded_contrast(self: DifferentialMixin, adata, c: Comparison, wanted, cod
     for rows, under in zip((c.rows1, c.rows2), codes):
         some = sample_rows(rows, n_cells, rng)
         weights = rng.standard_exponential((n_draws, len(some)), dtype=np.float32)
-        psi.append(self._decoded_sums(adata, some, weights / weights.sum(1, keepdims=True), under, events, False, batch_size))
+        psi.append(
+            self._decoded_sums(adata, some, weights / weights.sum(1, keepdims=True), under, events, False, batch_size)
+        )
     return DecodedContrast(np.stack(psi), junctions, event[junctions])
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #3811b935
 @patch
-def _contrast(self: DifferentialMixin, adata, c: Comparison, wanted, norm, codes, batch_size, store, reads: GroupReads, concentration, grid, n_draws, n_cells, rng):
+def _contrast(
+    self: DifferentialMixin,
+    adata,
+    c: Comparison,
+    wanted,
+    norm,
+    codes,
+    batch_size,
+    store,
+    reads: GroupReads,
+    concentration,
+    grid,
+    n_draws,
+    n_cells,
+    rng,
+):
     "What the posterior of a comparison is drawn from."
-    if norm == "decoder": return self._decoded_contrast(adata, c, wanted, codes or ([None], [None]), batch_size, n_draws, n_cells, rng)
-    if not codes: return Contrast(*self._event_reads(reads), grid).restrict(wanted)
-    moved, (event, _) = zip(*[self._moved(adata, rows, concentration, k, batch_size, n_cells, rng) for rows, k in zip((c.rows1, c.rows2), codes)])
+    if norm == "decoder":
+        return self._decoded_contrast(adata, c, wanted, codes or ([None], [None]), batch_size, n_draws, n_cells, rng)
+    if not codes:
+        return Contrast(*self._event_reads(reads), grid).restrict(wanted)
+    moved, (event, _) = zip(
+        *[
+            self._moved(adata, rows, concentration, k, batch_size, n_cells, rng)
+            for rows, k in zip((c.rows1, c.rows2), codes)
+        ]
+    )
     scatter = batch_scatter(moved, event)
     return Contrast(np.stack([discounted(a, event, scatter) for a in moved]), event, grid).restrict(wanted)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #953bdb50
 @patch
-def _compare(self: DifferentialMixin, adata, c: Comparison, wanted, mode, delta, fdr_target, all_stats, silent, level, norm, codes, batch_size,
-             n_draws: int = 1000, n_samples_overall: int | None = 5000, no_change: float = 0.05, grid=GRID, seed: int = 0) -> pd.DataFrame:
+def _compare(
+    self: DifferentialMixin,
+    adata,
+    c: Comparison,
+    wanted,
+    mode,
+    delta,
+    fdr_target,
+    all_stats,
+    silent,
+    level,
+    norm,
+    codes,
+    batch_size,
+    n_draws: int = 1000,
+    n_samples_overall: int | None = 5000,
+    no_change: float = 0.05,
+    grid=GRID,
+    seed: int = 0,
+) -> pd.DataFrame:
     "Table of one comparison."
     store = get_store(self.get_anndata_manager(adata, required=True))
     concentration, group = event_concentration(self.module, store), np.full(adata.n_obs, -1)
     group[c.rows1], group[c.rows2] = 0, 1
     reads = group_reads(store, group, 2, concentration)
     rng = np.random.default_rng(seed)
-    contrast = self._contrast(adata, c, wanted, norm, codes, batch_size, store, reads, concentration, tuple(grid), n_draws, n_samples_overall, rng)
+    contrast = self._contrast(
+        adata,
+        c,
+        wanted,
+        norm,
+        codes,
+        batch_size,
+        store,
+        reads,
+        concentration,
+        tuple(grid),
+        n_draws,
+        n_samples_overall,
+        rng,
+    )
     bar = partial(track, style="tqdm", description=c.name, disable=silent)
     of_junctions, of_events = posterior(contrast, delta, n_draws, seed, no_change, bar)
     effect = Effect(*(self._in_order(v, contrast.junctions) for v in of_junctions))
     columns = read_columns(reads) if all_stats else {}
-    if all_stats and self.summary_stats.n_batch > 1: columns |= self._agreement(adata, store, group, effect.effect)
-    if level == "junction": return self._junction_table(adata, effect_columns(Effect(*(v[wanted] for v in effect)), mode, fdr_target) | {k: v[wanted] for k, v in columns.items()}, wanted)
-    return self._event_table(adata, contrast, of_events, effect.effect, fdr_target, {k: v for k, v in columns.items() if k.startswith("n_")}, wanted)
+    if all_stats and self.summary_stats.n_batch > 1:
+        columns |= self._agreement(adata, store, group, effect.effect)
+    if level == "junction":
+        return self._junction_table(
+            adata,
+            effect_columns(Effect(*(v[wanted] for v in effect)), mode, fdr_target)
+            | {k: v[wanted] for k, v in columns.items()},
+            wanted,
+        )
+    return self._event_table(
+        adata,
+        contrast,
+        of_events,
+        effect.effect,
+        fdr_target,
+        {k: v for k, v in columns.items() if k.startswith("n_")},
+        wanted,
+    )
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #e4b6b1bf
 @patch
@@ -224,11 +361,16 @@ def _in_order(self: DifferentialMixin, values: np.ndarray, junctions: np.ndarray
     out[junctions[ours]] = values[ours]
     return out
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #fcde467d
 @patch
-def _agreement(self: DifferentialMixin, adata, store: CellStore, group: np.ndarray, effect: np.ndarray) -> dict[str, np.ndarray]:
+def _agreement(
+    self: DifferentialMixin, adata, store: CellStore, group: np.ndarray, effect: np.ndarray
+) -> dict[str, np.ndarray]:
     "Columns of the agreement of batches."
     n = self.summary_stats.n_batch
-    reads = group_reads(store, np.where(group < 0, -1, group * n + self._batches(adata)), 2 * n, wanted=("reads", "totals"))
+    reads = group_reads(
+        store, np.where(group < 0, -1, group * n + self._batches(adata)), 2 * n, wanted=("reads", "totals")
+    )
     return batch_agreement(effect, reads.pooled_psi.reshape(2, n, -1))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #7d25c708
@@ -239,10 +381,13 @@ def _junction_var(self: DifferentialMixin, adata) -> pd.DataFrame:
     var = (adata.var if mod is None else adata[mod].var).iloc[self.split_at or 0 :]
     return var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in var]]
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #0419ef66
 @patch
 def _junction_table(self: DifferentialMixin, adata, columns: dict, wanted: np.ndarray) -> pd.DataFrame:
     "One row for each wanted junction."
-    return pd.DataFrame(columns, index=self.junction_names[wanted]).assign(**{k: v.to_numpy()[wanted] for k, v in self._junction_var(adata).items()})
+    return pd.DataFrame(columns, index=self.junction_names[wanted]).assign(
+        **{k: v.to_numpy()[wanted] for k, v in self._junction_var(adata).items()}
+    )
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #5aa9225e
 def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarray) -> np.ndarray:
@@ -252,7 +397,16 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cfb8ba4b
 @patch
-def _event_table(self: DifferentialMixin, adata, contrast, of_events: EventEffect, effect: np.ndarray, fdr_target: float, columns: dict, wanted: np.ndarray) -> pd.DataFrame:
+def _event_table(
+    self: DifferentialMixin,
+    adata,
+    contrast,
+    of_events: EventEffect,
+    effect: np.ndarray,
+    fdr_target: float,
+    columns: dict,
+    wanted: np.ndarray,
+) -> pd.DataFrame:
     "One row for each event of the wanted junctions."
     event = self.module.junc2atse.cpu().numpy()
     codes = event[contrast.junctions[contrast.events.start]]  # of the rows of `of_events`
@@ -261,18 +415,45 @@ def _event_table(self: DifferentialMixin, adata, contrast, of_events: EventEffec
     top = top_junctions(effect, event, shown)
     e = EventEffect(*(v[at] for v in of_events))
     names = self.registry_["field_registries"][SplicingKeys.EVENT]["state_registry"]["names"]
-    table = pd.DataFrame(proba_columns(e, fdr_target) | {"max_abs_effect": e.largest, "top_junction": self.junction_names[top], "effect_size": effect[top],
-                         "n_junctions": np.bincount(event)[shown]} | {k: v[top] for k, v in columns.items()}, index=pd.Index(np.asarray(names)[shown], name=KEYS.event))
+    table = pd.DataFrame(
+        proba_columns(e, fdr_target)
+        | {
+            "max_abs_effect": e.largest,
+            "top_junction": self.junction_names[top],
+            "effect_size": effect[top],
+            "n_junctions": np.bincount(event)[shown],
+        }
+        | {k: v[top] for k, v in columns.items()},
+        index=pd.Index(np.asarray(names)[shown], name=KEYS.event),
+    )
     var = self._junction_var(adata)
     return table.assign(**{KEYS.gene_name: var[KEYS.gene_name].to_numpy()[top]}) if KEYS.gene_name in var else table
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c1f834eb
 @patch
-def differential_splicing(self: DifferentialMixin, adata=None, groupby: str | None = None, group1: str | Sequence[str] | None = None, group2: str | None = None,
-                          idx1: Sequence[int] | Sequence[bool] | str | None = None, idx2: Sequence[int] | Sequence[bool] | str | None = None, mode: str = "change",
-                          delta: float = 0.1, batch_size: int | None = None, all_stats: bool = True, batch_correction: bool = False, batchid1: Sequence[str] | None = None,
-                          batchid2: Sequence[str] | None = None, fdr_target: float = 0.05, silent: bool = False, norm_splicing_function: str = "dm_posterior_mean",
-                          level: str = "junction", junction_list: Sequence[str] | None = None, sort: bool = False, **kwargs) -> pd.DataFrame:
+def differential_splicing(
+    self: DifferentialMixin,
+    adata=None,
+    groupby: str | None = None,
+    group1: str | Sequence[str] | None = None,
+    group2: str | None = None,
+    idx1: Sequence[int] | Sequence[bool] | str | None = None,
+    idx2: Sequence[int] | Sequence[bool] | str | None = None,
+    mode: str = "change",
+    delta: float = 0.1,
+    batch_size: int | None = None,
+    all_stats: bool = True,
+    batch_correction: bool = False,
+    batchid1: Sequence[str] | None = None,
+    batchid2: Sequence[str] | None = None,
+    fdr_target: float = 0.05,
+    silent: bool = False,
+    norm_splicing_function: str = "dm_posterior_mean",
+    level: str = "junction",
+    junction_list: Sequence[str] | None = None,
+    sort: bool = False,
+    **kwargs,
+) -> pd.DataFrame:
     r"""Differential splicing: differences of PSI between groups of cells.
 
     The effect is :math:`\psi_2 - \psi_1`, the difference of the two groups' population PSI. Its posterior comes from the groups' effective
@@ -348,10 +529,32 @@ def differential_splicing(self: DifferentialMixin, adata=None, groupby: str | No
     self._check_if_trained(warn=False)
     check_test(mode, delta, fdr_target, batch_correction, batchid1, batchid2)
     check_splicing_test(delta, mode, level, norm_splicing_function, kwargs)
-    if level == "event" and self._event() is None: raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")
+    if level == "event" and self._event() is None:
+        raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")
     wanted = columns_of(junction_list, self.junction_names, "junctions")
-    codes = (self._batch_choice(batchid1, "batchid1"), self._batch_choice(batchid2, "batchid2")) if batch_correction else None
+    codes = (
+        (self._batch_choice(batchid1, "batchid1"), self._batch_choice(batchid2, "batchid2"))
+        if batch_correction
+        else None
+    )
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
-    tables = [self._compare(adata, c, wanted, mode, delta, fdr_target, all_stats, silent, level, norm_splicing_function, codes, batch_size, **kwargs) for c in found]
+    tables = [
+        self._compare(
+            adata,
+            c,
+            wanted,
+            mode,
+            delta,
+            fdr_target,
+            all_stats,
+            silent,
+            level,
+            norm_splicing_function,
+            codes,
+            batch_size,
+            **kwargs,
+        )
+        for c in found
+    ]
     return stack(tables, found, ("proba_ds" if mode == "change" else "bayes_factor") if sort else None)

@@ -27,17 +27,21 @@ def _csr_is_beta() -> None:
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
 
+# %% ../../nbs/40_nn/50_decoders.ipynb #da2d6d40
 def _sampled(h: Tensor, weight: Tensor, cell: Tensor, junction: Tensor, indptr: Tensor) -> Tensor:
     "h[cell] · weight[junction], by PyTorch's sampled product where there is one, else in chunks."
     _csr_is_beta()
     if h.is_cuda or torch.backends.mkl.is_available():
-        at = torch.sparse_csr_tensor(indptr, junction, h.new_zeros(junction.numel()), (h.shape[0], weight.shape[0]), check_invariants=False)
+        at = torch.sparse_csr_tensor(
+            indptr, junction, h.new_zeros(junction.numel()), (h.shape[0], weight.shape[0]), check_invariants=False
+        )
         return torch.sparse.sampled_addmm(at, h, weight.t(), beta=0.0).values()
     return torch.cat([(h[c] * weight[j]).sum(1) for c, j in zip(cell.split(65536), junction.split(65536))])
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #e6b3bbdb
 class SampledProduct(torch.autograd.Function):
     "Products of cell vectors and junction vectors at the observed pairs."
+
     @staticmethod
     def forward(ctx, h: Tensor, weight: Tensor, cell: Tensor, junction: Tensor, indptr: Tensor) -> Tensor:
         ctx.save_for_backward(h, weight, junction, indptr)
@@ -58,8 +62,12 @@ def pair_logits(
     batch: SplicingBatch,
 ) -> Tensor:  # (pairs,)
     "Linear layer evaluated at the observed pairs."
-    if batch.junction.numel() == 0: return h.new_zeros(0) + 0 * (h.sum() + weight.sum() + bias.sum())
-    return SampledProduct.apply(h.to(weight.dtype), weight, batch.cell, batch.junction, batch.indptr) + bias[batch.junction]
+    if batch.junction.numel() == 0:
+        return h.new_zeros(0) + 0 * (h.sum() + weight.sum() + bias.sum())
+    return (
+        SampledProduct.apply(h.to(weight.dtype), weight, batch.cell, batch.junction, batch.indptr)
+        + bias[batch.junction]
+    )
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #9eb66809
 def with_covariates(
@@ -74,9 +82,13 @@ def with_covariates(
 # %% ../../nbs/40_nn/50_decoders.ipynb #1e6cc8d6
 class SplicingDecoder(nn.Module):
     "Base of the splicing decoders: hidden features, then one linear row per junction."
-    def hidden(self, z: Tensor, *cats: Tensor) -> Tensor: raise NotImplementedError
+
+    def hidden(self, z: Tensor, *cats: Tensor) -> Tensor:
+        raise NotImplementedError
+
     @property
-    def head(self) -> nn.Linear: raise NotImplementedError
+    def head(self) -> nn.Linear:
+        raise NotImplementedError
 
     def forward(self, z: Tensor, batch: SplicingBatch, *cats: Tensor) -> Tensor:
         "Logits at the observed pairs, (pairs,)."
@@ -85,36 +97,66 @@ class SplicingDecoder(nn.Module):
     def all_logits(self, z: Tensor, *cats: Tensor, junctions: Tensor | None = None) -> Tensor:
         "Logits of all or the given junctions, (..., junctions)."
         w, b = self.head.weight, self.head.bias
-        if junctions is not None: w, b = w[junctions], b[junctions]
+        if junctions is not None:
+            w, b = w[junctions], b[junctions]
         return F.linear(self.hidden(z, *cats), w, b)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #53915e09
 class LinearSplicingDecoder(SplicingDecoder):
     "Logits are a linear function of the latent point and the covariates."
+
     def __init__(self, n_latent: int, n_junctions: int, n_cat_list: list[int] | None = None, **kwargs):
         super().__init__()
-        self.layers = FCLayers(n_latent, n_junctions, n_cat_list=n_cat_list, n_layers=1, use_activation=False, use_batch_norm=False, dropout_rate=0)
+        self.layers = FCLayers(
+            n_latent,
+            n_junctions,
+            n_cat_list=n_cat_list,
+            n_layers=1,
+            use_activation=False,
+            use_batch_norm=False,
+            dropout_rate=0,
+        )
 
     @property
-    def head(self): return self.layers.fc_layers[0][0]
-    def hidden(self, z, *cats): return with_covariates(self.layers, z, *cats)
+    def head(self):
+        return self.layers.fc_layers[0][0]
 
+    def hidden(self, z, *cats):
+        return with_covariates(self.layers, z, *cats)
+
+# %% ../../nbs/40_nn/50_decoders.ipynb #df1d57ad
 class VanillaSplicingDecoder(SplicingDecoder):
     "Hidden layers before the linear row per junction."
-    def __init__(self, n_latent: int, n_junctions: int, n_cat_list: list[int] | None = None, n_hidden: int = 128, n_layers: int = 2, **kwargs):
+
+    def __init__(
+        self,
+        n_latent: int,
+        n_junctions: int,
+        n_cat_list: list[int] | None = None,
+        n_hidden: int = 128,
+        n_layers: int = 2,
+        **kwargs,
+    ):
         super().__init__()
-        self.layers = FCLayers(n_latent, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs)
+        self.layers = FCLayers(
+            n_latent, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs
+        )
         self.out = nn.Linear(n_hidden, n_junctions)
 
     @property
-    def head(self): return self.out
-    def hidden(self, z, *cats): return self.layers(z, *cats)
+    def head(self):
+        return self.out
+
+    def hidden(self, z, *cats):
+        return self.layers(z, *cats)
+
 
 SPLICING_DECODERS = {"linear": LinearSplicingDecoder, "vanilla": VanillaSplicingDecoder}
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #10b3be01
 class DecodedExpression(NamedTuple):
     "What an expression decoder says of each cell and gene."
+
     log_scale: Tensor  # (..., genes) log of the expression proportion, sums to one in a cell
     gate: Tensor | None  # (..., genes) logit of the probability of a dropped count
     log_theta: Tensor | None  # (..., genes) log inverse dispersion, for dispersion "gene-cell"
@@ -122,7 +164,9 @@ class DecodedExpression(NamedTuple):
 # %% ../../nbs/40_nn/50_decoders.ipynb #0c91cec9
 class ExpressionDecoder(nn.Module):
     "Expression proportions, dropout logits and dispersions from the latent point; linear, or with hidden layers."
-    def __init__(self,
+
+    def __init__(
+        self,
         n_latent: int,
         n_genes: int,
         n_cat_list: list[int] | None = None,
@@ -134,21 +178,45 @@ class ExpressionDecoder(nn.Module):
         **kwargs,  # to `scvi.nn.FCLayers`
     ):
         super().__init__()
-        head = lambda: FCLayers(n_latent, n_genes, n_cat_list=n_cat_list, n_layers=1, use_activation=False, use_batch_norm=False, dropout_rate=0)
+        head = lambda: FCLayers(
+            n_latent,
+            n_genes,
+            n_cat_list=n_cat_list,
+            n_layers=1,
+            use_activation=False,
+            use_batch_norm=False,
+            dropout_rate=0,
+        )
         if architecture == "vanilla":
-            self.px_decoder = FCLayers(n_latent, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs)
+            self.px_decoder = FCLayers(
+                n_latent,
+                n_hidden,
+                n_cat_list=n_cat_list,
+                n_layers=n_layers,
+                n_hidden=n_hidden,
+                dropout_rate=0,
+                **kwargs,
+            )
             head = lambda: nn.Linear(n_hidden, n_genes)
         self.architecture = architecture
-        self.scale, self.gate, self.dispersion = head(), head() if zero_inflated else None, head() if gene_cell_dispersion else None
+        self.scale, self.gate, self.dispersion = (
+            head(),
+            head() if zero_inflated else None,
+            head() if gene_cell_dispersion else None,
+        )
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #d4b25078
 @patch
 def forward(self: ExpressionDecoder, z: Tensor, *cats: Tensor) -> DecodedExpression:
     "Decode latent points of shape (..., latent)."
-    if self.architecture == "vanilla": z, cats = self.px_decoder(z, *cats), ()
-    scale, gate, log_theta = (None if head is None else head(z, *cats) for head in (self.scale, self.gate, self.dispersion))
+    if self.architecture == "vanilla":
+        z, cats = self.px_decoder(z, *cats), ()
+    scale, gate, log_theta = (
+        None if head is None else head(z, *cats) for head in (self.scale, self.gate, self.dispersion)
+    )
     return DecodedExpression(scale.log_softmax(-1), gate, log_theta)
 
+# %% ../../nbs/40_nn/50_decoders.ipynb #deb1357f
 @patch
 def scale_bias(self: ExpressionDecoder) -> Tensor:
     "Bias of the layer whose softmax is the expression."

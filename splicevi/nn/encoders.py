@@ -38,12 +38,15 @@ def pool_codes(
     for start in range(0, pairs, step):
         stop = min(start + step, pairs)
         offsets = batch.indptr[:-1].clamp(start, stop) - start
-        pooled = pooled + F.embedding_bag(batch.junction[start:stop], codes, offsets, mode="sum", per_sample_weights=weight[start:stop])
+        pooled = pooled + F.embedding_bag(
+            batch.junction[start:stop], codes, offsets, mode="sum", per_sample_weights=weight[start:stop]
+        )
     return pooled
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #3b2072f0
 class BilinearInteraction(nn.Module):
     "Pools the depth-aware residuals of observed junctions with one code per junction."
+
     def __init__(self, code_dim: int, h_hidden_dim: int, kappa: float = 1.0):
         super().__init__()
         self.kappa = kappa
@@ -57,18 +60,23 @@ class BilinearInteraction(nn.Module):
 # %% ../../nbs/40_nn/40_encoders.ipynb #e98860f6
 class MLPInteraction(nn.Module):
     "Pools a network of PSI and embedding, run on every observed pair."
+
     def __init__(self, code_dim: int, h_hidden_dim: int):
         super().__init__()
         self.h = nn.Sequential(nn.Linear(1 + code_dim, h_hidden_dim), nn.ReLU(), nn.Linear(h_hidden_dim, code_dim))
 
     def forward(self, embedding: Tensor, psi_mean: Tensor, batch: SplicingBatch, max_nobs: int = -1) -> Tensor:
         unit, pairs = F.normalize(embedding, dim=1), batch.junction.numel()
-        pooled, step = embedding.new_zeros(batch.n_cells, embedding.shape[1]), max_nobs if max_nobs > 0 else max(pairs, 1)
+        pooled, step = (
+            embedding.new_zeros(batch.n_cells, embedding.shape[1]),
+            max_nobs if max_nobs > 0 else max(pairs, 1),
+        )
         for s in range(0, pairs, step):
-            psi = batch.psi[s:s + step].unsqueeze(1)
-            h = self.h(torch.cat([psi, psi * unit[batch.junction[s:s + step]]], 1))
-            pooled = pooled.index_add(0, batch.cell[s:s + step], h)
+            psi = batch.psi[s : s + step].unsqueeze(1)
+            h = self.h(torch.cat([psi, psi * unit[batch.junction[s : s + step]]], 1))
+            pooled = pooled.index_add(0, batch.cell[s : s + step], h)
         return pooled
+
 
 INTERACTIONS = {"bilinear": BilinearInteraction, "mlp": MLPInteraction}
 
@@ -81,7 +89,9 @@ def posterior(encoder: Encoder, x: Tensor, *cats: Tensor) -> tuple[Tensor, Tenso
 # %% ../../nbs/40_nn/40_encoders.ipynb #d23560f1
 class PartialEncoder(nn.Module):
     "Posterior of a cell from the set of its observed junctions."
-    def __init__(self,
+
+    def __init__(
+        self,
         n_junctions: int,
         n_latent: int,
         code_dim: int = 16,  # dimensions of a junction's embedding
@@ -100,7 +110,14 @@ class PartialEncoder(nn.Module):
         self.embedding = nn.Parameter(torch.randn(n_junctions, code_dim) / code_dim**0.5)
         self.interaction = INTERACTIONS[interaction](code_dim, h_hidden_dim)
         self.register_buffer("psi_mean", torch.full((n_junctions,), 0.5))
-        self.encoder = Encoder(code_dim + 1 + n_cont, n_latent, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=encoder_hidden_dim, **kwargs)
+        self.encoder = Encoder(
+            code_dim + 1 + n_cont,
+            n_latent,
+            n_cat_list=n_cat_list,
+            n_layers=n_layers,
+            n_hidden=encoder_hidden_dim,
+            **kwargs,
+        )
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #ad44f351
 @patch
@@ -108,9 +125,11 @@ def pool(self: PartialEncoder, batch: SplicingBatch) -> Tensor:
     "Pooled code of each cell, shape (cells, code_dim + 1)."
     pooled = self.interaction(self.embedding, self.psi_mean, batch, self.max_nobs)
     n_obs = batch.indptr.diff().to(pooled.dtype).unsqueeze(1)
-    if self.pool_mode == "mean": pooled = pooled / (n_obs.clamp_min(1).sqrt() if self.root else n_obs.clamp_min(1))
+    if self.pool_mode == "mean":
+        pooled = pooled / (n_obs.clamp_min(1).sqrt() if self.root else n_obs.clamp_min(1))
     return torch.cat([pooled, n_obs.log1p()], 1)
 
+# %% ../../nbs/40_nn/40_encoders.ipynb #568564d5
 @patch
 def forward(self: PartialEncoder, batch: SplicingBatch, *cats: Tensor, cont: Tensor | None = None):
     "Mean and variance of the posterior, each (cells, latent)."
@@ -125,6 +144,7 @@ def pca_embedding(
 ) -> Tensor:  # (junctions, code_dim) scaled to the spread of a random start
     "Loadings of the junctions in a truncated SVD of their residuals."
     from sklearn.decomposition import TruncatedSVD
+
     k = min(code_dim, min(residuals.shape) - 1)
     out = torch.randn(residuals.shape[1], code_dim, generator=torch.Generator().manual_seed(seed))
     if k > 0 and residuals.nnz:
@@ -136,6 +156,7 @@ def pca_embedding(
 # %% ../../nbs/40_nn/40_encoders.ipynb #b75f5a11
 class VanillaEncoder(nn.Module):
     "scvi's encoder on the dense PSI vector, 0 where unobserved."
+
     def __init__(self, n_junctions: int, n_latent: int, n_cont: int = 0, **kwargs):
         super().__init__()
         self.n_junctions = n_junctions
@@ -149,9 +170,14 @@ class VanillaEncoder(nn.Module):
 # %% ../../nbs/40_nn/40_encoders.ipynb #09310180
 class LibraryEncoder(nn.Module):
     "Log library size of a cell: log total counts plus a learned correction."
-    def __init__(self, n_genes: int, n_hidden: int = 128, n_layers: int = 1, n_cat_list: list[int] | None = None, **kwargs):
+
+    def __init__(
+        self, n_genes: int, n_hidden: int = 128, n_layers: int = 1, n_cat_list: list[int] | None = None, **kwargs
+    ):
         super().__init__()
-        self.layers = FCLayers(n_genes, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs)
+        self.layers = FCLayers(
+            n_genes, n_hidden, n_cat_list=n_cat_list, n_layers=n_layers, n_hidden=n_hidden, dropout_rate=0, **kwargs
+        )
         self.correction = nn.Linear(n_hidden, 1)
         nn.init.zeros_(self.correction.weight), nn.init.zeros_(self.correction.bias)
 

@@ -15,7 +15,9 @@ from torch.distributions import Normal, kl_divergence
 # %% ../../nbs/40_nn/30_fusion.ipynb #47918685
 class Mixing(nn.Module):
     "Weighted mean of the modalities' posteriors; subclasses give the weights."
-    def __init__(self,
+
+    def __init__(
+        self,
         n_latent: int,  # latent dimensions of each modality
     ):
         super().__init__()
@@ -27,7 +29,8 @@ class Mixing(nn.Module):
 
 # %% ../../nbs/40_nn/30_fusion.ipynb #9d06ad2f
 @patch
-def forward(self: Mixing,
+def forward(
+    self: Mixing,
     mean: Tensor,  # (2, cells, latent) posterior means: expression, splicing
     var: Tensor,  # (2, cells, latent) posterior variances
     present: Tensor,  # (2, cells) True where the cell has the modality
@@ -41,19 +44,25 @@ def forward(self: Mixing,
 # %% ../../nbs/40_nn/30_fusion.ipynb #0ca2d102
 class EqualMixing(Mixing):
     "Half and half."
-    def weights(self, mean, var): return mean.new_full((2, 1, 1), 0.5)
+
+    def weights(self, mean, var):
+        return mean.new_full((2, 1, 1), 0.5)
 
 # %% ../../nbs/40_nn/30_fusion.ipynb #439dd2aa
 class UniversalMixing(Mixing):
     "One learned weight per modality for all cells."
+
     def __init__(self, n_latent: int):
         super().__init__(n_latent)
         self.logits = nn.Parameter(torch.zeros(2))
 
-    def weights(self, mean, var): return self.logits.softmax(0).view(2, 1, 1)
+    def weights(self, mean, var):
+        return self.logits.softmax(0).view(2, 1, 1)
 
+# %% ../../nbs/40_nn/30_fusion.ipynb #e09806ed
 class CellMixing(Mixing):
     "Learned weights per cell, a softmax of a small network of both posteriors."
+
     def __init__(self, n_latent: int, n_hidden: int = 32):
         super().__init__(n_latent)
         self.net = nn.Sequential(nn.Linear(4 * n_latent, n_hidden), nn.ReLU(), nn.Linear(n_hidden, 2))
@@ -66,6 +75,7 @@ class CellMixing(Mixing):
 # %% ../../nbs/40_nn/30_fusion.ipynb #f1e58318
 class PerDimensionMixing(Mixing):
     "One learned splicing weight per latent dimension, with mean one half."
+
     def __init__(self, n_latent: int):
         super().__init__(n_latent)
         self.free = nn.Parameter(torch.zeros(n_latent))
@@ -81,6 +91,7 @@ class PerDimensionMixing(Mixing):
 # %% ../../nbs/40_nn/30_fusion.ipynb #f7da46d6
 class Concatenation(Mixing):
     "Both spaces side by side."
+
     def __init__(self, n_latent: int):
         super().__init__(n_latent)
         self.n_joint = 2 * n_latent
@@ -88,11 +99,16 @@ class Concatenation(Mixing):
     def forward(self, mean, var, present):
         p = present.unsqueeze(-1)
         side_by_side = lambda t: t.permute(1, 0, 2).reshape(t.shape[1], -1)
-        return side_by_side(torch.where(p, mean, 0.)), side_by_side(torch.where(p, var, 1.))
+        return side_by_side(torch.where(p, mean, 0.0)), side_by_side(torch.where(p, var, 1.0))
 
 # %% ../../nbs/40_nn/30_fusion.ipynb #c9e21650
-MIXINGS = {"equal": EqualMixing, "universal": UniversalMixing, "cell": CellMixing,
-           "per_dimension_weighted_average": PerDimensionMixing, "concatenate": Concatenation}
+MIXINGS = {
+    "equal": EqualMixing,
+    "universal": UniversalMixing,
+    "cell": CellMixing,
+    "per_dimension_weighted_average": PerDimensionMixing,
+    "concatenate": Concatenation,
+}
 
 # %% ../../nbs/40_nn/30_fusion.ipynb #c3ad3c89
 def jeffreys(mean: Tensor, var: Tensor) -> Tensor:  # (cells,)
@@ -105,8 +121,10 @@ def mean_distance(mean: Tensor, var: Tensor) -> Tensor:  # (cells,)
     "Euclidean distance between the two modalities' posterior means."
     return ((mean[0] - mean[1]).square().sum(-1) + 1e-12).sqrt()
 
+# %% ../../nbs/40_nn/30_fusion.ipynb #4adb149c
 def no_penalty(mean: Tensor, var: Tensor) -> Tensor:  # (cells,)
     "No penalty at all."
     return mean.new_zeros(mean.shape[1])
+
 
 PENALTIES = {"Jeffreys": jeffreys, "MMD": mean_distance, "None": no_penalty}

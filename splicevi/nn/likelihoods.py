@@ -19,6 +19,7 @@ __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'SplicingBatch', 'slot_lo
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #7f0e5a93
 class SplicingBatch(NamedTuple):
     "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event)."
+
     cell: Tensor  # (pairs,) row of the mini-batch
     junction: Tensor  # (pairs,) int32 junction index
     y: Tensor  # (pairs,) reads of the junction
@@ -32,7 +33,8 @@ class SplicingBatch(NamedTuple):
     hit: Tensor  # (pairs with reads,) positions where y > 0
 
     @property
-    def n_cells(self): return self.indptr.numel() - 1
+    def n_cells(self):
+        return self.indptr.numel() - 1
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def slot_log_softmax(
@@ -74,6 +76,7 @@ def log_binomial_coefficient(n: Tensor, k: Tensor) -> Tensor:
     "log of n choose k, elementwise."
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #9888a7dd
 def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
     "Sum of the values of each cell, shape (cells,)."
     return values.new_zeros(n_cells).index_add_(0, cell, values)
@@ -81,7 +84,9 @@ def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #cd98c8d3
 class Binomial:
     "Reads of a junction are Binomial(n, σ(logit))."
-    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor: return logits.sigmoid()
+
+    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
+        return logits.sigmoid()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         lp = batch.y * logits - batch.n * F.softplus(logits) + log_binomial_coefficient(batch.n, batch.y)
@@ -92,27 +97,39 @@ def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
     "As `log_rising`, and 0 where k is 0."
     return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #e69c0bc6
 class BetaBinomial:
     "Reads of a junction are BetaBinomial(n, c p, c (1 − p)) with p = σ(logit)."
-    def __init__(self,
-        log_c: Tensor,  # (junctions,) or a scalar: log concentration
-    ): self.log_c = log_c
 
-    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor: return logits.sigmoid()
+    def __init__(
+        self,
+        log_c: Tensor,  # (junctions,) or a scalar: log concentration
+    ):
+        self.log_c = log_c
+
+    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
+        return logits.sigmoid()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         log_c = self.log_c.expand_as(logits) if self.log_c.numel() == 1 else self.log_c[batch.junction]
         y, n = batch.y, batch.n
-        lp = (log_rising_or_zero(log_c + F.logsigmoid(logits), y) + log_rising_or_zero(log_c + F.logsigmoid(-logits), n - y)
-              - log_rising(log_c, n) + log_binomial_coefficient(n, y))
+        lp = (
+            log_rising_or_zero(log_c + F.logsigmoid(logits), y)
+            + log_rising_or_zero(log_c + F.logsigmoid(-logits), n - y)
+            - log_rising(log_c, n)
+            + log_binomial_coefficient(n, y)
+        )
         return sum_by_cell(lp, batch.cell, batch.n_cells)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
 class DirichletMultinomial:
     "Reads of an event are DirichletMultinomial(n, c p) with p the softmax of the logits within the event."
-    def __init__(self,
+
+    def __init__(
+        self,
         log_c: Tensor,  # (events,) or a scalar: log concentration
-    ): self.log_c = log_c
+    ):
+        self.log_c = log_c
 
     def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         return slot_log_softmax(logits, batch.slot, batch.slot_total.numel()).exp()
@@ -123,7 +140,9 @@ class DirichletMultinomial:
         log_p, y = slot_log_softmax(logits, batch.slot, total.numel())[batch.hit], batch.y[batch.hit]
         reads = log_rising(log_c[batch.slot[batch.hit]] + log_p, y) - torch.lgamma(y + 1)
         events = torch.lgamma(total + 1) - log_rising(log_c, total)
-        return (sum_by_cell(reads, batch.cell[batch.hit], batch.n_cells) + sum_by_cell(events, batch.slot_cell, batch.n_cells))
+        return sum_by_cell(reads, batch.cell[batch.hit], batch.n_cells) + sum_by_cell(
+            events, batch.slot_cell, batch.n_cells
+        )
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #ae69c96f
 def _nb_hits(x, log_mu, log_theta):
@@ -132,9 +151,12 @@ def _nb_hits(x, log_mu, log_theta):
     log_p = log_mu - log_theta - F.softplus(log_mu - log_theta)
     return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1) + x * log_p
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #102832f8
 class NegativeBinomial:
     "Counts are NB with mean μ and inverse dispersion θ (variance μ + μ²/θ)."
-    def log_prob(self,
+
+    def log_prob(
+        self,
         x: Tensor,  # (hits,) the non-zero counts
         hit: Tensor,  # (hits,) their flat positions in the block of cells × genes
         log_mu: Tensor,  # (cells, genes) log mean
@@ -149,6 +171,7 @@ class NegativeBinomial:
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #97eb69c6
 class ZeroInflatedNegativeBinomial:
     "NB whose counts are replaced by zero with probability σ(gate)."
+
     def log_prob(self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> Tensor:
         log_theta = log_theta.expand_as(log_mu)
         nb0 = -log_theta.exp() * F.softplus(log_mu - log_theta)
@@ -157,12 +180,20 @@ class ZeroInflatedNegativeBinomial:
         extra = take(nb0) - take(gate) - take(zero) + _nb_hits(x, take(log_mu), take(log_theta))
         return (zero - F.softplus(-gate)).sum(-1) + sum_by_cell(extra, hit // log_mu.shape[1], log_mu.shape[0])
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #f3e7119b
 class Poisson:
     "Counts are Poisson with mean μ."
-    def log_prob(self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor | None = None, gate: Tensor | None = None) -> Tensor:
+
+    def log_prob(
+        self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor | None = None, gate: Tensor | None = None
+    ) -> Tensor:
         extra = x * log_mu.reshape(-1)[hit] - torch.lgamma(x + 1)
         return sum_by_cell(extra, hit // log_mu.shape[1], log_mu.shape[0]) - log_mu.exp().sum(-1)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #b29244af
 GENE_LIKELIHOODS = {"zinb": ZeroInflatedNegativeBinomial, "nb": NegativeBinomial, "poisson": Poisson}
-SPLICING_LIKELIHOODS = {"binomial": Binomial, "beta_binomial": BetaBinomial, "dirichlet_multinomial": DirichletMultinomial}
+SPLICING_LIKELIHOODS = {
+    "binomial": Binomial,
+    "beta_binomial": BetaBinomial,
+    "dirichlet_multinomial": DirichletMultinomial,
+}

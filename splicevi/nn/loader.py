@@ -5,7 +5,6 @@
 # %% ../../nbs/40_nn/70_loader.ipynb #ca3f57ed
 from __future__ import annotations
 
-import warnings
 import zlib
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary
@@ -32,14 +31,17 @@ __all__ = ['MuDataEventField', 'MATRICES', 'PAIR', 'OURS', 'SplicingKeys', 'Even
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
     "Registry keys of the splicing data, beside scvi-tools' own."
+
     COUNTS, TOTALS, PSI, MASK, EVENT = "junction_counts", "event_counts", "junction_ratio", "psi_mask", "event"
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8eaadbf0
 class EventField(BaseAnnDataField):
     "Registers the event (ATSE) of each junction; features without one, such as genes, have code -1."
+
     registry_key, attr_name, attr_key, is_empty = SplicingKeys.EVENT, "var", KEYS.event, False
 
-    def validate_field(self, adata) -> None: super().validate_field(adata)
+    def validate_field(self, adata) -> None:
+        super().validate_field(adata)
 
     def register_field(self, adata) -> dict:
         codes = np.full(adata.n_vars, -1, np.int32)
@@ -47,9 +49,15 @@ class EventField(BaseAnnDataField):
         codes[known], events = event_codes(adata.var.loc[known, KEYS.event])
         return {"codes": codes, "names": events.to_numpy()}
 
-    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict: return dict(state_registry)
-    def get_summary_stats(self, state_registry: dict) -> dict: return {"n_atse": len(state_registry["names"])}
-    def view_state_registry(self, state_registry: dict): return None
+    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+        return dict(state_registry)
+
+    def get_summary_stats(self, state_registry: dict) -> dict:
+        return {"n_atse": len(state_registry["names"])}
+
+    def view_state_registry(self, state_registry: dict):
+        return None
+
 
 MuDataEventField = MuDataWrapper(EventField)
 
@@ -64,7 +72,7 @@ def at_pairs(
     for start in range(0, pairs.shape[0], chunk):
         stop = min(start + chunk, pairs.shape[0])
         span = slice(pairs.indptr[start], pairs.indptr[stop])
-        cell = np.repeat(np.arange(stop - start), np.diff(pairs.indptr[start:stop + 1]))
+        cell = np.repeat(np.arange(stop - start), np.diff(pairs.indptr[start : stop + 1]))
         values = layer[start:stop][cell, pairs.junction[span]] if span.start < span.stop else np.empty(0)
         out[span] = np.asarray(values).ravel()
     return out
@@ -73,6 +81,7 @@ def at_pairs(
 @dataclass
 class CellStore:
     "Gene counts and observed pairs of the cells of one data set."
+
     x: object | None = None  # (cells, genes) CSR or dense counts
     pairs: ObservedPairs | None = None
     psi: np.ndarray | None = None  # (pairs,) observed PSI where a layer differs from y / n
@@ -110,6 +119,7 @@ def require_counts(matrix, what: str) -> None:
         if n := int(bad.sum()):
             raise ValueError(f"{what} hold {n:,} {fault} values; counts are finite and not negative.")
 
+# %% ../../nbs/40_nn/70_loader.ipynb #96ffc87b
 def require_totals(totals, pairs: ObservedPairs) -> None:
     "Raise unless the totals are the sums of the events' reads."
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
@@ -120,12 +130,16 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
 # %% ../../nbs/40_nn/70_loader.ipynb #ef532c17
 MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
 
+
 def registered(manager: AnnDataManager, key: str):
     "A registered matrix; None if it is not registered, or optional and absent from this data set."
-    if key not in manager.data_registry: return None
-    try: return manager.get_from_registry(key)
+    if key not in manager.data_registry:
+        return None
+    try:
+        return manager.get_from_registry(key)
     except (KeyError, ValueError):
-        if key in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS): raise
+        if key in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS):
+            raise
         return None
 
 # %% ../../nbs/40_nn/70_loader.ipynb #37d09215
@@ -152,27 +166,36 @@ def build_store(
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
 def checksum(matrix) -> tuple[int, ...] | None:
     "Checksum of a matrix's values and their places."
-    if matrix is None: return None
+    if matrix is None:
+        return None
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
     return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #9e0d896a
 _STORES = WeakKeyDictionary()
 
+
 def _fingerprint(manager: AnnDataManager) -> tuple:
     "Changes when a registered matrix is replaced, or edited in place."
-    where = lambda m: None if m is None else id(m)  # gene counts are read anew for each mini-batch, a replaced object is enough
-    return tuple(where(m) if k == REGISTRY_KEYS.X_KEY else checksum(m) for k in MATRICES for m in [registered(manager, k)])
+    where = lambda m: (
+        None if m is None else id(m)
+    )  # gene counts are read anew for each mini-batch, a replaced object is enough
+    return tuple(
+        where(m) if k == REGISTRY_KEYS.X_KEY else checksum(m) for k in MATRICES for m in [registered(manager, k)]
+    )
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
 def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_genes: int | None = None) -> None:
     "Say how the store of a data set is to be built (see `build_store`)."
-    if manager not in _STORES: _STORES[manager] = {"how": (event, n_genes), "stamp": None, "store": None}
+    if manager not in _STORES:
+        _STORES[manager] = {"how": (event, n_genes), "stamp": None, "store": None}
 
+# %% ../../nbs/40_nn/70_loader.ipynb #bc26a070
 def get_store(manager: AnnDataManager) -> CellStore:
     "The store of a registered data set, built at first use."
     known, stamp = _STORES[manager], _fingerprint(manager)
-    if known["stamp"] != stamp: known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
+    if known["stamp"] != stamp:
+        known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
     return known["store"]
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f60ad40e
@@ -198,9 +221,19 @@ def splicing_arrays(
     slot = np.repeat(np.arange(len(slots)), p.event_size[event])
     n = total[slot]
     cells = np.arange(len(rows))
-    return dict(cell=np.repeat(cells, np.diff(indptr)), junction=junction, y=y, n=n, psi=y / n if store.psi is None else store.psi[at],
-                indptr=indptr.astype(np.int32), slot=slot, slot_cell=np.repeat(cells, np.diff(slot_indptr)),
-                slot_event=event.astype(np.int64), slot_total=total, hit=np.flatnonzero(y))
+    return dict(
+        cell=np.repeat(cells, np.diff(indptr)),
+        junction=junction,
+        y=y,
+        n=n,
+        psi=y / n if store.psi is None else store.psi[at],
+        indptr=indptr.astype(np.int32),
+        slot=slot,
+        slot_cell=np.repeat(cells, np.diff(slot_indptr)),
+        slot_event=event.astype(np.int64),
+        slot_total=total,
+        hit=np.flatnonzero(y),
+    )
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -216,40 +249,56 @@ def expression_arrays(
 # %% ../../nbs/40_nn/70_loader.ipynb #999424cc
 PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
 
+
 def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
-    if PAIR + "cell" not in tensors: return None
+    if PAIR + "cell" not in tensors:
+        return None
     return SplicingBatch(*(tensors[PAIR + f] for f in SplicingBatch._fields))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
 
+
 class CellDataset(torch.utils.data.Dataset):
     "Mini-batches of cells: observed pairs, gene counts and covariates."
+
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
         self.indices, self.store = np.asarray(indices), get_store(manager)
         others = [k for k in manager.data_registry if k not in OURS]
         self.covariates = manager.create_torch_dataset(data_and_attributes=others) if others else None
 
-    def __len__(self): return len(self.indices)
+    def __len__(self):
+        return len(self.indices)
 
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
         out = dict(self.covariates[rows]) if self.covariates is not None else {}
-        if self.store.x is not None: out |= expression_arrays(self.store.x, rows)
-        if self.store.pairs is not None: out |= {PAIR + k: v for k, v in splicing_arrays(self.store, rows).items()}
+        if self.store.x is not None:
+            out |= expression_arrays(self.store.x, rows)
+        if self.store.pairs is not None:
+            out |= {PAIR + k: v for k, v in splicing_arrays(self.store, rows).items()}
         return out
 
 # %% ../../nbs/40_nn/70_loader.ipynb #c0d7c59d
 class _Cells:
     "Stands in for the manager when scvi-tools' loader asks for its data set."
-    def __init__(self, manager: AnnDataManager): self.manager, self.adata = manager, manager.adata
-    def create_torch_dataset(self, indices=None, **_): return CellDataset(self.manager, indices)
 
+    def __init__(self, manager: AnnDataManager):
+        self.manager, self.adata = manager, manager.adata
+
+    def create_torch_dataset(self, indices=None, **_):
+        return CellDataset(self.manager, indices)
+
+# %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
-    def __init__(self, adata_manager: AnnDataManager, *args, **kwargs): super().__init__(_Cells(adata_manager), *args, **kwargs)
 
+    def __init__(self, adata_manager: AnnDataManager, *args, **kwargs):
+        super().__init__(_Cells(adata_manager), *args, **kwargs)
+
+# %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
     "scvi-tools' train / validation / test split over `CellLoader`."
+
     data_loader_cls = CellLoader

@@ -8,7 +8,6 @@ __all__ = ['OPTIONS', 'starting_psi', 'moment_concentration', 'default_width', '
 # %% ../../nbs/40_nn/60_module.ipynb #da37d0d9
 import numpy as np
 import torch
-import torch.nn.functional as F
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.module.base import BaseModuleClass, LossOutput
@@ -16,18 +15,15 @@ from scvi.nn import Encoder
 from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
-from .loader import CellStore, splicing_batch
-from .decoders import DecodedExpression, ExpressionDecoder, SPLICING_DECODERS, start_at
+from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
 from splicevi.nn.likelihoods import (
-    BetaBinomial,
-    DirichletMultinomial,
     GENE_LIKELIHOODS,
     SPLICING_LIKELIHOODS,
-    SplicingBatch,
     event_softmax,
 )
+from .loader import CellStore, splicing_batch
 
 # %% ../../nbs/40_nn/60_module.ipynb #59c463bb
 def starting_psi(
@@ -48,7 +44,11 @@ def moment_concentration(
     "Concentration of each event by the method of moments, between 1 and 200."
     p = store.pairs
     expected, size = p.n * psi[p.junction], p.slot_size
-    x2 = np.add.reduceat((p.y - expected) ** 2 / np.maximum(expected, 1e-6), np.cumsum(size) - size) if len(size) else np.zeros(0)
+    x2 = (
+        np.add.reduceat((p.y - expected) ** 2 / np.maximum(expected, 1e-6), np.cumsum(size) - size)
+        if len(size)
+        else np.zeros(0)
+    )
     excess = (x2 / np.maximum(size - 1, 1) - 1) * (size > 1)
     weight = np.minimum(p.slot_total - 1, 20)  # deep slots tell little more about ρ
     excess = excess * weight / np.maximum(p.slot_total - 1, 1)
@@ -62,7 +62,9 @@ def default_width(n_junctions: int) -> int:
     "√(junctions), at most 128."
     return int(np.clip(np.sqrt(n_junctions), 1, 128))
 
-def _norms(use: str, where: str) -> bool: return use in (where, "both")
+# %% ../../nbs/40_nn/60_module.ipynb #3a651595
+def _norms(use: str, where: str) -> bool:
+    return use in (where, "both")
 
 # %% ../../nbs/40_nn/60_module.ipynb #234e904e
 class SPLICEVAE(BaseModuleClass):
@@ -154,6 +156,7 @@ OPTIONS = {
     "partial_interaction": ("bilinear", "mlp"),
 }
 
+
 def check_options(given: dict) -> None:
     "Raise on a value that an option does not have."
     for name, allowed in OPTIONS.items():
@@ -186,6 +189,7 @@ def _register_events(self: SPLICEVAE, junc2atse) -> None:
             torch.full((n,), float(np.log(10.0))) if dm and n > 1 or not dm else torch.tensor(float(np.log(10.0)))
         )
 
+# %% ../../nbs/40_nn/60_module.ipynb #29be3407
 @patch
 def _build_fusion(self: SPLICEVAE) -> None:
     "Mixing rule; its joint space is what the decoders see."
@@ -246,7 +250,9 @@ def _build_decoders(self: SPLICEVAE) -> None:
     )
     n_in, g = self.n_latent + self.n_continuous_cov, self.n_input_genes
     if self.n_input_junctions:
-        self.splicing_decoder = SPLICING_DECODERS[self.splicing_decoder_architecture](n_in, self.n_input_junctions, **kw)
+        self.splicing_decoder = SPLICING_DECODERS[self.splicing_decoder_architecture](
+            n_in, self.n_input_junctions, **kw
+        )
     if not g:
         return
     self.expression_decoder = ExpressionDecoder(
@@ -269,26 +275,34 @@ def start(self: SPLICEVAE, store: CellStore, size_factor: np.ndarray | None = No
     "Start biases, pooled PSI and concentrations at the pooled data."
     if self.n_input_genes:
         mean = np.asarray(store.x.mean(0)).ravel()
-        start_at(self.expression_decoder.scale_bias(), torch.as_tensor(np.log(mean + 0.1 * mean.mean() / len(mean) + 1e-8)))
-        if size_factor is not None: self.library_scale.fill_(float(store.x.sum()) / max(float(size_factor.sum()), 1e-8))
-    if self.n_input_junctions: self._start_splicing(store, pca)
+        start_at(
+            self.expression_decoder.scale_bias(), torch.as_tensor(np.log(mean + 0.1 * mean.mean() / len(mean) + 1e-8))
+        )
+        if size_factor is not None:
+            self.library_scale.fill_(float(store.x.sum()) / max(float(size_factor.sum()), 1e-8))
+    if self.n_input_junctions:
+        self._start_splicing(store, pca)
 
+# %% ../../nbs/40_nn/60_module.ipynb #e9fed3df
 @patch
 def _start_splicing(self: SPLICEVAE, store: CellStore, pca: bool) -> None:
     event = self.junc2atse.cpu().numpy()
     grouped = self.splicing_loss_type == "dirichlet_multinomial"
     psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2))
     start_at(self.splicing_decoder.head.bias, torch.as_tensor(np.log(psi) if grouped else np.log(psi / (1 - psi))))
-    if isinstance(self.z_encoder_splicing, PartialEncoder): start_at(self.z_encoder_splicing.psi_mean, torch.as_tensor(psi))
+    if isinstance(self.z_encoder_splicing, PartialEncoder):
+        start_at(self.z_encoder_splicing.psi_mean, torch.as_tensor(psi))
     if grouped:
         c = torch.as_tensor(moment_concentration(store, psi)).log()
         start_at(self.log_phi_j, c if self.dm_concentration == "atse" else c.mean())
-    if pca: start_at(self.z_encoder_splicing.embedding, pca_embedding(residual_matrix(store, psi), self.code_dim))
+    if pca:
+        start_at(self.z_encoder_splicing.embedding, pca_embedding(residual_matrix(store, psi), self.code_dim))
 
 # %% ../../nbs/40_nn/60_module.ipynb #e51a63f9
 def residual_matrix(store: CellStore, psi: np.ndarray):
     "Depth-aware residuals of the observed pairs as a CSR matrix, (cells, junctions)."
     import scipy.sparse as sp
+
     p = store.pairs
     return sp.csr_matrix((p.n * (p.y / p.n - psi[p.junction]) / np.sqrt(p.n + 1), p.junction, p.indptr), shape=p.shape)
 
@@ -297,9 +311,16 @@ def residual_matrix(store: CellStore, psi: np.ndarray):
 def _get_inference_input(self: SPLICEVAE, tensors: dict[str, Tensor], **kwargs) -> dict:
     "What the encoders need of a mini-batch."
     cats = tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
-    return dict(x=tensors.get(REGISTRY_KEYS.X_KEY), splicing=splicing_batch(tensors), batch_index=tensors.get(REGISTRY_KEYS.BATCH_KEY),
-                cont_covs=tensors.get(REGISTRY_KEYS.CONT_COVS_KEY), cat_covs=cats, size_factor=tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY))
+    return dict(
+        x=tensors.get(REGISTRY_KEYS.X_KEY),
+        splicing=splicing_batch(tensors),
+        batch_index=tensors.get(REGISTRY_KEYS.BATCH_KEY),
+        cont_covs=tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+        cat_covs=cats,
+        size_factor=tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY),
+    )
 
+# %% ../../nbs/40_nn/60_module.ipynb #81b95b84
 @patch
 def _covariates(self: SPLICEVAE, batch_index: Tensor | None, cat_covs: Tensor | None) -> tuple[Tensor, ...]:
     "One column of codes for the batch and each categorical covariate."
@@ -314,34 +335,56 @@ def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> t
     out = []
     if x is not None:
         log_x = x.log1p()
-        out.append((*posterior(self.z_encoder_expression, log_x if cont is None else torch.cat([log_x, cont], 1), *cats), x.sum(1) > 0))
-    if splicing is not None: out.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
+        out.append(
+            (
+                *posterior(self.z_encoder_expression, log_x if cont is None else torch.cat([log_x, cont], 1), *cats),
+                x.sum(1) > 0,
+            )
+        )
+    if splicing is not None:
+        out.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
     return tuple(torch.stack(t) for t in zip(*out))
 
+# %% ../../nbs/40_nn/60_module.ipynb #758c4d70
 @patch
 def _mix(self: SPLICEVAE, mean, var, present) -> tuple[Tensor, Tensor]:
     "Joint mean and variance; a model of one modality has that modality's."
-    if not self.single: return self.mixing(mean, var, present)
+    if not self.single:
+        return self.mixing(mean, var, present)
     here = present[0].unsqueeze(1)
     return torch.where(here, mean[0], 0.0), torch.where(here, var[0], 1.0)
 
 # %% ../../nbs/40_nn/60_module.ipynb #1d4553f9
 @patch
-def inference(self: SPLICEVAE, x, splicing, batch_index, cont_covs=None, cat_covs=None, size_factor=None, n_samples: int = 1) -> dict:
+def inference(
+    self: SPLICEVAE, x, splicing, batch_index, cont_covs=None, cat_covs=None, size_factor=None, n_samples: int = 1
+) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
     mean, var, present = self._encode(x, splicing, batch_index, cont_covs, cat_covs)
     joint_mean, joint_var = self._mix(mean, var, present)
     qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
     z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
-    return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=self._library(x, batch_index, cat_covs, size_factor))
+    return dict(
+        qz=qz,
+        qz_m=qz.loc,
+        z=z,
+        mean=mean,
+        var=var,
+        present=present,
+        library=self._library(x, batch_index, cat_covs, size_factor),
+    )
 
+# %% ../../nbs/40_nn/60_module.ipynb #30ce46bf
 @patch
 def _library(self: SPLICEVAE, x, batch_index, cat_covs, size_factor) -> Tensor | None:
     "Log library size, (cells, 1); None without expression."
-    if x is None: return None
-    if self.use_size_factor_key: return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
+    if x is None:
+        return None
+    if self.use_size_factor_key:
+        return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
     return self.l_encoder(x, *(self._covariates(batch_index, cat_covs) if self.encode_covariates else ()))
 
+# %% ../../nbs/40_nn/60_module.ipynb #61daeb96
 @patch
 def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
     "Latent point from a normal sample: itself, or on the simplex for a logistic normal."
@@ -349,18 +392,28 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
 
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282
 @patch
-def _get_generative_input(self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, use_z_mean: bool = False, **kwargs) -> dict:
+def _get_generative_input(
+    self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, use_z_mean: bool = False, **kwargs
+) -> dict:
     "What the decoders need of a mini-batch."
     q = inference_outputs
-    return dict(z=self.transform(q["qz_m"]) if use_z_mean else q["z"], library=q["library"], splicing=splicing_batch(tensors),
-                batch_index=tensors.get(REGISTRY_KEYS.BATCH_KEY), cont_covs=tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
-                cat_covs=tensors.get(REGISTRY_KEYS.CAT_COVS_KEY), label=tensors.get(REGISTRY_KEYS.LABELS_KEY))
+    return dict(
+        z=self.transform(q["qz_m"]) if use_z_mean else q["z"],
+        library=q["library"],
+        splicing=splicing_batch(tensors),
+        batch_index=tensors.get(REGISTRY_KEYS.BATCH_KEY),
+        cont_covs=tensors.get(REGISTRY_KEYS.CONT_COVS_KEY),
+        cat_covs=tensors.get(REGISTRY_KEYS.CAT_COVS_KEY),
+        label=tensors.get(REGISTRY_KEYS.LABELS_KEY),
+    )
 
+# %% ../../nbs/40_nn/60_module.ipynb #73ae0ccb
 @patch
 def _decoder_input(self: SPLICEVAE, z, batch_index, cont_covs, cat_covs) -> tuple[Tensor, ...]:
     "Latent point with continuous covariates, then the categorical ones."
     expand = lambda t: t if t is None or z.dim() == t.dim() else t.expand(z.shape[0], *t.shape)
-    if cont_covs is not None and self.n_continuous_cov: z = torch.cat([z, expand(cont_covs)], -1)
+    if cont_covs is not None and self.n_continuous_cov:
+        z = torch.cat([z, expand(cont_covs)], -1)
     return z, *self._covariates(batch_index, cat_covs)
 
 # %% ../../nbs/40_nn/60_module.ipynb #b468b99f
@@ -372,27 +425,34 @@ def generative(self: SPLICEVAE, z, library, splicing, batch_index, cont_covs=Non
     if self.n_input_genes:
         px = self.expression_decoder(z, *cats)
         out |= dict(px=px, log_mu=library + px.log_scale, log_theta=self.log_theta(px, batch_index, label))
-    if self.n_input_junctions: out["logits"] = self.splicing_decoder(z, splicing, *cats)
+    if self.n_input_junctions:
+        out["logits"] = self.splicing_decoder(z, splicing, *cats)
     return out
 
+# %% ../../nbs/40_nn/60_module.ipynb #a2801ea2
 @patch
 def log_theta(self: SPLICEVAE, px: DecodedExpression, batch_index: Tensor | None, label: Tensor | None) -> Tensor:
     "Log inverse dispersion, (genes,) or (cells, genes)."
-    if self.dispersion == "gene-cell": return px.log_theta
-    if self.dispersion == "gene": return self.px_r
+    if self.dispersion == "gene-cell":
+        return px.log_theta
+    if self.dispersion == "gene":
+        return self.px_r
     return self.px_r.t()[(batch_index if self.dispersion == "gene-batch" else label).squeeze(-1).long()]
 
 # %% ../../nbs/40_nn/60_module.ipynb #fe34beb1
 @patch
 def splicing_likelihood(self: SPLICEVAE):
     "The splicing likelihood with the model's concentration."
-    if self.splicing_loss_type == "binomial": return SPLICING_LIKELIHOODS["binomial"]()
+    if self.splicing_loss_type == "binomial":
+        return SPLICING_LIKELIHOODS["binomial"]()
     return SPLICING_LIKELIHOODS[self.splicing_loss_type](self.log_phi_j)
 
+# %% ../../nbs/40_nn/60_module.ipynb #12df23b7
 @patch
 def psi(self: SPLICEVAE, logits: Tensor, event: Tensor | None = None) -> Tensor:
     "Usage of junctions from logits of whole events, (..., junctions); `event` numbers the events of a subset."
-    if self.splicing_loss_type != "dirichlet_multinomial": return logits.sigmoid()
+    if self.splicing_loss_type != "dirichlet_multinomial":
+        return logits.sigmoid()
     event = self.junc2atse if event is None else event
     return event_softmax(logits, event, int(event.max()) + 1 if event.numel() else 0)
 
@@ -403,21 +463,34 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
     rec, rows = {}, iter(present)
     if self.n_input_genes:
         x, hit = tensors[REGISTRY_KEYS.X_KEY], tensors["x_hit"]
-        lp = GENE_LIKELIHOODS[self.gene_likelihood]().log_prob(x.reshape(-1)[hit], hit, out["log_mu"], out["log_theta"], out["px"].gate)
+        lp = GENE_LIKELIHOODS[self.gene_likelihood]().log_prob(
+            x.reshape(-1)[hit], hit, out["log_mu"], out["log_theta"], out["px"].gate
+        )
         rec["expression"] = -lp * next(rows)
-    if self.n_input_junctions: rec["splicing"] = -self.splicing_likelihood().log_prob(out["logits"], splicing_batch(tensors))
+    if self.n_input_junctions:
+        rec["splicing"] = -self.splicing_likelihood().log_prob(out["logits"], splicing_batch(tensors))
     return rec
 
+# %% ../../nbs/40_nn/60_module.ipynb #8128c765
 @patch
 def _concentration_prior(self: SPLICEVAE) -> Tensor:
     "Negative log density of the learned concentrations' prior, up to a constant."
     phi = getattr(self, "log_phi_j", None)
-    return 0.5 * ((phi - np.log(20.0)) / 2.0).square().sum() if isinstance(phi, nn.Parameter) else torch.zeros((), device=self.device)
+    return (
+        0.5 * ((phi - np.log(20.0)) / 2.0).square().sum()
+        if isinstance(phi, nn.Parameter)
+        else torch.zeros((), device=self.device)
+    )
 
 # %% ../../nbs/40_nn/60_module.ipynb #7dc4ecf6
 @patch
 def loss(
-    self: SPLICEVAE, tensors: dict[str, Tensor], inference_outputs: dict, generative_outputs: dict, kl_weight=1.0, n_obs: int | None = None
+    self: SPLICEVAE,
+    tensors: dict[str, Tensor],
+    inference_outputs: dict,
+    generative_outputs: dict,
+    kl_weight=1.0,
+    n_obs: int | None = None,
 ) -> LossOutput:
     "Negative ELBO with the alignment penalty, averaged over the cells of the mini-batch."
     q = inference_outputs
@@ -426,7 +499,10 @@ def loss(
     align = torch.zeros_like(kl_z) if self.single else self.penalty(q["mean"], q["var"]) * q["present"].all(0)
     prior = self._concentration_prior()
     loss = (sum(rec.values()) + kl_weight * (kl_z + align)).mean() + prior / (n_obs or kl_z.shape[0])
-    extra = {f"reconstruction_{k}": v.mean() for k, v in rec.items()} | {"kl_z": kl_z.mean(), "alignment_penalty": align.mean()}
+    extra = {f"reconstruction_{k}": v.mean() for k, v in rec.items()} | {
+        "kl_z": kl_z.mean(),
+        "alignment_penalty": align.mean(),
+    }
     return LossOutput(
         loss=loss,
         reconstruction_loss=rec,

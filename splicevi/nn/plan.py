@@ -16,6 +16,7 @@ from torch import Tensor
 # %% ../../nbs/40_nn/80_plan.ipynb #ca1c52d0
 SCHEDULERS = ("plateau", "step")
 
+
 class SplicingTrainingPlan(AdversarialTrainingPlan):
     """scvi-tools' adversarial plan with clipping, step schedule and step-exact warm-up.
 
@@ -54,12 +55,18 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
         **kwargs,
     ):
         if lr_scheduler_type not in SCHEDULERS:
-            raise ValueError(f"lr_scheduler_type={lr_scheduler_type!r} is not one of {', '.join(map(repr, SCHEDULERS))}.")
+            raise ValueError(
+                f"lr_scheduler_type={lr_scheduler_type!r} is not one of {', '.join(map(repr, SCHEDULERS))}."
+            )
         self.n_steps_done = 0
         super().__init__(module, adversarial_classifier=False, scale_adversarial_loss=scale_adversarial_loss, **kwargs)
         self.lr_scheduler_type, self.step_size = lr_scheduler_type, step_size
         self.gradient_clipping, self.max_norm = gradient_clipping, gradient_clipping_max_norm
-        self.concentration_lr_factor, self.table_lr_factor, self.table_lr_max = concentration_lr_factor, table_lr_factor, table_lr_max
+        self.concentration_lr_factor, self.table_lr_factor, self.table_lr_max = (
+            concentration_lr_factor,
+            table_lr_factor,
+            table_lr_max,
+        )
         self._schedulers = []
         if adversarial_classifier and module.n_batch > 1:
             self._build_classifier(adversarial_classifier)
@@ -70,7 +77,13 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
             given
             if isinstance(given, torch.nn.Module)
             else Classifier(
-                self.module.n_latent, n_hidden=32, n_labels=n, n_layers=2, logits=True, use_batch_norm=False, use_layer_norm=True
+                self.module.n_latent,
+                n_hidden=32,
+                n_labels=n,
+                n_layers=2,
+                logits=True,
+                use_batch_norm=False,
+                use_layer_norm=True,
             )
         )  # a mini-batch of one cell has no batch statistics
 
@@ -78,7 +91,11 @@ class SplicingTrainingPlan(AdversarialTrainingPlan):
 @patch(as_prop=True)
 def kl_weight(self: SplicingTrainingPlan) -> float:
     "KL weight by epochs, or by training steps that count mini-batches."
-    over, now = (self.n_epochs_kl_warmup, self.current_epoch) if self.n_epochs_kl_warmup else (self.n_steps_kl_warmup, self.n_steps_done)
+    over, now = (
+        (self.n_epochs_kl_warmup, self.current_epoch)
+        if self.n_epochs_kl_warmup
+        else (self.n_steps_kl_warmup, self.n_steps_done)
+    )
     share = min(1.0, now / over) if over else 1.0
     return self.min_kl_weight + share * (self.max_kl_weight - self.min_kl_weight)
 
@@ -88,9 +105,11 @@ def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> 
     "One clipped step of one optimiser."
     optimizer.zero_grad()
     self.manual_backward(loss)
-    if self.gradient_clipping: torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    if self.gradient_clipping:
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
     optimizer.step()
 
+# %% ../../nbs/40_nn/80_plan.ipynb #ba13004a
 @patch
 def _adversarial_weight(self: SplicingTrainingPlan) -> float:
     "Weight of the adversarial loss: fixed, or falling as the KL weight rises."
@@ -109,7 +128,10 @@ def training_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_id
         fool = self.loss_adversarial_classifier(inference["z"], batch[REGISTRY_KEYS.BATCH_KEY].long(), False)
         loss = loss + weight * fool
     self._update(main, loss, self.module.parameters())
-    if rest: self._update(rest[0], weight * self._classifier_loss(inference["z"], batch), self.adversarial_classifier.parameters())
+    if rest:
+        self._update(
+            rest[0], weight * self._classifier_loss(inference["z"], batch), self.adversarial_classifier.parameters()
+        )
     self.n_steps_done += 1
     self._log_step(out, loss, kl_weight, fool.detach() if rest else None)
     return out.loss.detach()
@@ -120,13 +142,15 @@ def _classifier_loss(self: SplicingTrainingPlan, z: Tensor, batch: dict[str, Ten
     "How badly the classifier guesses the batches."
     return self.loss_adversarial_classifier(z.detach(), batch[REGISTRY_KEYS.BATCH_KEY].long(), True)
 
+# %% ../../nbs/40_nn/80_plan.ipynb #4416646c
 @patch
 def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, fool: Tensor | None) -> None:
     "Epoch averages for the history."
     n = out.n_obs_minibatch
     self.log("kl_weight", kl_weight, on_step=False, on_epoch=True, batch_size=n)
     self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
-    if fool is not None: self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
+    if fool is not None:
+        self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
 # %% ../../nbs/40_nn/80_plan.ipynb #46bb450f
@@ -141,21 +165,35 @@ def validation_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_
 @patch
 def _kind(self: SplicingTrainingPlan, name: str, p: Tensor) -> str:
     "Parameter group of a parameter."
-    if name == "log_phi_j": return "concentrations"
-    if p._backward_hooks: return "masked"
+    if name == "log_phi_j":
+        return "concentrations"
+    if p._backward_hooks:
+        return "masked"
     per_feature = p.shape[:1] in ((self.module.n_input_genes,), (self.module.n_input_junctions,))
-    return "tables" if per_feature and name.startswith(("splicing_decoder", "expression_decoder", "z_encoder_splicing.embedding", "px_r")) else "networks"
+    return (
+        "tables"
+        if per_feature
+        and name.startswith(("splicing_decoder", "expression_decoder", "z_encoder_splicing.embedding", "px_r"))
+        else "networks"
+    )
 
+# %% ../../nbs/40_nn/80_plan.ipynb #c62cb6fa
 @patch
 def _parameter_groups(self: SplicingTrainingPlan) -> list[dict]:
     "Networks, tables, weights that are frozen in part, and concentrations, each with their learning rate."
     groups = {name: [] for name in ("networks", "tables", "masked", "concentrations")}
     for n, p in self.module.named_parameters():
-        if p.requires_grad: groups[self._kind(n, p)].append(p)
+        if p.requires_grad:
+            groups[self._kind(n, p)].append(p)
     fast = {"lr": max(self.lr, min(self.lr * self.table_lr_factor, self.table_lr_max))}
-    own = {"tables": fast, "masked": fast | {"weight_decay": 0.0}, "concentrations": {"lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0}}
+    own = {
+        "tables": fast,
+        "masked": fast | {"weight_decay": 0.0},
+        "concentrations": {"lr": self.lr * self.concentration_lr_factor, "weight_decay": 0.0},
+    }
     return [{"params": p, "name": kind, **own.get(kind, {})} for kind, p in groups.items() if p]
 
+# %% ../../nbs/40_nn/80_plan.ipynb #fd4518aa
 @patch
 def configure_optimizers(self: SplicingTrainingPlan):
     "Optimisers of the autoencoder and the classifier, and the schedule of the former."
@@ -189,15 +227,21 @@ def on_train_epoch_start(self: SplicingTrainingPlan) -> None:
     main = optimizers[0] if isinstance(optimizers, list) else optimizers
     self.log("learning_rate", main.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
 
+# %% ../../nbs/40_nn/80_plan.ipynb #f5d8b2e9
 @patch
 def on_train_epoch_end(self: SplicingTrainingPlan) -> None:
     "Advance a step schedule, or a plateau schedule that watches a training metric."
     for s in self._schedulers:
-        if self.lr_scheduler_type == "step": s.step()
-        elif "validation" not in self.lr_scheduler_metric: s.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
+        if self.lr_scheduler_type == "step":
+            s.step()
+        elif "validation" not in self.lr_scheduler_metric:
+            s.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
 
+# %% ../../nbs/40_nn/80_plan.ipynb #5df14f82
 @patch
 def on_validation_epoch_end(self: SplicingTrainingPlan) -> None:
     "Advance a plateau schedule that watches a validation metric."
-    if self.lr_scheduler_type == "step" or "validation" not in self.lr_scheduler_metric or self.trainer.sanity_checking: return
-    for s in self._schedulers: s.step(self.trainer.callback_metrics[self.lr_scheduler_metric])
+    if self.lr_scheduler_type == "step" or "validation" not in self.lr_scheduler_metric or self.trainer.sanity_checking:
+        return
+    for s in self._schedulers:
+        s.step(self.trainer.callback_metrics[self.lr_scheduler_metric])

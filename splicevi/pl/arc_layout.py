@@ -35,8 +35,10 @@ def merged(
     "The union of intervals."
     out: list[list] = []
     for a, b in sorted(map(tuple, intervals)):
-        if out and a <= out[-1][1]: out[-1][1] = max(b, out[-1][1])
-        else: out.append([a, b])
+        if out and a <= out[-1][1]:
+            out[-1][1] = max(b, out[-1][1])
+        else:
+            out.append([a, b])
     return np.asarray(out, float).reshape(-1, 2)
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #6612ac82
@@ -49,14 +51,26 @@ def event_exons(
     guess, known = guessed_exons(junctions, stub), []
     if exons is not None:
         e = need_columns(exons, ["chrom", "start", "end"], "exons")
-        e = e[(e["chrom"].astype(str) == str(junctions["chrom"].iloc[0])) & (e["end"] >= junctions["start"].min() - 1) & (e["start"] <= junctions["end"].max() + 1)]
-        if "strand" in e and (strand := _strand(junctions)): e = e[e["strand"].isin([strand, "."])]
-        known = [(a, b) for a, b in zip(e["start"], e["end"]) if not ((a < junctions["start"]) & (b > junctions["end"])).any()]
+        e = e[
+            (e["chrom"].astype(str) == str(junctions["chrom"].iloc[0]))
+            & (e["end"] >= junctions["start"].min() - 1)
+            & (e["start"] <= junctions["end"].max() + 1)
+        ]
+        if "strand" in e and (strand := _strand(junctions)):
+            e = e[e["strand"].isin([strand, "."])]
+        known = [
+            (a, b)
+            for a, b in zip(e["start"], e["end"])
+            if not ((a < junctions["start"]) & (b > junctions["end"])).any()
+        ]
     union = merged(known).clip(junctions["start"].min() - stub, junctions["end"].max() + stub)
     extra = [(a, b) for a, b in guess if not ((union[:, 0] <= b + 1) & (union[:, 1] >= a - 1)).any()]
-    table = pd.DataFrame([(a, b, True) for a, b in union if b > a] + [(a, b, False) for a, b in extra], columns=["start", "end", "known"])
+    table = pd.DataFrame(
+        [(a, b, True) for a, b in union if b > a] + [(a, b, False) for a, b in extra], columns=["start", "end", "known"]
+    )
     return table.sort_values("start", ignore_index=True)
 
+# %% ../../nbs/60_pl/50_arc_layout.ipynb #5ed1f7c0
 def _strand(junctions: pd.DataFrame) -> str:
     "The strand of an event; empty if it is not known."
     found = set(junctions["strand"].astype(str)) & {"+", "-"}
@@ -79,6 +93,7 @@ def compress_introns(
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #3b39244c
 class Axis(NamedTuple):
     "From the genome to pixels."
+
     knots: np.ndarray  # (knots, 2) position and pixel
     exons: pd.DataFrame  # start, end, known
 
@@ -86,6 +101,7 @@ class Axis(NamedTuple):
         "Pixels of positions."
         return np.interp(position, *self.knots.T)
 
+# %% ../../nbs/60_pl/50_arc_layout.ipynb #5aa64d4e
 def event_axis(
     junctions: pd.DataFrame,
     exons: pd.DataFrame | None,
@@ -125,7 +141,8 @@ def arc_levels(
         inside = done & (spans[:, 0] >= a) & (spans[:, 1] <= b)
         taken = set(level[done & (spans[:, 0] < b) & (spans[:, 1] > a)])
         level[i] = 1 + level[inside].max(initial=0) + (0 if lift is None else lift[i])
-        while level[i] in taken: level[i] += 1
+        while level[i] in taken:
+            level[i] += 1
     return level
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #3c3353e3
@@ -142,7 +159,8 @@ def _label_boxes(spans: np.ndarray, height: np.ndarray, size: tuple, width: floa
             foot = lines[i][1][on].max(initial=height[i] if t == 0.5 else 0) + 5
             box = (left, foot, right, foot + size[1])
             hit = ((others > (left, foot - 1)) & (others < (right, box[3] - 1))).all(1).any()
-            if not (hit or left < -8 or right > width + 8 or overlaps(box, placed)): break
+            if not (hit or left < -8 or right > width + 8 or overlaps(box, placed)):
+                break
         else:
             mid, foot = spans[i].mean(), height[i] + 5
             box = (mid - size[0] / 2, foot, mid + size[0] / 2, foot + size[1])
@@ -154,12 +172,14 @@ def _label_boxes(spans: np.ndarray, height: np.ndarray, size: tuple, width: floa
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #cadf1c1b
 class Layout(NamedTuple):
     "Where the arcs and labels of a lane are."
+
     height: np.ndarray  # (arcs,) pixels
     label: np.ndarray  # (arcs, 2) middle and foot of the labels
     lines: int  # lines of a label, 1 or 2
     lost: list  # arcs whose label overlaps something
     top: float  # height of the lane above its exons
 
+# %% ../../nbs/60_pl/50_arc_layout.ipynb #cfd4839b
 def arc_layout(
     spans: np.ndarray,  # (arcs, 2) left and right, pixels
     texts: Sequence[tuple[str, str]],  # PSI and reads of each arc, the longest of all lanes
@@ -169,14 +189,19 @@ def arc_layout(
     "Heights and label places without overlaps, if there are any."
     best = None
     for lines in (1, 2):
-        wide = max(text_width("  ".join(t), size) if lines == 1 else max(text_width(s, size) for s in t) for t in texts) + 4
+        wide = (
+            max(text_width("  ".join(t), size) if lines == 1 else max(text_width(s, size) for s in t) for t in texts)
+            + 4
+        )
         box, lift = (wide, lines * size * 1.25), np.zeros(len(spans), int)
         for _ in range(4):
             height = 8 + (box[1] + 11) * arc_levels(spans, lift)
             label, lost = _label_boxes(spans, height, box, width)
             found = Layout(height, label, lines, lost, float(label[:, 1].max() + box[1]))
-            if best is None or len(lost) < len(best.lost): best = found
-            if not lost: return best
+            if best is None or len(lost) < len(best.lost):
+                best = found
+            if not lost:
+                return best
             lift[lost[0]] += 1
     return best
 
@@ -194,6 +219,7 @@ def tick_rows(
         half = text_width(texts[i], size) / 2
         mid[i] = np.clip(place[i], lo + half, hi - half)
         row[i] = next((r for r, end in enumerate(last) if mid[i] - half >= end), len(last))
-        if row[i] == len(last): last.append(0)
+        if row[i] == len(last):
+            last.append(0)
         last[row[i]] = mid[i] + half + 6
     return row, mid

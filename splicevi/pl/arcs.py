@@ -29,6 +29,7 @@ def locus(
 # %% ../../nbs/60_pl/60_arcs.ipynb #015b6f76
 class Lane(NamedTuple):
     "One group of cells in the figure."
+
     name: str
     base: float  # y of the exons
     color: str
@@ -42,7 +43,8 @@ class Lane(NamedTuple):
 
     def below(self) -> str:
         "What stands below the group's name."
-        if np.isnan(self.psi).all(): return "not observed"
+        if np.isnan(self.psi).all():
+            return "not observed"
         return "" if self.reads is None else f"{np.nansum(self.reads):,.0f} reads"
 
     def hover(self, i: int, junction) -> str:
@@ -56,17 +58,21 @@ class Lane(NamedTuple):
 # %% ../../nbs/60_pl/60_arcs.ipynb #3c753d56
 class Parts(NamedTuple):
     "What a figure will be made of."
+
     traces: list[dict]
     notes: list[dict]  # annotations
 
     def line(self, x, y, name: str, **kwargs) -> None:
         "Add a trace that is not hovered."
-        self.traces.append(dict(type="scatter", x=x, y=y, name=name, mode="lines", hoverinfo="skip", showlegend=False) | kwargs)
+        self.traces.append(
+            dict(type="scatter", x=x, y=y, name=name, mode="lines", hoverinfo="skip", showlegend=False) | kwargs
+        )
 
     def note(self, x, y, text: str, size: float, color: str, **kwargs) -> None:
         "Add a text."
         self.notes.append(dict(x=x, y=y, text=text, showarrow=False, font=dict(size=size, color=color)) | kwargs)
 
+# %% ../../nbs/60_pl/60_arcs.ipynb #92518815
 def _gapped(paths: Sequence[Sequence[float]]) -> list:
     "Several paths as one, with gaps."
     return [v for path in paths for v in (*path, None)]
@@ -77,26 +83,52 @@ def _draw_exons(parts: Parts, axis: Axis, bases: Sequence[float], t: Theme, symb
     lo, hi = axis.knots[[0, -1], 1]
     ends = axis.at(axis.exons[["start", "end"]].to_numpy(float))
     gaps = [(a, b) for a, b in zip(np.r_[lo, ends[:, 1]], np.r_[ends[:, 0], hi]) if b > a]
-    parts.line(_gapped(gaps * len(bases)), _gapped([(y, y) for y in bases for _ in gaps]), "introns", line=dict(color=t.body, width=1))
+    parts.line(
+        _gapped(gaps * len(bases)),
+        _gapped([(y, y) for y in bases for _ in gaps]),
+        "introns",
+        line=dict(color=t.body, width=1),
+    )
     for known, name in ((True, "exons"), (False, "exons (guessed)")):
         boxes = [(a, max(b, a + 1.5), y) for y in bases for (a, b), k in zip(ends, axis.exons["known"]) if k == known]
-        if boxes: parts.line(_gapped([(a, b, b, a, a) for a, b, _ in boxes]), _gapped([(y - 5, y - 5, y + 5, y + 5, y - 5) for *_, y in boxes]), name,
-                             line=dict(color=t.body, width=1), fill="toself", fillcolor=t.body if known else t.paper)
+        if boxes:
+            parts.line(
+                _gapped([(a, b, b, a, a) for a, b, _ in boxes]),
+                _gapped([(y - 5, y - 5, y + 5, y + 5, y - 5) for *_, y in boxes]),
+                name,
+                line=dict(color=t.body, width=1),
+                fill="toself",
+                fillcolor=t.body if known else t.paper,
+            )
     if symbol:
         at = [(a + b) / 2 for a, b in gaps if b - a > 14]
-        parts.line(at * len(bases), [y for y in bases for _ in at], "strand", mode="markers", marker=dict(symbol=symbol, size=7, color=t.soft))
+        parts.line(
+            at * len(bases),
+            [y for y in bases for _ in at],
+            "strand",
+            mode="markers",
+            marker=dict(symbol=symbol, size=7, color=t.soft),
+        )
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #a48b5a4d
 def _draw_ticks(parts: Parts, axis: Axis, sites: Sequence[int], top: float, t: Theme) -> int:
     "Guides and numbers of the splice sites; how many rows they take."
     place, text = axis.at(sites), [f"{int(s):,}" for s in sites]
     row, mid = tick_rows(place, text, hi=axis.knots[-1, 1] + 10)
-    parts.line(_gapped([(x, x) for x in place]), _gapped([(-14 - 13 * r, top) for r in row]), "splice sites", line=dict(color=t.grid, width=1))
-    for m, r, label in zip(mid, row, text): parts.note(m, -20 - 13 * r, label, 10, t.soft)
+    parts.line(
+        _gapped([(x, x) for x in place]),
+        _gapped([(-14 - 13 * r, top) for r in row]),
+        "splice sites",
+        line=dict(color=t.grid, width=1),
+    )
+    for m, r, label in zip(mid, row, text):
+        parts.note(m, -20 - 13 * r, label, 10, t.soft)
     return int(row.max()) + 1
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #e8eb5427
-def _draw_arcs(parts: Parts, lane: Lane, junctions: pd.DataFrame, spans: np.ndarray, layout: Layout, selected: str | None, t: Theme) -> None:
+def _draw_arcs(
+    parts: Parts, lane: Lane, junctions: pd.DataFrame, spans: np.ndarray, layout: Layout, selected: str | None, t: Theme
+) -> None:
     "The arcs of a lane, their labels, and the points that are hovered and clicked."
     points, hover, ids = [], [], []
     for i in np.argsort(-(spans[:, 1] - spans[:, 0]), kind="stable"):
@@ -104,39 +136,70 @@ def _draw_arcs(parts: Parts, lane: Lane, junctions: pd.DataFrame, spans: np.ndar
         x, y = arc(*spans[i], layout.height[i])
         y, seen, strong = lane.base + 5 + y, np.isfinite(lane.psi[i]), selected is None or name == selected
         line = dict(color=lane.color, width=0.8 + 7.2 * lane.psi[i]) if seen else dict(color=t.body, width=0.8)
-        parts.line(x, y, name, meta=lane.name, opacity=1 if strong else 0.45, line=line | dict(dash="4px,3px" if _novel(junction) else "solid", simplify=False))
+        parts.line(
+            x,
+            y,
+            name,
+            meta=lane.name,
+            opacity=1 if strong else 0.45,
+            line=line | dict(dash="4px,3px" if _novel(junction) else "solid", simplify=False),
+        )
         _arc_label(parts, lane.text(i), layout.label[i, 0], lane.base + 5 + layout.label[i, 1], layout.lines, strong, t)
         points += list(zip(x[4::4], y[4::4]))
         hover += [lane.hover(i, junction)] * len(x[4::4])
         ids += [(name, lane.name)] * len(x[4::4])
     at = np.array(points).reshape(-1, 2)
-    parts.line(at[:, 0], at[:, 1], lane.name, mode="markers", marker=dict(size=16, opacity=0, color=lane.color), customdata=ids, text=hover, hoverinfo=None,
-               hovertemplate="%{text}<extra></extra>")
+    parts.line(
+        at[:, 0],
+        at[:, 1],
+        lane.name,
+        mode="markers",
+        marker=dict(size=16, opacity=0, color=lane.color),
+        customdata=ids,
+        text=hover,
+        hoverinfo=None,
+        hovertemplate="%{text}<extra></extra>",
+    )
 
+# %% ../../nbs/60_pl/60_arcs.ipynb #02c3b456
 def _arc_label(parts: Parts, text: tuple[str, str], x: float, y: float, lines: int, strong: bool, t: Theme) -> None:
     "PSI and reads above an arc."
     psi = f"<b>{text[0]}</b>" if strong else text[0]
     whole = psi + (f'{"  " if lines == 1 else "<br>"}<span style="color:{t.soft}">{text[1]}</span>' if text[1] else "")
     parts.note(x, y, whole, 11, t.ink, yanchor="bottom", borderpad=0, opacity=1 if strong else 0.6)
 
+# %% ../../nbs/60_pl/60_arcs.ipynb #90cf3a55
 def _novel(junction: pd.Series) -> bool:
     "Whether a junction is in no annotation."
     return "annotated" in junction.index and not bool(junction["annotated"])
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #e6b7622f
-def _lanes(junctions: pd.DataFrame, psi: pd.DataFrame, reads: pd.DataFrame | None, groups: Sequence[str] | None, hue: Mapping | None) -> list[Lane]:
+def _lanes(
+    junctions: pd.DataFrame,
+    psi: pd.DataFrame,
+    reads: pd.DataFrame | None,
+    groups: Sequence[str] | None,
+    hue: Mapping | None,
+) -> list[Lane]:
     "What the lanes show, from top to bottom, not yet placed."
     groups = list(psi.columns) if groups is None else list(groups)
     need_columns(psi, groups, "psi")
     hue = colors(pd.Categorical([str(c) for c in psi.columns], [str(c) for c in psi.columns]), hue)
-    if lost := [j for j in junctions.index if j not in psi.index]: raise KeyError(f"psi has no row {lost[0]!r}; its index must hold the junctions.")
+    if lost := [j for j in junctions.index if j not in psi.index]:
+        raise KeyError(f"psi has no row {lost[0]!r}; its index must hold the junctions.")
     pick = lambda table, g: None if table is None else table[g].reindex(junctions.index).to_numpy(float)
-    if reads is not None: need_columns(reads, groups, "reads")
+    if reads is not None:
+        need_columns(reads, groups, "reads")
     return [Lane(str(g), 0.0, hue[str(g)], pick(psi, g), pick(reads, g)) for g in groups]
 
+# %% ../../nbs/60_pl/60_arcs.ipynb #7c43afda
 def _event_title(junctions: pd.DataFrame) -> str:
     "Gene and event."
-    parts = [str(junctions[c].iloc[0]) for c in ("gene_name", "event_id") if c in junctions and pd.notna(junctions[c].iloc[0])]
+    parts = [
+        str(junctions[c].iloc[0])
+        for c in ("gene_name", "event_id")
+        if c in junctions and pd.notna(junctions[c].iloc[0])
+    ]
     return " · ".join([f"<b>{parts[0]}</b>", *parts[1:]]) if parts else "Splicing of one event"
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #58539117
@@ -144,7 +207,8 @@ def event_arcs(
     junctions: pd.DataFrame,  # of one event: chrom, start, end, strand; maybe annotated, gene_name, event_id; index: junction_id
     psi: pd.DataFrame,  # (junctions, groups) PSI; NaN: not observed
     reads: pd.DataFrame | None = None,  # (junctions, groups) reads
-    exons: pd.DataFrame | None = None,  # chrom, start, end and maybe strand, as in a GTF; None: guessed from the junctions
+    exons: pd.DataFrame
+    | None = None,  # chrom, start, end and maybe strand, as in a GTF; None: guessed from the junctions
     groups: Sequence[str] | None = None,  # columns to draw, from top to bottom; None: all
     selected: str | None = None,  # a junction that stands out
     hue: Mapping[str, str] | None = None,  # group to colour
@@ -155,33 +219,97 @@ def event_arcs(
 ) -> go.Figure:
     "The junctions of an event as arcs over exons, a lane for each group."
     t = theme(template)
-    if not len(junctions): return empty_figure("No event to draw: choose a gene, a junction or an event.", title or "Junctions of an event", template)
+    if not len(junctions):
+        return empty_figure(
+            "No event to draw: choose a gene, a junction or an event.", title or "Junctions of an event", template
+        )
     need_columns(junctions, ["chrom", "start", "end", "strand"], "junctions")
     lanes = _lanes(junctions, psi, reads, groups, hue)
-    if not lanes: return empty_figure("No group of cells to draw: choose a column of obs that has values.", title or _event_title(junctions), template)
+    if not lanes:
+        return empty_figure(
+            "No group of cells to draw: choose a column of obs that has values.",
+            title or _event_title(junctions),
+            template,
+        )
     left = min(max(max(text_width(l.name, 12) + 34, text_width(l.below(), 11) + 20) for l in lanes), 180)
     axis = event_axis(junctions, exons, width - left - 24)
     spans = np.column_stack([axis.at(junctions[c]) for c in ("start", "end")])
     longest = [tuple(max((l.text(i)[k] for l in lanes), key=len) for k in (0, 1)) for i in range(len(junctions))]
     layout = arc_layout(spans, longest, axis.knots[-1, 1])
-    return _compose(junctions, lanes, axis, spans, layout, selected, title, template, left, width, flip and _strand(junctions) == "-")
+    return _compose(
+        junctions,
+        lanes,
+        axis,
+        spans,
+        layout,
+        selected,
+        title,
+        template,
+        left,
+        width,
+        flip and _strand(junctions) == "-",
+    )
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #ce326783
-def _compose(junctions, lanes: list[Lane], axis: Axis, spans, layout: Layout, selected, title, template, left: float, width: int, flipped: bool) -> go.Figure:
+def _compose(
+    junctions,
+    lanes: list[Lane],
+    axis: Axis,
+    spans,
+    layout: Layout,
+    selected,
+    title,
+    template,
+    left: float,
+    width: int,
+    flipped: bool,
+) -> go.Figure:
     "Place the lanes and draw them."
     t, strand, step, parts = theme(template), _strand(junctions), layout.top + 30, Parts([], [])
     lanes = [lane._replace(base=step * k + 10) for lane, k in zip(lanes, range(len(lanes))[::-1])]
     top = step * (len(lanes) - 1) + layout.top + 18
     rows = _draw_ticks(parts, axis, sorted({*junctions["start"], *junctions["end"]}), top, t)
-    _draw_exons(parts, axis, [l.base for l in lanes], t, {"+": "triangle-right", "-": "triangle-right" if flipped else "triangle-left"}.get(strand, ""))
+    _draw_exons(
+        parts,
+        axis,
+        [l.base for l in lanes],
+        t,
+        {"+": "triangle-right", "-": "triangle-right" if flipped else "triangle-left"}.get(strand, ""),
+    )
     for lane in lanes:
         _draw_arcs(parts, lane, junctions, spans, layout, selected, t)
-        parts.note(0, lane.base, _lane_name(lane, left, t), 12, t.ink, xref="paper", xanchor="right", xshift=-8, yanchor="middle", align="right", hovertext=lane.name)
+        parts.note(
+            0,
+            lane.base,
+            _lane_name(lane, left, t),
+            12,
+            t.ink,
+            xref="paper",
+            xanchor="right",
+            xshift=-8,
+            yanchor="middle",
+            align="right",
+            hovertext=lane.name,
+        )
     if strand:
-        for x, label in zip(axis.knots[[0, -1], 1], "53" if strand == "+" else "35"): parts.note(x, lanes[-1].base, label + "′", 11, t.soft, yshift=-12)
-    fig = _style(go.Figure(parts.traces), 100, _event_title(junctions) if title is None else title, template, _legend(junctions, lanes))
+        for x, label in zip(axis.knots[[0, -1], 1], "53" if strand == "+" else "35"):
+            parts.note(x, lanes[-1].base, label + "′", 11, t.soft, yshift=-12)
+    fig = _style(
+        go.Figure(parts.traces),
+        100,
+        _event_title(junctions) if title is None else title,
+        template,
+        _legend(junctions, lanes),
+    )
     low, span = -18 - 13 * rows, [-8, axis.knots[-1, 1] + 8]
-    fig.update_layout(annotations=parts.notes, margin=dict(l=left, r=24, b=12), width=width, height=round(fig.layout.margin.t + 12 + top - low), hovermode="closest", clickmode="event")
+    fig.update_layout(
+        annotations=parts.notes,
+        margin=dict(l=left, r=24, b=12),
+        width=width,
+        height=round(fig.layout.margin.t + 12 + top - low),
+        hovermode="closest",
+        clickmode="event",
+    )
     fig.update_xaxes(visible=False, range=span[::-1] if flipped else span, fixedrange=True)
     return fig.update_yaxes(visible=False, range=[low, top], fixedrange=True)
 
@@ -193,7 +321,10 @@ def _legend(junctions: pd.DataFrame, lanes: list[Lane]) -> str:
     novel = " · dashed: novel" if any(_novel(j) for _, j in junctions.iterrows()) else ""
     return f"{where} · {len(junctions)} junction{'s' * (len(junctions) > 1)}<br>width of an arc: PSI · label: PSI{reads}{novel}"
 
+# %% ../../nbs/60_pl/60_arcs.ipynb #b76529db
 def _lane_name(lane: Lane, left: float, t: Theme) -> str:
     "Name and reads of a group."
     below = lane.below()
-    return f'{shorten(lane.name, left - 30)} <span style="color:{lane.color}">■</span>' + (f'<br><span style="color:{t.soft};font-size:11px">{below}</span>' if below else "")
+    return f'{shorten(lane.name, left - 30)} <span style="color:{lane.color}">■</span>' + (
+        f'<br><span style="color:{t.soft};font-size:11px">{below}</span>' if below else ""
+    )

@@ -12,11 +12,12 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from .style import OKABE_ITO, _style, empty_figure, need_columns, overlaps, palette, text_width, theme
 from ..tl.groups import call_at_fdr
-from .style import INK, OKABE_ITO, _style, empty_figure, need_columns, overlaps, palette, text_width, theme
 
 # %% ../../nbs/60_pl/70_differential.ipynb #462c9743
 NINES = 4.0  # top of the axis
+
 
 def nines(
     proba: np.ndarray,  # posterior probability
@@ -35,11 +36,27 @@ def volcano_values(
     "What the volcano draws."
     need_columns(ds, ["effect_size", "proba_ds"], "ds")
     text = lambda c: ds[c].astype("string").fillna("").to_numpy(object) if c in ds else np.full(len(ds), "", object)
-    values = pd.DataFrame({"label": ds.index.map(str), "gene": text("gene_name"), "event": text("event_id"),
-                           "effect": ds["effect_size"].to_numpy(float), "proba": ds["proba_ds"].to_numpy(float)})
-    called = ds["is_ds_fdr"].fillna(False).to_numpy(bool) if proba is None and "is_ds_fdr" in ds else values["proba"] >= (0.95 if proba is None else proba)
-    values["y"], values["chosen"] = nines(values["proba"]), values["label"].isin([selected] if isinstance(selected, str) else list(selected or []))
-    values["called"] = called & (values["effect"].abs() >= delta if proba is not None or "is_ds_fdr" not in ds else True)
+    values = pd.DataFrame(
+        {
+            "label": ds.index.map(str),
+            "gene": text("gene_name"),
+            "event": text("event_id"),
+            "effect": ds["effect_size"].to_numpy(float),
+            "proba": ds["proba_ds"].to_numpy(float),
+        }
+    )
+    called = (
+        ds["is_ds_fdr"].fillna(False).to_numpy(bool)
+        if proba is None and "is_ds_fdr" in ds
+        else values["proba"] >= (0.95 if proba is None else proba)
+    )
+    values["y"], values["chosen"] = (
+        nines(values["proba"]),
+        values["label"].isin([selected] if isinstance(selected, str) else list(selected or [])),
+    )
+    values["called"] = called & (
+        values["effect"].abs() >= delta if proba is not None or "is_ds_fdr" not in ds else True
+    )
     return values[np.isfinite(values["effect"]) & np.isfinite(values["proba"])].reset_index(drop=True)
 
 # %% ../../nbs/60_pl/70_differential.ipynb #88992211
@@ -51,20 +68,33 @@ def top_labels(
 ) -> list[tuple[int, int, str]]:  # row, side (-1 left, 1 right, 0 above), gene
     "Which genes to name, and on which side of their point."
     called = values.index[values["called"] | values["chosen"]]
-    order = values.loc[called].assign(size=values["effect"].abs()).sort_values(["chosen", "y", "size"], ascending=False).index
+    order = (
+        values.loc[called]
+        .assign(size=values["effect"].abs())
+        .sort_values(["chosen", "y", "size"], ascending=False)
+        .index
+    )
     dots = {i: (place[i, 0] - 4, place[i, 1] - 4, place[i, 0] + 4, place[i, 1] + 4) for i in called}
     boxes, out, seen = [], [], {""}
     for i in order:
         gene, (x, y) = values.at[i, "gene"], place[i]
-        if gene in seen: continue
+        if gene in seen:
+            continue
         wide = text_width(gene, 11)
         for side in (*((1, -1) if values.at[i, "effect"] > 0 else (-1, 1)), 0):
             left, foot = (x - wide / 2, y + 7) if side == 0 else (min(x + 5 * side, x + side * (10 + wide)), y - 8)
             box = (left, foot, left + wide + 5 * bool(side), foot + 14)
-            if box[0] < bounds[0] or box[2] > bounds[2] or overlaps(box, boxes) or overlaps(box, (d for k, d in dots.items() if k != i)): continue
+            if (
+                box[0] < bounds[0]
+                or box[2] > bounds[2]
+                or overlaps(box, boxes)
+                or overlaps(box, (d for k, d in dots.items() if k != i))
+            ):
+                continue
             boxes, out, seen = [*boxes, box], [*out, (int(i), side, gene)], seen | {gene}
             break
-        if len(out) == n: break
+        if len(out) == n:
+            break
     return out
 
 # %% ../../nbs/60_pl/70_differential.ipynb #2f3f102b
@@ -72,15 +102,35 @@ def _points(fig: go.Figure, values: pd.DataFrame, name: str, marker: dict, fast:
     "Some rows of the volcano; the first of `customdata` is the row's label."
     kind = go.Scattergl if fast else go.Scatter
     data = values[["label", "gene", "event", "proba"]].to_numpy(object)
-    fig.add_trace(kind(x=values["effect"].round(4), y=values["y"].round(4), mode="markers", name=name, marker=marker, customdata=data,
-                       hovertemplate="<b>%{customdata[1]}</b> %{customdata[2]}<br>Δψ %{x:+.3f}, P %{customdata[3]:.4f}<br>%{customdata[0]}<extra></extra>"))
+    fig.add_trace(
+        kind(
+            x=values["effect"].round(4),
+            y=values["y"].round(4),
+            mode="markers",
+            name=name,
+            marker=marker,
+            customdata=data,
+            hovertemplate="<b>%{customdata[1]}</b> %{customdata[2]}<br>Δψ %{x:+.3f}, P %{customdata[3]:.4f}<br>%{customdata[0]}<extra></extra>",
+        )
+    )
 
+# %% ../../nbs/60_pl/70_differential.ipynb #ced68f28
 def _threshold(fig: go.Figure, text: str, t, left: bool = False, **line) -> None:
     "A line of a threshold and its name, at its right end or its left."
     fig.add_shape(type="line", line=dict(color=t.soft, width=1, dash="dot"), layer="below", **line)
     upright = line["x0"] == line["x1"]
-    fig.add_annotation(x=line["x0" if left else "x1"], y=line["y1"], xref=line.get("xref", "x"), yref=line.get("yref", "y"), text=text, showarrow=False, font=dict(size=10.5, color=t.soft),
-                       yanchor="bottom", xanchor="center" if upright else "left" if left else "right", borderpad=1)
+    fig.add_annotation(
+        x=line["x0" if left else "x1"],
+        y=line["y1"],
+        xref=line.get("xref", "x"),
+        yref=line.get("yref", "y"),
+        text=text,
+        showarrow=False,
+        font=dict(size=10.5, color=t.soft),
+        yanchor="bottom",
+        xanchor="center" if upright else "left" if left else "right",
+        borderpad=1,
+    )
 
 # %% ../../nbs/60_pl/70_differential.ipynb #ede78c59
 def volcano(
@@ -95,39 +145,87 @@ def volcano(
     "Differences of PSI by the probability of a change."
     values, t = volcano_values(ds, delta, proba, selected), theme(template)
     title = _compared(ds) if title is None else title
-    if not len(values): return empty_figure(_no_test(ds), title, template, 300)
+    if not len(values):
+        return empty_figure(_no_test(ds), title, template, 300)
     fig, fast, chosen = go.Figure(), len(values) > 3000, values["chosen"]
     size = 4 if fast else 6
     _points(fig, values[~values["called"] & ~chosen], "not called", dict(color=t.body, size=size, opacity=0.55), fast)
-    _points(fig, values[values["called"] & ~chosen], "called", dict(color=OKABE_ITO[0] if template != "dark" else OKABE_ITO[4], size=size + 1, opacity=0.8), fast)
-    _points(fig, values[chosen], "selected", dict(color=OKABE_ITO[5], size=11, symbol="diamond", line=dict(color=t.ink, width=1)), fast)
+    _points(
+        fig,
+        values[values["called"] & ~chosen],
+        "called",
+        dict(color=OKABE_ITO[0] if template != "dark" else OKABE_ITO[4], size=size + 1, opacity=0.8),
+        fast,
+    )
+    _points(
+        fig,
+        values[chosen],
+        "selected",
+        dict(color=OKABE_ITO[5], size=11, symbol="diamond", line=dict(color=t.ink, width=1)),
+        fast,
+    )
     return _volcano_frame(fig, values, ds, delta, proba, n_labels, title, template)
 
+# %% ../../nbs/60_pl/70_differential.ipynb #42f9ab3e
 def _no_test(ds: pd.DataFrame) -> str:
     "Why there is no point."
-    return "No test to draw: run model.differential_splicing to fill this figure." if not len(ds) else f"None of the {len(ds):,} rows has an effect and a probability: the groups share no observed event."
+    return (
+        "No test to draw: run model.differential_splicing to fill this figure."
+        if not len(ds)
+        else f"None of the {len(ds):,} rows has an effect and a probability: the groups share no observed event."
+    )
 
 # %% ../../nbs/60_pl/70_differential.ipynb #45181b16
 def _compared(ds: pd.DataFrame) -> str:
     "Which groups the table compares."
     pairs = ds[["group1", "group2"]].drop_duplicates() if {"group1", "group2"} <= set(ds.columns) else []
-    return f"Differential splicing: {pairs.iloc[0, 0]} against {pairs.iloc[0, 1]}" if len(pairs) == 1 else "Differential splicing"
+    return (
+        f"Differential splicing: {pairs.iloc[0, 0]} against {pairs.iloc[0, 1]}"
+        if len(pairs) == 1
+        else "Differential splicing"
+    )
 
-def _volcano_frame(fig: go.Figure, values: pd.DataFrame, ds: pd.DataFrame, delta: float, proba: float | None, n_labels: int, title: str, template: str | None) -> go.Figure:
+# %% ../../nbs/60_pl/70_differential.ipynb #2e7259d6
+def _volcano_frame(
+    fig: go.Figure,
+    values: pd.DataFrame,
+    ds: pd.DataFrame,
+    delta: float,
+    proba: float | None,
+    n_labels: int,
+    title: str,
+    template: str | None,
+) -> go.Figure:
     "Axes, thresholds and names of the volcano."
     t, lost = theme(template), len(ds) - len(values)
     called = values[values["called"]]
     note = f"{len(called):,} of {len(values):,} called" + (f" · {lost:,} without a value left out" if lost else "")
     _style(fig, 430, title, template, note if title else None)
     wide, top = max(values["effect"].abs().max() * 1.12, 2.2 * delta), NINES + 0.42
-    for x in (-delta, delta): _threshold(fig, f"{x:+g}".replace("-", "−"), t, x0=x, x1=x, y0=0, y1=1, yref="paper")
+    for x in (-delta, delta):
+        _threshold(fig, f"{x:+g}".replace("-", "−"), t, x0=x, x1=x, y0=0, y1=1, yref="paper")
     least = proba if proba is not None else called["proba"].min() if len(called) else None
     if least is not None and nines(least) > 0:
         near = values[(values["y"] > nines(least) - 0.05) & (values["y"] < nines(least) + 0.25)]["effect"]
-        _threshold(fig, f"P ≥ {np.floor(least * 1000) / 1000:.3g}" + ("" if proba is not None else " called"), t, (near > 0.66 * wide).sum() > (near < -0.66 * wide).sum(), x0=0, x1=1, xref="paper", y0=float(nines(least)), y1=float(nines(least)))
+        _threshold(
+            fig,
+            f"P ≥ {np.floor(least * 1000) / 1000:.3g}" + ("" if proba is not None else " called"),
+            t,
+            (near > 0.66 * wide).sum() > (near < -0.66 * wide).sum(),
+            x0=0,
+            x1=1,
+            xref="paper",
+            y0=float(nines(least)),
+            y1=float(nines(least)),
+        )
     fig.update_xaxes(range=[-wide, wide], title_text="difference of PSI (Δψ)")
     ticks = [0, 0.5, 0.9, 0.99, 0.999, 0.9999]
-    fig.update_yaxes(range=[-0.12, top], title_text="posterior probability of a change", tickvals=list(nines(np.array(ticks))), ticktext=["0", "0.5", "0.9", "0.99", "0.999", "≥ 0.9999"])
+    fig.update_yaxes(
+        range=[-0.12, top],
+        title_text="posterior probability of a change",
+        tickvals=list(nines(np.array(ticks))),
+        ticktext=["0", "0.5", "0.9", "0.99", "0.999", "≥ 0.9999"],
+    )
     fig.update_layout(margin_l=76, hovermode="closest", clickmode="event")
     return _gene_names(fig, values, wide, top, n_labels, t)
 
@@ -137,8 +235,16 @@ def _gene_names(fig: go.Figure, values: pd.DataFrame, wide: float, top: float, n
     width, height = 700 - 76 - 12, fig.layout.height - fig.layout.margin.t - 90
     place = np.column_stack([(values["effect"] + wide) / (2 * wide) * width, values["y"] / top * height])
     for i, side, gene in top_labels(values, place, n, (0, 0, width, height)):
-        fig.add_annotation(x=values.at[i, "effect"], y=values.at[i, "y"], text=f"<b>{gene}</b>" if values.at[i, "chosen"] else gene, showarrow=False, xanchor=("center", "left", "right")[side],
-                           xshift=(9 if values.at[i, "chosen"] else 6) * side, yshift=0 if side else 14, font=dict(size=11, color=t.ink))
+        fig.add_annotation(
+            x=values.at[i, "effect"],
+            y=values.at[i, "y"],
+            text=f"<b>{gene}</b>" if values.at[i, "chosen"] else gene,
+            showarrow=False,
+            xanchor=("center", "left", "right")[side],
+            xshift=(9 if values.at[i, "chosen"] else 6) * side,
+            yshift=0 if side else 14,
+            font=dict(size=11, color=t.ink),
+        )
     return fig
 
 # %% ../../nbs/60_pl/70_differential.ipynb #6cfa5358
@@ -148,12 +254,20 @@ def fdr_curve(
 ) -> pd.DataFrame:  # by length of the list: expected and realised share of false ones, share of the true ones found
     "Promised and realised false discoveries of every list of the most probable features."
     p, real = np.asarray(proba, float), np.asarray(truth, bool)
-    if len(p) != len(real): raise ValueError(f"proba has {len(p):,} features and truth has {len(real):,}.")
+    if len(p) != len(real):
+        raise ValueError(f"proba has {len(p):,} features and truth has {len(real):,}.")
     known = np.isfinite(p)
     order = np.argsort(-p[known], kind="stable")
     p, real = p[known][order], real[known][order]
     k = np.arange(1, len(p) + 1)
-    return pd.DataFrame({"expected": np.cumsum(1 - p) / k, "realised": np.cumsum(~real) / k, "found": np.cumsum(real) / max(real.sum(), 1)}, pd.Index(k, name="calls"))
+    return pd.DataFrame(
+        {
+            "expected": np.cumsum(1 - p) / k,
+            "realised": np.cumsum(~real) / k,
+            "found": np.cumsum(real) / max(real.sum(), 1),
+        },
+        pd.Index(k, name="calls"),
+    )
 
 # %% ../../nbs/60_pl/70_differential.ipynb #ea547559
 def probability_bins(
@@ -163,9 +277,14 @@ def probability_bins(
 ) -> pd.DataFrame:  # mean probability, share that holds, its 95 % interval, features
     "How often what is claimed with a probability holds."
     p, real = np.asarray(proba, float), np.asarray(truth, float)
-    if len(p) != len(real): raise ValueError(f"proba has {len(p):,} features and truth has {len(real):,}.")
+    if len(p) != len(real):
+        raise ValueError(f"proba has {len(p):,} features and truth has {len(real):,}.")
     at = np.minimum((p[np.isfinite(p)] * bins).astype(int), bins - 1)
-    t = pd.DataFrame({"bin": at, "p": p[np.isfinite(p)], "s": real[np.isfinite(p)]}).groupby("bin").agg(expected=("p", "mean"), observed=("s", "mean"), n=("s", "size"))
+    t = (
+        pd.DataFrame({"bin": at, "p": p[np.isfinite(p)], "s": real[np.isfinite(p)]})
+        .groupby("bin")
+        .agg(expected=("p", "mean"), observed=("s", "mean"), n=("s", "size"))
+    )
     z2, s = 1.96**2 / t["n"], t["observed"]
     half = np.sqrt(s * (1 - s) * z2 + z2**2 / 4)
     return t.assign(lower=(s + z2 / 2 - half) / (1 + z2), upper=(s + z2 / 2 + half) / (1 + z2))
@@ -181,11 +300,24 @@ def calibration(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Whether a test's probabilities keep what they promise, where the truth is known."
-    if kind not in ("fdr", "probability"): raise ValueError(f"kind={kind!r} is not known; it is 'fdr' or 'probability'.")
-    probas = {k: np.asarray(v, float) for k, v in (proba.items() if isinstance(proba, Mapping) else {"": proba}.items())}
+    if kind not in ("fdr", "probability"):
+        raise ValueError(f"kind={kind!r} is not known; it is 'fdr' or 'probability'.")
+    probas = {
+        k: np.asarray(v, float) for k, v in (proba.items() if isinstance(proba, Mapping) else {"": proba}.items())
+    }
     truths = dict(truth) if isinstance(truth, Mapping) else dict.fromkeys(probas, truth)
-    title = {"fdr": "False discoveries: promised and realised", "probability": "Posterior probability and how often it holds"}[kind] if title is None else title
-    if not any(np.isfinite(v).any() for v in probas.values()): return empty_figure("No probability to check: run a differential test on data whose truth is known.", title, template)
+    title = (
+        {
+            "fdr": "False discoveries: promised and realised",
+            "probability": "Posterior probability and how often it holds",
+        }[kind]
+        if title is None
+        else title
+    )
+    if not any(np.isfinite(v).any() for v in probas.values()):
+        return empty_figure(
+            "No probability to check: run a differential test on data whose truth is known.", title, template
+        )
     hue, fig = dict(zip(probas, palette(len(probas)))) | dict(hue or {}), go.Figure()
     for name, p in probas.items():
         (_fdr_curve if kind == "fdr" else _bins_curve)(fig, p, truths[name], name, hue[name], targets)
@@ -194,34 +326,85 @@ def calibration(
 # %% ../../nbs/60_pl/70_differential.ipynb #b4dd167a
 SHORT = 20  # calls of the shortest list that is drawn
 
+
 def _fdr_curve(fig: go.Figure, p: np.ndarray, truth, name: str, color: str, targets: Sequence[float]) -> None:
     "The curve of one test, and its lists at the targets."
     curve = fdr_curve(p, truth)
     curve = curve[(curve["expected"] <= 1.25 * max(targets)) & (curve.index >= min(SHORT, len(curve)))]
     thin = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 120).astype(int))] if len(curve) else curve
-    say = dict(mode="lines", line=dict(color=color, width=2), name=name or "realised", legendgroup=name, showlegend=bool(name), customdata=np.column_stack([thin.index, thin["found"]]))
-    fig.add_scatter(x=thin["expected"].round(5), y=thin["realised"].round(5), hovertemplate="%{customdata[0]:,} calls: promised %{x:.1%}, realised %{y:.1%}<br>%{customdata[1]:.0%} of the real changes found", **say)
+    say = dict(
+        mode="lines",
+        line=dict(color=color, width=2),
+        name=name or "realised",
+        legendgroup=name,
+        showlegend=bool(name),
+        customdata=np.column_stack([thin.index, thin["found"]]),
+    )
+    fig.add_scatter(
+        x=thin["expected"].round(5),
+        y=thin["realised"].round(5),
+        hovertemplate="%{customdata[0]:,} calls: promised %{x:.1%}, realised %{y:.1%}<br>%{customdata[1]:.0%} of the real changes found",
+        **say,
+    )
     at = [curve[curve["expected"] <= x].iloc[-1] for x in targets if (curve["expected"] <= x).any()]
-    fig.add_scatter(x=[x for x in targets if (curve["expected"] <= x).any()], y=[r["realised"] for r in at], mode="markers", marker=dict(color=color, size=9, line=dict(color="#FFFFFF", width=1)),
-                    name=name, legendgroup=name, showlegend=False, customdata=[(int(r.name), r["found"]) for r in at],
-                    hovertemplate="target %{x:.0%}: %{customdata[0]:,} calls, realised %{y:.1%}<br>%{customdata[1]:.0%} of the real changes found")
+    fig.add_scatter(
+        x=[x for x in targets if (curve["expected"] <= x).any()],
+        y=[r["realised"] for r in at],
+        mode="markers",
+        marker=dict(color=color, size=9, line=dict(color="#FFFFFF", width=1)),
+        name=name,
+        legendgroup=name,
+        showlegend=False,
+        customdata=[(int(r.name), r["found"]) for r in at],
+        hovertemplate="target %{x:.0%}: %{customdata[0]:,} calls, realised %{y:.1%}<br>%{customdata[1]:.0%} of the real changes found",
+    )
 
+# %% ../../nbs/60_pl/70_differential.ipynb #cb4d8ca5
 def _bins_curve(fig: go.Figure, p: np.ndarray, truth, name: str, color: str, targets: Sequence[float]) -> None:
     "The share that holds in bins of probability."
     b = probability_bins(p, truth)
-    fig.add_scatter(x=b["expected"], y=b["observed"], mode="lines+markers", line=dict(color=color, width=1.6), marker=dict(size=8), name=name or "observed", showlegend=bool(name),
-                    error_y=dict(array=b["upper"] - b["observed"], arrayminus=b["observed"] - b["lower"], thickness=1.2, width=4, color=color), customdata=b["n"],
-                    hovertemplate="P %{x:.2f}: %{y:.0%} of %{customdata:,} are real")
+    fig.add_scatter(
+        x=b["expected"],
+        y=b["observed"],
+        mode="lines+markers",
+        line=dict(color=color, width=1.6),
+        marker=dict(size=8),
+        name=name or "observed",
+        showlegend=bool(name),
+        error_y=dict(
+            array=b["upper"] - b["observed"], arrayminus=b["observed"] - b["lower"], thickness=1.2, width=4, color=color
+        ),
+        customdata=b["n"],
+        hovertemplate="P %{x:.2f}: %{y:.0%} of %{customdata:,} are real",
+    )
 
 # %% ../../nbs/60_pl/70_differential.ipynb #5814bed5
 def _calibration_frame(fig: go.Figure, kind: str, end: float, title: str, template: str | None) -> go.Figure:
     "Diagonal and axes."
     t, end = theme(template), end if kind == "fdr" else 1.0
-    fig.add_scatter(x=[0, end], y=[0, end], mode="lines", line=dict(color=t.soft, width=1, dash="dot"), hoverinfo="skip", showlegend=False, name="diagonal")
-    note = "below the dotted line: fewer false calls than promised" if kind == "fdr" else "on the dotted line: what is claimed holds as often as claimed · bars: 95 % interval"
+    fig.add_scatter(
+        x=[0, end],
+        y=[0, end],
+        mode="lines",
+        line=dict(color=t.soft, width=1, dash="dot"),
+        hoverinfo="skip",
+        showlegend=False,
+        name="diagonal",
+    )
+    note = (
+        "below the dotted line: fewer false calls than promised"
+        if kind == "fdr"
+        else "on the dotted line: what is claimed holds as often as claimed · bars: 95 % interval"
+    )
     _style(fig, 380, title, template, note if title else None)
     top = max([end, *(max(np.nanmax(np.asarray(s.y, float)), 0) for s in fig.data if len(s.y))]) * 1.03
-    x, y = ("promised share of false discoveries", "realised share") if kind == "fdr" else ("posterior probability", "share that is real")
+    x, y = (
+        ("promised share of false discoveries", "realised share")
+        if kind == "fdr"
+        else ("posterior probability", "share that is real")
+    )
     ticks = dict(tickformat=".0%") if kind == "fdr" else {}
     fig.update_xaxes(range=[-0.02 * end, end * 1.02], title_text=x, **ticks)
-    return fig.update_yaxes(range=[-0.02 * top, top], title_text=y, **ticks).update_layout(margin_l=64, hovermode="closest")
+    return fig.update_yaxes(range=[-0.02 * top, top], title_text=y, **ticks).update_layout(
+        margin_l=64, hovermode="closest"
+    )

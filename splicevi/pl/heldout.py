@@ -35,16 +35,39 @@ def imputation(
 ) -> go.Figure:
     "Predicted against observed held-out PSI, weighted by reads."
     title = "Held-out PSI: predicted against observed" if title is None else title
-    if not len(held) or not predictions: return empty_figure("No held-out read to compare with: hold some out first (splicevi.data.hold_out).", title, template)
+    if not len(held) or not predictions:
+        return empty_figure(
+            "No held-out read to compare with: hold some out first (splicevi.data.hold_out).", title, template
+        )
     grids = {k: prediction_grid(held, v) for k, v in predictions.items()}
     top = np.sqrt(max(np.quantile(g, 0.98) for g in grids.values()) or 1)  # a few corners hold most reads
     mid = (np.arange(20) + 0.5) / 20
     fig = make_subplots(1, len(grids), subplot_titles=list(grids), horizontal_spacing=0.05, shared_yaxes=True)
     for col, grid in enumerate(grids.values(), 1):
         z = np.where(grid > 0, np.sqrt(grid), np.nan).round(3)
-        fig.add_heatmap(x=mid, y=mid, z=z, customdata=grid, zmin=0, zmax=top, colorscale=["rgba(0,114,178,0.06)", "rgba(0,114,178,1)"],
-                        showscale=False, hovertemplate="predicted %{x:.2f}, observed %{y:.2f}: %{customdata:,} reads<extra></extra>", row=1, col=col)
-        fig.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=dict(color=theme(template).soft, width=1, dash="dot"), showlegend=False, hoverinfo="skip", row=1, col=col)
+        fig.add_heatmap(
+            x=mid,
+            y=mid,
+            z=z,
+            customdata=grid,
+            zmin=0,
+            zmax=top,
+            colorscale=["rgba(0,114,178,0.06)", "rgba(0,114,178,1)"],
+            showscale=False,
+            hovertemplate="predicted %{x:.2f}, observed %{y:.2f}: %{customdata:,} reads<extra></extra>",
+            row=1,
+            col=col,
+        )
+        fig.add_scatter(
+            x=[0, 1],
+            y=[0, 1],
+            mode="lines",
+            line=dict(color=theme(template).soft, width=1, dash="dot"),
+            showlegend=False,
+            hoverinfo="skip",
+            row=1,
+            col=col,
+        )
         fig.update_xaxes(title_text="predicted PSI", range=[0, 1], dtick=0.5, row=1, col=col)
         fig.update_yaxes(title_text="observed PSI" if col == 1 else None, range=[0, 1], dtick=0.5, row=1, col=col)
     _style(fig, 270 + 36 * bool(title), title, template).update_xaxes(showgrid=False)
@@ -58,14 +81,25 @@ def psi_bins(
 ) -> pd.DataFrame:  # predicted and observed PSI (both weighted by reads), 95 % interval, pairs, reads
     "Observed PSI of held-out pairs in bins of the predicted one."
     need_columns(held, ["counts", "total"], "held")
-    t = pd.DataFrame({"y": held["counts"].to_numpy(float), "n": held["total"].to_numpy(float), "p": np.asarray(psi, float)})
+    t = pd.DataFrame(
+        {"y": held["counts"].to_numpy(float), "n": held["total"].to_numpy(float), "p": np.asarray(psi, float)}
+    )
     t = t[np.isfinite(t["p"]) & (t["n"] > 0)]
     by = np.minimum((t["p"] * bins).astype(int), bins - 1).rename("bin")
     s = t.assign(w=t["p"] * t["n"]).groupby(by)[["w", "y", "n"]].sum()
     rest = (t["y"] - t["n"] * by.map(s["y"] / s["n"])) ** 2
     half = 1.96 * np.sqrt(rest.groupby(by).sum()) / s["n"]
     r = s["y"] / s["n"]
-    return pd.DataFrame({"predicted": s["w"] / s["n"], "observed": r, "lower": (r - half).clip(0), "upper": (r + half).clip(upper=1), "pairs": t.groupby(by).size(), "reads": s["n"]})
+    return pd.DataFrame(
+        {
+            "predicted": s["w"] / s["n"],
+            "observed": r,
+            "lower": (r - half).clip(0),
+            "upper": (r + half).clip(upper=1),
+            "pairs": t.groupby(by).size(),
+            "reads": s["n"],
+        }
+    )
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #f5f201b9
 def psi_calibration(
@@ -78,15 +112,50 @@ def psi_calibration(
 ) -> go.Figure:
     "Observed PSI in bins of the predicted one, for each prediction."
     title = "Held-out PSI in bins of the predicted one" if title is None else title
-    if not len(held) or not predictions: return empty_figure("No held-out read to compare with: hold some out first (splicevi.data.hold_out).", title, template)
+    if not len(held) or not predictions:
+        return empty_figure(
+            "No held-out read to compare with: hold some out first (splicevi.data.hold_out).", title, template
+        )
     hue, fig = dict(zip(predictions, palette(len(predictions)))) | dict(hue or {}), go.Figure()
     for name, psi in predictions.items():
         b = psi_bins(held, psi, bins)
         size = 5 + 13 * np.sqrt(b["reads"] / b["reads"].max())
-        fig.add_scatter(x=b["predicted"].round(4), y=b["observed"].round(4), mode="lines+markers", name=name, line=dict(color=hue[name], width=1.4), marker=dict(size=size, opacity=0.8),
-                        error_y=dict(array=b["upper"] - b["observed"], arrayminus=b["observed"] - b["lower"], thickness=1.2, width=3, color=hue[name]),
-                        customdata=b[["pairs", "reads"]], hovertemplate="predicted %{x:.2f}, observed %{y:.2f}<br>%{customdata[0]:,} pairs, %{customdata[1]:,} reads")
-    fig.add_scatter(x=[0, 1], y=[0, 1], mode="lines", line=dict(color=theme(template).soft, width=1, dash="dot"), showlegend=False, hoverinfo="skip", name="diagonal")
-    _style(fig, 380 + 36 * bool(title), title, template, "area of a dot: reads · bars: 95 % interval · on the dotted line predictions are right on average" if title else None)
+        fig.add_scatter(
+            x=b["predicted"].round(4),
+            y=b["observed"].round(4),
+            mode="lines+markers",
+            name=name,
+            line=dict(color=hue[name], width=1.4),
+            marker=dict(size=size, opacity=0.8),
+            error_y=dict(
+                array=b["upper"] - b["observed"],
+                arrayminus=b["observed"] - b["lower"],
+                thickness=1.2,
+                width=3,
+                color=hue[name],
+            ),
+            customdata=b[["pairs", "reads"]],
+            hovertemplate="predicted %{x:.2f}, observed %{y:.2f}<br>%{customdata[0]:,} pairs, %{customdata[1]:,} reads",
+        )
+    fig.add_scatter(
+        x=[0, 1],
+        y=[0, 1],
+        mode="lines",
+        line=dict(color=theme(template).soft, width=1, dash="dot"),
+        showlegend=False,
+        hoverinfo="skip",
+        name="diagonal",
+    )
+    _style(
+        fig,
+        380 + 36 * bool(title),
+        title,
+        template,
+        "area of a dot: reads · bars: 95 % interval · on the dotted line predictions are right on average"
+        if title
+        else None,
+    )
     fig.update_xaxes(range=[-0.02, 1.02], title_text="predicted PSI (mean of the bin)")
-    return fig.update_yaxes(range=[-0.02, 1.04], title_text="observed PSI (share of reads)").update_layout(hovermode="closest")
+    return fig.update_yaxes(range=[-0.02, 1.04], title_text="observed PSI (share of reads)").update_layout(
+        hovermode="closest"
+    )

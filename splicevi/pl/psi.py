@@ -16,45 +16,117 @@ from plotly.subplots import make_subplots
 from .style import PSI_SCALE, _style, colors, empty_figure, need_columns, shorten, text_width, theme
 
 # %% ../../nbs/60_pl/40_psi.ipynb #410f7c6a
-KINDS = {"observed": "observed PSI", "decoded": "decoded PSI", "smoothed": "smoothed PSI (decoded and observed together)"}
+KINDS = {
+    "observed": "observed PSI",
+    "decoded": "decoded PSI",
+    "smoothed": "smoothed PSI (decoded and observed together)",
+}
 FEW = 5  # fewer cells than this are drawn as points
 
-def _one_violin(fig: go.Figure, at: dict, y: float, values: np.ndarray, color: str, name: str, span: Sequence[float] | None, t) -> None:
+
+def _one_violin(
+    fig: go.Figure, at: dict, y: float, values: np.ndarray, color: str, name: str, span: Sequence[float] | None, t
+) -> None:
     "The cells of one group: a violin, points, or a word."
     values = values[np.isfinite(values)]
     if not len(values):
-        fig.add_annotation(x=0.5, xref=f"x{at['col'] if at['col'] > 1 else ''} domain", y=y, text="no cell" if span is None else "no cell with a value", name="none", showarrow=False, **at)
+        fig.add_annotation(
+            x=0.5,
+            xref=f"x{at['col'] if at['col'] > 1 else ''} domain",
+            y=y,
+            text="no cell" if span is None else "no cell with a value",
+            name="none",
+            showarrow=False,
+            **at,
+        )
     elif len(values) < FEW:
-        fig.add_scatter(x=values.round(4), y=np.full(len(values), y), mode="markers", marker=dict(color=color, size=7, opacity=0.7), name=name, hovertemplate="%{x:.3~f}",
-                        showlegend=False, **at)
+        fig.add_scatter(
+            x=values.round(4),
+            y=np.full(len(values), y),
+            mode="markers",
+            marker=dict(color=color, size=7, opacity=0.7),
+            name=name,
+            hovertemplate="%{x:.3~f}",
+            showlegend=False,
+            **at,
+        )
     else:
         values = np.random.default_rng(0).permutation(values)[:1000]
-        width = max(0.9 * min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.34 or np.inf) * len(values) ** -0.2, 0.015 * ((span or [0, np.ptp(values)])[1] or 1))
-        fig.add_violin(x=np.sort(values).round(4), y0=y, orientation="h", points=False, name=name, line=dict(color=color, width=1), fillcolor=color, opacity=0.55, width=0.82,
-                       bandwidth=width, spanmode="manual" if span else "hard", span=span, hoverinfo="skip", showlegend=False, **at)
+        width = max(
+            0.9
+            * min(values.std(), np.subtract(*np.percentile(values, [75, 25])) / 1.34 or np.inf)
+            * len(values) ** -0.2,
+            0.015 * ((span or [0, np.ptp(values)])[1] or 1),
+        )
+        fig.add_violin(
+            x=np.sort(values).round(4),
+            y0=y,
+            orientation="h",
+            points=False,
+            name=name,
+            line=dict(color=color, width=1),
+            fillcolor=color,
+            opacity=0.55,
+            width=0.82,
+            bandwidth=width,
+            spanmode="manual" if span else "hard",
+            span=span,
+            hoverinfo="skip",
+            showlegend=False,
+            **at,
+        )
 
 # %% ../../nbs/60_pl/40_psi.ipynb #c161480c
 def _rows(fig: go.Figure, names: Sequence[str], notes: Sequence[str], n_cols: int, t) -> float:
     "Names and notes of the groups on the y-axis; the room they take in pixels."
     left = min(max([text_width(n, 12) for n in names] + [text_width(n, 10.5) for n in notes]) + 20, 210)
-    text = [f'{shorten(n, left - 18)}<br><span style="font-size:10.5px;color:{t.soft}">{note}</span>' for n, note in zip(names, notes)]
-    fig.update_yaxes(range=[len(names) - 0.4, -0.6], tickvals=list(range(len(names))), ticktext=text, showgrid=False, showticklabels=False)
+    text = [
+        f'{shorten(n, left - 18)}<br><span style="font-size:10.5px;color:{t.soft}">{note}</span>'
+        for n, note in zip(names, notes)
+    ]
+    fig.update_yaxes(
+        range=[len(names) - 0.4, -0.6],
+        tickvals=list(range(len(names))),
+        ticktext=text,
+        showgrid=False,
+        showticklabels=False,
+    )
     for i in range(1, n_cols):
         fig.update_yaxes(showticklabels=False, row=1, col=i + 1)
     fig.update_yaxes(showticklabels=True, row=1, col=1)
     return left
 
+# %% ../../nbs/60_pl/40_psi.ipynb #f36dd7c9
 def _mean(fig: go.Figure, at: dict, rows: pd.DataFrame, y: Sequence[int], hover: Sequence[str], t) -> None:
     "Dots at the means, with their intervals."
-    error = dict(array=(rows["upper"] - rows["psi"]).to_numpy(float).round(4), arrayminus=(rows["psi"] - rows["lower"]).to_numpy(float).round(4), color=t.ink, thickness=1.5, width=4)
-    fig.add_scatter(x=rows["psi"].to_numpy(float).round(4), y=list(y), error_x=error, mode="markers", text=hover, hovertemplate="%{text}<extra></extra>", name="group mean",
-                    marker=dict(color="#FFFFFF", size=8, line=dict(color="#20242B" if t.paper != "#14171B" else "#000000", width=1.6)), customdata=rows[["junction_id", "group"]].astype(str).to_numpy(),
-                    showlegend=False, **at)
+    error = dict(
+        array=(rows["upper"] - rows["psi"]).to_numpy(float).round(4),
+        arrayminus=(rows["psi"] - rows["lower"]).to_numpy(float).round(4),
+        color=t.ink,
+        thickness=1.5,
+        width=4,
+    )
+    fig.add_scatter(
+        x=rows["psi"].to_numpy(float).round(4),
+        y=list(y),
+        error_x=error,
+        mode="markers",
+        text=hover,
+        hovertemplate="%{text}<extra></extra>",
+        name="group mean",
+        marker=dict(
+            color="#FFFFFF", size=8, line=dict(color="#20242B" if t.paper != "#14171B" else "#000000", width=1.6)
+        ),
+        customdata=rows[["junction_id", "group"]].astype(str).to_numpy(),
+        showlegend=False,
+        **at,
+    )
 
 # %% ../../nbs/60_pl/40_psi.ipynb #a2fea12b
 def psi_violin(
     cells: pd.DataFrame,  # cell, group, junction_id, reads, total, and the PSI: observed, decoded, smoothed
-    groups: pd.DataFrame | None = None,  # group, junction_id, kind, psi, lower, upper, n_cells, reads, total; None: no means
+    groups: pd.DataFrame
+    | None = None,  # group, junction_id, kind, psi, lower, upper, n_cells, reads, total; None: no means
     kind: str = "observed",  # which PSI: "observed", "decoded" or "smoothed"
     junctions: Sequence[str] | str | None = None,  # junctions to draw, at most four; None: the first of the table
     hue: Mapping[str, str] | None = None,  # group to colour
@@ -62,47 +134,89 @@ def psi_violin(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "PSI of the cells of each group, with the group's mean and its 95 % interval."
-    if kind not in KINDS: raise ValueError(f"kind={kind!r} is no kind of PSI; it is one of {', '.join(KINDS)}.")
+    if kind not in KINDS:
+        raise ValueError(f"kind={kind!r} is no kind of PSI; it is one of {', '.join(KINDS)}.")
     need_columns(cells, ["group", "junction_id", kind, "total"], "cells")
-    shown = list(dict.fromkeys(cells["junction_id"]))[:4] if junctions is None else [junctions] if isinstance(junctions, str) else list(junctions)[:4]
-    if lost := [j for j in shown if not (cells["junction_id"] == j).any()]: raise KeyError(f"cells has no junction {lost[0]!r}.")
+    shown = (
+        list(dict.fromkeys(cells["junction_id"]))[:4]
+        if junctions is None
+        else [junctions]
+        if isinstance(junctions, str)
+        else list(junctions)[:4]
+    )
+    if lost := [j for j in shown if not (cells["junction_id"] == j).any()]:
+        raise KeyError(f"cells has no junction {lost[0]!r}.")
     cells = cells[cells["junction_id"].isin(shown)]
     heading = f"{KINDS[kind].split(' (')[0].capitalize().replace('psi', 'PSI')} by group" if title is None else title
-    if not cells[kind].notna().any(): return empty_figure(_nothing(cells, kind), heading, template)
-    means = None if groups is None else need_columns(groups, ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"], "groups")
-    return _psi_rows(cells, means if means is None else means[means["kind"] == kind], kind, shown, hue, heading, template)
+    if not cells[kind].notna().any():
+        return empty_figure(_nothing(cells, kind), heading, template)
+    means = (
+        None
+        if groups is None
+        else need_columns(
+            groups, ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"], "groups"
+        )
+    )
+    return _psi_rows(
+        cells, means if means is None else means[means["kind"] == kind], kind, shown, hue, heading, template
+    )
 
+# %% ../../nbs/60_pl/40_psi.ipynb #3f28077d
 def _nothing(cells: pd.DataFrame, kind: str) -> str:
     "Why there is no PSI to draw."
-    if not len(cells): return "No cell to draw: choose an event that was read, or other cells."
-    if kind == "observed": return "No cell has a read of this event: choose another event, or look at decoded PSI."
+    if not len(cells):
+        return "No cell to draw: choose an event that was read, or other cells."
+    if kind == "observed":
+        return "No cell has a read of this event: choose another event, or look at decoded PSI."
     return f"There is no {kind} PSI: pass a trained model, or look at observed PSI (kind='observed')."
 
 # %% ../../nbs/60_pl/40_psi.ipynb #11d42bbe
-def _psi_rows(cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown: list, hue, title: str, template) -> go.Figure:
+def _psi_rows(
+    cells: pd.DataFrame, means: pd.DataFrame | None, kind: str, shown: list, hue, title: str, template
+) -> go.Figure:
     "Panels of violins, one for each junction."
     t, labels = theme(template), pd.Categorical(cells["group"])
     names, hue = [str(c) for c in labels.categories], colors(labels, hue)
-    fig = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[_short(j) for j in shown])
+    fig = make_subplots(
+        1, len(shown), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=[_short(j) for j in shown]
+    )
     for col, junction in enumerate(shown, 1):
         mine, at = (cells["junction_id"] == junction).to_numpy(), dict(row=1, col=col)
         values, code = cells.loc[mine, kind].to_numpy(float), labels.codes[mine]
-        for y, name in enumerate(names): _one_violin(fig, at, y, values[code == y], hue[name], name, [0, 1], t)
-        if means is not None: _psi_means(fig, at, means[means["junction_id"] == junction], list(labels.categories), kind, t)
+        for y, name in enumerate(names):
+            _one_violin(fig, at, y, values[code == y], hue[name], name, [0, 1], t)
+        if means is not None:
+            _psi_means(fig, at, means[means["junction_id"] == junction], list(labels.categories), kind, t)
     first = (cells["junction_id"] == shown[0]).to_numpy()
     one, code = cells[first], labels.codes[first]
     notes = [_note(one[code == y], kind) for y in range(len(names))]
-    _style(fig, 100, title, template, f"violin: cells{' · dot: mean of the group with 95 % interval' if means is not None else ''}" if title else None)
+    _style(
+        fig,
+        100,
+        title,
+        template,
+        f"violin: cells{' · dot: mean of the group with 95 % interval' if means is not None else ''}"
+        if title
+        else None,
+    )
     fig.update_annotations(font_size=11).update_annotations(font_color=t.soft, selector=dict(name="none"))
     fig.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], title_text="PSI")
     left = _rows(fig, names, notes, len(shown), t)
-    return fig.update_layout(height=fig.layout.margin.t + 48 + 42 * len(names), margin_l=left, violingap=0, violinmode="overlay")
+    return fig.update_layout(
+        height=fig.layout.margin.t + 48 + 42 * len(names), margin_l=left, violingap=0, violinmode="overlay"
+    )
 
+# %% ../../nbs/60_pl/40_psi.ipynb #c3c541e3
 def _short(junction: str) -> str:
     "A junction's place, as browsers write it."
     parts = str(junction).split(":")
-    return f"{parts[0]}:{int(parts[1]):,}-{int(parts[2]):,}" if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit() else str(junction)
+    return (
+        f"{parts[0]}:{int(parts[1]):,}-{int(parts[2]):,}"
+        if len(parts) == 4 and parts[1].isdigit() and parts[2].isdigit()
+        else str(junction)
+    )
 
+# %% ../../nbs/60_pl/40_psi.ipynb #9a3d83df
 def _note(cells: pd.DataFrame, kind: str) -> str:
     "Cells and reads of a group, in small."
     n, reads = int(cells[kind].notna().sum()), float(np.nansum(cells["total"].to_numpy(float)))
@@ -112,8 +226,10 @@ def _note(cells: pd.DataFrame, kind: str) -> str:
 def _psi_means(fig: go.Figure, at: dict, rows: pd.DataFrame, order: list, kind: str, t) -> None:
     "The means of one junction in all groups."
     rows = rows[rows["group"].isin(order) & rows["psi"].notna()]
-    hover = [f"<b>{r.group}</b><br>{KINDS[kind]} {r.psi:.3f} ({r.lower:.3f} to {r.upper:.3f})<br>{r.n_cells:,.0f} cells, {r.reads:,.0f} of {r.total:,.0f} reads<br>{_short(r.junction_id)}"
-             for r in rows.itertuples()]
+    hover = [
+        f"<b>{r.group}</b><br>{KINDS[kind]} {r.psi:.3f} ({r.lower:.3f} to {r.upper:.3f})<br>{r.n_cells:,.0f} cells, {r.reads:,.0f} of {r.total:,.0f} reads<br>{_short(r.junction_id)}"
+        for r in rows.itertuples()
+    ]
     _mean(fig, at, rows, [order.index(g) for g in rows["group"]], hover, t)
 
 # %% ../../nbs/60_pl/40_psi.ipynb #4ad01602
@@ -123,10 +239,16 @@ def psi_tables(
     "Tables of PSI by junction and group, one for each kind that has values."
     need_columns(groups, ["group", "junction_id", "kind", "psi"], "groups")
     order = {c: pd.unique(groups[c]) for c in ("junction_id", "group")}
-    if isinstance(groups["group"].dtype, pd.CategoricalDtype): order["group"] = groups["group"].cat.categories
+    if isinstance(groups["group"].dtype, pd.CategoricalDtype):
+        order["group"] = groups["group"].cat.categories
     found = {k: groups[groups["kind"] == k] for k in KINDS}
-    return {k: g.pivot_table(index="junction_id", columns="group", values="psi", observed=True).reindex(order["junction_id"], columns=[*order["group"]])
-            for k, g in found.items() if g["psi"].notna().any()}
+    return {
+        k: g.pivot_table(index="junction_id", columns="group", values="psi", observed=True).reindex(
+            order["junction_id"], columns=[*order["group"]]
+        )
+        for k, g in found.items()
+        if g["psi"].notna().any()
+    }
 
 # %% ../../nbs/60_pl/40_psi.ipynb #feaae20f
 def psi_heatmap(
@@ -138,25 +260,68 @@ def psi_heatmap(
     "PSI of junctions in groups of cells, side by side."
     title = "PSI of junctions by group" if title is None else title
     tables = psi_tables(psi) if isinstance(psi, pd.DataFrame) else {k: v for k, v in psi.items() if v.size}
-    if not tables: return empty_figure("No PSI to draw: choose an event that was read, or pass a trained model.", title, template)
+    if not tables:
+        return empty_figure("No PSI to draw: choose an event that was read, or pass a trained model.", title, template)
     first = next(iter(tables.values()))
     rows = [str(k) if labels is not None else _short(k) for k in (first.index if labels is None else labels)]
     fig = make_subplots(1, len(tables), subplot_titles=list(tables), horizontal_spacing=0.03, shared_yaxes=True)
     for col, table in enumerate(tables.values(), 1):
-        hover = [[f"{k}<br>{g}: " + (f"PSI {v:.3f}" if np.isfinite(v) else "not observed") for g, v in zip(table.columns, line)] for k, line in zip(table.index, table.to_numpy(float))]
-        fig.add_heatmap(x=[str(c) for c in table.columns], y=list(range(len(rows))), z=table.to_numpy(float).round(4), zmin=0, zmax=1,
-                        colorscale=[list(c) for c in PSI_SCALE], xgap=1, ygap=1, text=hover, hovertemplate="%{text}<extra></extra>", hoverongaps=True,
-                        showscale=col == len(tables), colorbar=dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1], lenmode="pixels", len=100, y=1, yanchor="top"), row=1, col=col)
+        hover = [
+            [
+                f"{k}<br>{g}: " + (f"PSI {v:.3f}" if np.isfinite(v) else "not observed")
+                for g, v in zip(table.columns, line)
+            ]
+            for k, line in zip(table.index, table.to_numpy(float))
+        ]
+        fig.add_heatmap(
+            x=[str(c) for c in table.columns],
+            y=list(range(len(rows))),
+            z=table.to_numpy(float).round(4),
+            zmin=0,
+            zmax=1,
+            colorscale=[list(c) for c in PSI_SCALE],
+            xgap=1,
+            ygap=1,
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            hoverongaps=True,
+            showscale=col == len(tables),
+            colorbar=dict(
+                title="PSI",
+                thickness=10,
+                outlinewidth=0,
+                tickvals=[0, 0.5, 1],
+                lenmode="pixels",
+                len=100,
+                y=1,
+                yanchor="top",
+            ),
+            row=1,
+            col=col,
+        )
         _no_value(fig, dict(row=1, col=col), table, theme(template))
     _style(fig, 150 + max(24 * len(rows), 60) + (30 if title else 0), title, template)
-    fig.update_yaxes(autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=[shorten(r, 190) for r in rows])
+    fig.update_yaxes(
+        autorange="reversed", showgrid=False, tickvals=list(range(len(rows))), ticktext=[shorten(r, 190) for r in rows]
+    )
     return fig.update_xaxes(showgrid=False, tickangle=-35 if first.shape[1] < 8 else -90, type="category")
 
 # %% ../../nbs/60_pl/40_psi.ipynb #4926cd1e
 def _no_value(fig: go.Figure, at: dict, table: pd.DataFrame, t) -> None:
     "A dash in squares that have no PSI."
     row, col = np.nonzero(table.isna().to_numpy())
-    if len(row): fig.add_scatter(x=[str(table.columns[c]) for c in col], y=row, mode="text", text="–", textfont=dict(color=t.soft, size=12), hoverinfo="skip", showlegend=False, name="no value", **at)
+    if len(row):
+        fig.add_scatter(
+            x=[str(table.columns[c]) for c in col],
+            y=row,
+            mode="text",
+            text="–",
+            textfont=dict(color=t.soft, size=12),
+            hoverinfo="skip",
+            showlegend=False,
+            name="no value",
+            **at,
+        )
 
 # %% ../../nbs/60_pl/40_psi.ipynb #4979e706
 def latent_psi(
@@ -172,29 +337,60 @@ def latent_psi(
 ) -> go.Figure:
     "A latent map coloured by the PSI of a junction."
     xy, psi = np.asarray(coords, float), np.asarray(psi, float)
-    if len(xy) != len(psi): raise ValueError(f"coords has {len(xy):,} cells and psi has {len(psi):,}.")
-    title = f"PSI of {_short(label)}" if title is None and label else "PSI in the latent space" if title is None else title
-    if not len(xy): return empty_figure("No cell to draw: choose other cells.", title, template)
+    if len(xy) != len(psi):
+        raise ValueError(f"coords has {len(xy):,} cells and psi has {len(psi):,}.")
+    title = (
+        f"PSI of {_short(label)}" if title is None and label else "PSI in the latent space" if title is None else title
+    )
+    if not len(xy):
+        return empty_figure("No cell to draw: choose other cells.", title, template)
     show = np.sort(np.random.default_rng(0).permutation(len(psi))[:n_cells])
     seen = np.isfinite(psi[show])
     fig, size = go.Figure(), 6 if len(show) < 1500 else 4 if len(show) < 6000 else 3
     for name, at in (("not observed", show[~seen]), ("observed", show[seen])):
         _latent_cells(fig, name, xy, psi, at, reads, cells, size, theme(template), len(show) > 3000)
-    note = f"{seen.sum():,} of {len(show):,} cells observed" + (f" (a sample of {len(psi):,})" if len(show) < len(psi) else "") + " · grey: not observed"
+    note = (
+        f"{seen.sum():,} of {len(show):,} cells observed"
+        + (f" (a sample of {len(psi):,})" if len(show) < len(psi) else "")
+        + " · grey: not observed"
+    )
     return _map(fig, 420, axis, title, template, note)
 
 # %% ../../nbs/60_pl/40_psi.ipynb #a627182f
 def _latent_cells(fig: go.Figure, name: str, xy, psi, at: np.ndarray, reads, cells, size: int, t, fast: bool) -> None:
     "Some cells of the map."
-    if not len(at): return
+    if not len(at):
+        return
     seen = name == "observed"
     text = [""] * len(at) if cells is None else [f"{cells[i]}<br>" for i in at]
     told = [""] * len(at) if reads is None else [f", {reads[i]:,.0f} reads" for i in at]
     hover = [f"{a}PSI {psi[i]:.3f}{r}" if seen else f"{a}not observed" for i, a, r in zip(at, text, told)]
     bar = dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1], len=0.8)
-    color = dict(color=psi[at].round(4), colorscale=[list(c) for c in PSI_SCALE], cmin=0, cmax=1, showscale=True, colorbar=bar) if seen else dict(color=t.body, opacity=0.5)
-    fig.add_trace((go.Scattergl if fast else go.Scatter)(x=xy[at, 0].round(3), y=xy[at, 1].round(3), mode="markers", name=name, customdata=at, text=hover,
-                  hovertemplate="%{text}<extra></extra>", showlegend=False, marker=dict(size=size, **color)))
+    color = (
+        dict(
+            color=psi[at].round(4),
+            colorscale=[list(c) for c in PSI_SCALE],
+            cmin=0,
+            cmax=1,
+            showscale=True,
+            colorbar=bar,
+        )
+        if seen
+        else dict(color=t.body, opacity=0.5)
+    )
+    fig.add_trace(
+        (go.Scattergl if fast else go.Scatter)(
+            x=xy[at, 0].round(3),
+            y=xy[at, 1].round(3),
+            mode="markers",
+            name=name,
+            customdata=at,
+            text=hover,
+            hovertemplate="%{text}<extra></extra>",
+            showlegend=False,
+            marker=dict(size=size, **color),
+        )
+    )
 
 # %% ../../nbs/60_pl/40_psi.ipynb #0a8df10f
 def _map(fig: go.Figure, height: int, axis: str, title: str | None, template: str | None, note: str) -> go.Figure:
@@ -216,12 +412,22 @@ def expression_violin(
 ) -> go.Figure:
     "Expression of a gene in the cells of each group, with the group's mean and its 95 % interval."
     values, labels, t = np.asarray(values, float), pd.Categorical(groups), theme(template)
-    if len(values) != len(labels): raise ValueError(f"values has {len(values):,} cells and groups has {len(labels):,}.")
+    if len(values) != len(labels):
+        raise ValueError(f"values has {len(values):,} cells and groups has {len(labels):,}.")
     title = f"Expression of {gene} by group" if title is None else title
-    if not np.isfinite(values).any(): return empty_figure(f"No expression of {gene} to draw: the gene is not among the genes of the data.", title, template)
-    names, hue, fig, at = [str(c) for c in labels.categories], colors(labels, hue), make_subplots(1, 1), dict(row=1, col=1)
+    if not np.isfinite(values).any():
+        return empty_figure(
+            f"No expression of {gene} to draw: the gene is not among the genes of the data.", title, template
+        )
+    names, hue, fig, at = (
+        [str(c) for c in labels.categories],
+        colors(labels, hue),
+        make_subplots(1, 1),
+        dict(row=1, col=1),
+    )
     own = [values[(labels == g) & np.isfinite(values)] for g in labels.categories]
-    for y, (name, v) in enumerate(zip(names, own)): _one_violin(fig, at, y, v, hue[name], name, None, t)
+    for y, (name, v) in enumerate(zip(names, own)):
+        _one_violin(fig, at, y, v, hue[name], name, None, t)
     _mean(fig, at, *_expression_means(own, names, gene), t)
     _style(fig, 100, title, template, "violin: cells · dot: mean of the group with 95 % interval" if title else None)
     fig.update_annotations(font=dict(size=11, color=t.soft))
@@ -231,10 +437,21 @@ def expression_violin(
     return fig.update_layout(height=fig.layout.margin.t + 48 + 42 * len(names), margin_l=left, violinmode="overlay")
 
 # %% ../../nbs/60_pl/40_psi.ipynb #19fbaf63
-def _expression_means(own: Sequence[np.ndarray], names: Sequence[str], gene: str) -> tuple[pd.DataFrame, list[int], list[str]]:
+def _expression_means(
+    own: Sequence[np.ndarray], names: Sequence[str], gene: str
+) -> tuple[pd.DataFrame, list[int], list[str]]:
     "Means with their intervals, the rows they belong to, and what is said of them."
     y = [i for i, v in enumerate(own) if len(v)]
     mean = np.array([own[i].mean() for i in y])
     half = np.array([1.96 * own[i].std(ddof=1) / np.sqrt(len(own[i])) if len(own[i]) > 1 else np.nan for i in y])
-    rows = pd.DataFrame({"junction_id": gene, "group": [names[i] for i in y], "psi": mean, "lower": mean - half, "upper": mean + half})
-    return rows, y, [f"<b>{names[i]}</b><br>{gene}: mean {m:.3g} ± {h:.2g}<br>{len(own[i]):,} cells" for i, m, h in zip(y, mean, half)]
+    rows = pd.DataFrame(
+        {"junction_id": gene, "group": [names[i] for i in y], "psi": mean, "lower": mean - half, "upper": mean + half}
+    )
+    return (
+        rows,
+        y,
+        [
+            f"<b>{names[i]}</b><br>{gene}: mean {m:.3g} ± {h:.2g}<br>{len(own[i]):,} cells"
+            for i, m, h in zip(y, mean, half)
+        ],
+    )

@@ -15,12 +15,8 @@ import plotly.graph_objects as go
 from mudata import MuData
 from plotly.subplots import make_subplots
 
-from .arc_layout import compress_introns
-from .arcs import event_arcs
 from ..core import KEYS
-from .differential import calibration, fdr_curve, probability_bins, volcano, volcano_values
-from .psi import expression_violin, latent_psi, psi_heatmap, psi_tables, psi_violin
-from .heldout import imputation, prediction_grid, psi_bins, psi_calibration
+from .psi import psi_heatmap
 from .style import INK, OKABE_ITO, _style, colors, empty_figure, palette, theme
 
 # %% ../../nbs/60_pl/20_qc.ipynb #92334071
@@ -40,7 +36,8 @@ def coverage_values(
         out["gene counts per cell"] = np.asarray(counts.sum(1)).ravel()
     if adata is not None:
         pairs = observed_pairs(adata.layers[KEYS.junction_counts], event_codes(adata.var[KEYS.event])[0])
-        if not out: out["junction reads per cell"] = np.asarray(adata.layers[KEYS.junction_counts].sum(1)).ravel()
+        if not out:
+            out["junction reads per cell"] = np.asarray(adata.layers[KEYS.junction_counts].sum(1)).ravel()
         out["observed events per cell"] = np.diff(pairs.slot_indptr)
         out["reads per observed event"] = pairs.slot_total
     return out
@@ -49,7 +46,12 @@ def coverage_values(
 def _log_ticks(lo: float, hi: float) -> tuple[list[float], list[str]]:
     "Positions on a logarithmic axis and their labels: powers of ten, and 2 and 5 times them where there are few."
     steps = (1,) if hi - lo > 2 else (1, 2, 5)
-    values = [m * 10**k for k in range(int(np.floor(lo)), int(np.ceil(hi)) + 1) for m in steps if lo <= np.log10(m * 10.0**k) <= hi]
+    values = [
+        m * 10**k
+        for k in range(int(np.floor(lo)), int(np.ceil(hi)) + 1)
+        for m in steps
+        if lo <= np.log10(m * 10.0**k) <= hi
+    ]
     text = [f"{v:,}" if v < 1e4 else f"{v / 1e3:,.0f}k" if v < 1e6 else f"{v / 1e6:,.0f}M" for v in values]
     return [float(np.log10(v)) for v in values], text
 
@@ -68,8 +70,18 @@ def _histogram(fig: go.Figure, col: int, name: str, values: np.ndarray, log: boo
     count, _ = np.histogram(values, edge)
     text = [f"{lo:,.0f} to {hi:,.0f}: {n:,} {unit}" for lo, hi, n in zip(np.ceil(edge), np.floor(edge[1:]), count)]
     edge = np.log10(edge) if log else edge
-    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), marker=dict(color=OKABE_ITO[0], line_width=0), hovertext=text,
-                hoverinfo="text", name=name, showlegend=False, row=1, col=col)
+    fig.add_bar(
+        x=(edge[1:] + edge[:-1]) / 2,
+        y=count,
+        width=np.diff(edge),
+        marker=dict(color=OKABE_ITO[0], line_width=0),
+        hovertext=text,
+        hoverinfo="text",
+        name=name,
+        showlegend=False,
+        row=1,
+        col=col,
+    )
     zeros = f", {np.sum(values == 0):,} with none" if log and (values == 0).any() else ""
     middle = f"median {np.median(values):,.0f}{zeros}" if len(values) else "none"
     fig.update_xaxes(title_text=f"{name}<br>{middle}", title_font_size=12, row=1, col=col)
@@ -88,10 +100,13 @@ def coverage(
     "Depth of the cells, observed events and reads per observed event."
     title = "Reads and events that were observed" if title is None else title
     values = coverage_values(mdata, **keys)
-    if not any(v.any() for v in values.values()): return empty_figure("No read to count: the data have neither genes nor junctions with reads.", title, template)
+    if not any(v.any() for v in values.values()):
+        return empty_figure("No read to count: the data have neither genes nor junctions with reads.", title, template)
     fig = make_subplots(1, len(values), horizontal_spacing=0.11)
     for i, (name, v) in enumerate(values.items()):
-        _histogram(fig, i + 1, name, v, log=not name.startswith("observed"), unit="cells" if "cell" in name else "events")
+        _histogram(
+            fig, i + 1, name, v, log=not name.startswith("observed"), unit="cells" if "cell" in name else "events"
+        )
     return _style(fig, 230 + 36 * bool(title), title, template)
 
 # %% ../../nbs/60_pl/20_qc.ipynb #ea8ab0e0
@@ -105,8 +120,12 @@ def history_table(
         if split not in ("train", "validation"):
             continue
         values = pd.to_numeric(pd.DataFrame(table).iloc[:, 0], errors="coerce").dropna()
-        parts.append(pd.DataFrame({"epoch": values.index, "quantity": name, "split": split, "value": values.to_numpy(float)}))
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["epoch", "quantity", "split", "value"])
+        parts.append(
+            pd.DataFrame({"epoch": values.index, "quantity": name, "split": split, "value": values.to_numpy(float)})
+        )
+    return (
+        pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["epoch", "quantity", "split", "value"])
+    )
 
 # %% ../../nbs/60_pl/20_qc.ipynb #fdc7bbfc
 def _robust_range(
@@ -123,11 +142,24 @@ def _robust_range(
 def _panels(quantities: Sequence[str]) -> dict[str, list[str]]:
     "Which quantities are drawn together."
     whole = "reconstruction_loss"
-    parts = [q for q in quantities if q.startswith("reconstruction_") and q != whole] or [q for q in quantities if q == whole]
-    rest = [q for q in quantities if not q.startswith(("elbo", "reconstruction", "kl_global", "kl_local" if "kl_z" in quantities else "kl_global"))]
-    panels = {"ELBO": [q for q in quantities if q == "elbo"], **{_nice(q): [q] for q in parts}, "KL and other terms": rest}
+    parts = [q for q in quantities if q.startswith("reconstruction_") and q != whole] or [
+        q for q in quantities if q == whole
+    ]
+    rest = [
+        q
+        for q in quantities
+        if not q.startswith(
+            ("elbo", "reconstruction", "kl_global", "kl_local" if "kl_z" in quantities else "kl_global")
+        )
+    ]
+    panels = {
+        "ELBO": [q for q in quantities if q == "elbo"],
+        **{_nice(q): [q] for q in parts},
+        "KL and other terms": rest,
+    }
     return {k: v for k, v in panels.items() if v}
 
+# %% ../../nbs/60_pl/20_qc.ipynb #06159a6d
 def _nice(quantity: str) -> str:
     "A quantity's name for people."
     known = {"elbo": "ELBO", "kl_z": "KL of z", "kl_local": "KL", "reconstruction_loss": "reconstruction"}
@@ -142,8 +174,16 @@ def _curves(fig: go.Figure, at: dict, table: pd.DataFrame, quantity: str, color:
         curve = table[(table["quantity"] == quantity) & (table["split"] == split)].sort_values("epoch")
         if len(curve):
             name = f"{_nice(quantity)}, {'training' if split == 'train' else split}"
-            fig.add_scatter(x=curve["epoch"], y=curve["value"].round(4), name=name, mode="lines+markers" if len(curve) == 1 else "lines",
-                            line=dict(color=color, dash=dash, width=1.6), showlegend=False, hovertemplate="epoch %{x}: %{y:,.5~g}", **at)
+            fig.add_scatter(
+                x=curve["epoch"],
+                y=curve["value"].round(4),
+                name=name,
+                mode="lines+markers" if len(curve) == 1 else "lines",
+                line=dict(color=color, dash=dash, width=1.6),
+                showlegend=False,
+                hovertemplate="epoch %{x}: %{y:,.5~g}",
+                **at,
+            )
             drawn.append(curve["value"].to_numpy())
     return drawn
 
@@ -156,10 +196,17 @@ def history(
     "Loss curves by epoch; the best validation ELBO is marked."
     table = history_table(history)
     title = "Loss by epoch" if title is None else title
-    if not len(table): return empty_figure("No epoch was logged: train the model first (model.train()).", title, template)
+    if not len(table):
+        return empty_figure("No epoch was logged: train the model first (model.train()).", title, template)
     panels = _panels(list(table["quantity"].unique()))
     n_rows = max((len(panels) + 1) // 2, 1)
-    fig = make_subplots(n_rows, 2, subplot_titles=[f"{k}, per cell" for k in panels], vertical_spacing=0.3 / n_rows, horizontal_spacing=0.11)
+    fig = make_subplots(
+        n_rows,
+        2,
+        subplot_titles=[f"{k}, per cell" for k in panels],
+        vertical_spacing=0.3 / n_rows,
+        horizontal_spacing=0.11,
+    )
     for i, quantities in enumerate(panels.values()):
         at = dict(row=i // 2 + 1, col=i % 2 + 1)
         curves = [c for q, hue in zip(quantities, palette(len(quantities))) for c in _curves(fig, at, table, q, hue)]
@@ -167,7 +214,9 @@ def history(
         fig.update_xaxes(title_text="epoch" if i >= len(panels) - 2 else None, **at)
     _mark_best(fig, table)
     _key(fig, panels.get("KL and other terms", []))
-    _style(fig, 80 + 180 * n_rows + 36 * bool(title), title, template).update_layout(hovermode="x unified", legend_y=-0.3 / n_rows)
+    _style(fig, 80 + 180 * n_rows + 36 * bool(title), title, template).update_layout(
+        hovermode="x unified", legend_y=-0.3 / n_rows
+    )
     return fig.update_layout(hoverlabel_bgcolor=theme(template).paper if template else None)
 
 # %% ../../nbs/60_pl/20_qc.ipynb #067c51ed
@@ -176,18 +225,34 @@ def _mark_best(fig: go.Figure, table: pd.DataFrame) -> None:
     elbo = table[(table["quantity"] == "elbo") & (table["split"] == "validation")]
     if elbo["value"].notna().any():
         best = elbo.loc[elbo["value"].idxmin()]
-        fig.add_scatter(x=[best["epoch"]], y=[best["value"]], name=f"lowest, epoch {best['epoch']:g}", mode="markers",
-                        marker=dict(color=OKABE_ITO[5], size=9, symbol="diamond"), hovertemplate="lowest: %{y:,.5~g}", row=1, col=1)
+        fig.add_scatter(
+            x=[best["epoch"]],
+            y=[best["value"]],
+            name=f"lowest, epoch {best['epoch']:g}",
+            mode="markers",
+            marker=dict(color=OKABE_ITO[5], size=9, symbol="diamond"),
+            hovertemplate="lowest: %{y:,.5~g}",
+            row=1,
+            col=1,
+        )
 
+# %% ../../nbs/60_pl/20_qc.ipynb #fb11ca10
 def _key(fig: go.Figure, terms: Sequence[str]) -> None:
     "Legend entries: what solid and dotted mean, and the colours of the terms that share a panel."
-    entries = [("training", INK, "solid"), ("validation", INK, "dot"), *((_nice(q), c, "solid") for q, c in zip(terms, palette(len(terms))))]
+    entries = [
+        ("training", INK, "solid"),
+        ("validation", INK, "dot"),
+        *((_nice(q), c, "solid") for q, c in zip(terms, palette(len(terms)))),
+    ]
     for name, color, dash in entries:
-        fig.add_scatter(x=[None], y=[None], name=name, mode="lines", line=dict(color=color, dash=dash, width=1.6), row=1, col=1)
+        fig.add_scatter(
+            x=[None], y=[None], name=name, mode="lines", line=dict(color=color, dash=dash, width=1.6), row=1, col=1
+        )
 
 # %% ../../nbs/60_pl/20_qc.ipynb #d31b8e42
 def latent(
-    coords: Mapping[str, np.ndarray] | np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP or any obsm (its first two columns); or title to such
+    coords: Mapping[str, np.ndarray]
+    | np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP or any obsm (its first two columns); or title to such
     labels,  # (cells,) label of each cell
     title: str | None = None,  # None: what is shown; "": none
     axis: str = "UMAP",  # what the coordinates are
@@ -199,11 +264,13 @@ def latent(
     coords, by = coords if isinstance(coords, Mapping) else {"": np.asarray(coords)}, getattr(labels, "name", None)
     title = f"Latent space{'s' * (len(coords) > 1)}{f' by {by}' if by else ''}" if title is None else title
     labels = pd.Categorical(labels)
-    if not len(labels) or not coords: return empty_figure("No cell to draw: choose other cells.", title, template)
+    if not len(labels) or not coords:
+        return empty_figure("No cell to draw: choose other cells.", title, template)
     hue, show = colors(labels, hue), np.sort(np.random.default_rng(0).permutation(len(labels))[:n_cells])
     fig = make_subplots(1, len(coords), subplot_titles=list(coords) if any(coords) else None, horizontal_spacing=0.03)
     for col, (name, xy) in enumerate(coords.items(), 1):
-        if len(xy) != len(labels): raise ValueError(f"The coordinates {name!r} have {len(xy):,} cells and labels has {len(labels):,}.")
+        if len(xy) != len(labels):
+            raise ValueError(f"The coordinates {name!r} have {len(xy):,} cells and labels has {len(labels):,}.")
         _label_cells(fig, col, np.asarray(xy, float), labels, hue, show)
         fig.update_xaxes(title_text=f"{axis} 1", row=1, col=col)
         fig.update_yaxes(title_text=f"{axis} 2" if col == 1 else None, row=1, col=col)
@@ -212,17 +279,47 @@ def latent(
     return fig.update_xaxes(**frame).update_yaxes(**frame)
 
 # %% ../../nbs/60_pl/20_qc.ipynb #lat0ce11
-def _label_cells(fig: go.Figure, col: int, xy: np.ndarray, labels: pd.Categorical, hue: Mapping[str, str], show: np.ndarray) -> None:
+def _label_cells(
+    fig: go.Figure, col: int, xy: np.ndarray, labels: pd.Categorical, hue: Mapping[str, str], show: np.ndarray
+) -> None:
     "The cells of one map, a trace for each label; drawn by the graphics card where they are many."
     kind, size = (go.Scattergl if len(show) > 3000 else go.Scatter), 5 if len(show) < 1500 else 3
     for name in labels.categories:
         at = show[(labels == name)[show]]
-        if not len(at): continue
-        fig.add_trace(kind(x=np.round(xy[at, 0], 3), y=np.round(xy[at, 1], 3), mode="markers", name=str(name), legendgroup=str(name), showlegend=col == 1,
-                           customdata=at, hovertemplate=str(name), marker=dict(size=size, color=hue[str(name)], opacity=0.75)), row=1, col=col)
+        if not len(at):
+            continue
+        fig.add_trace(
+            kind(
+                x=np.round(xy[at, 0], 3),
+                y=np.round(xy[at, 1], 3),
+                mode="markers",
+                name=str(name),
+                legendgroup=str(name),
+                showlegend=col == 1,
+                customdata=at,
+                hovertemplate=str(name),
+                marker=dict(size=size, color=hue[str(name)], opacity=0.75),
+            ),
+            row=1,
+            col=col,
+        )
     lost = show[pd.isna(labels)[show]]
-    if len(lost): fig.add_trace(kind(x=np.round(xy[lost, 0], 3), y=np.round(xy[lost, 1], 3), mode="markers", name="no label", legendgroup="no label", showlegend=col == 1,
-                                     customdata=lost, hovertemplate="no label", marker=dict(size=size, color=INK, opacity=0.3)), row=1, col=col)
+    if len(lost):
+        fig.add_trace(
+            kind(
+                x=np.round(xy[lost, 0], 3),
+                y=np.round(xy[lost, 1], 3),
+                mode="markers",
+                name="no label",
+                legendgroup="no label",
+                showlegend=col == 1,
+                customdata=lost,
+                hovertemplate="no label",
+                marker=dict(size=size, color=INK, opacity=0.3),
+            ),
+            row=1,
+            col=col,
+        )
 
 # %% ../../nbs/60_pl/20_qc.ipynb #9ba1aef7
 def umap(
@@ -237,4 +334,6 @@ def umap(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return umap.UMAP(n_neighbors=min(15, len(latent) - 1), random_state=seed).fit_transform(latent).astype(np.float32)
+        return (
+            umap.UMAP(n_neighbors=min(15, len(latent) - 1), random_state=seed).fit_transform(latent).astype(np.float32)
+        )

@@ -64,11 +64,13 @@ def colors(
 # %% ../../nbs/60_pl/10_style.ipynb #8d0c81ab
 class Theme(NamedTuple):
     "The colours of a template."
+
     ink: str  # text
     soft: str  # text of less weight
     grid: str  # thin lines
     paper: str  # ground
     body: str  # exons, cells without a value
+
 
 THEMES = {
     None: Theme(INK, INK, GRID, "rgba(0,0,0,0)", "#9AA1AB"),
@@ -81,7 +83,10 @@ def theme(
     template: str | None = None,  # "light", "dark" or None
 ) -> Theme:
     "The colours of a template."
-    if template not in THEMES: raise ValueError(f"template={template!r} is not known; it is 'light', 'dark' or None (transparent, for any page).")
+    if template not in THEMES:
+        raise ValueError(
+            f"template={template!r} is not known; it is 'light', 'dark' or None (transparent, for any page)."
+        )
     return THEMES[template]
 
 # %% ../../nbs/60_pl/10_style.ipynb #91463095
@@ -97,7 +102,8 @@ def contrast_ratio(
 # %% ../../nbs/60_pl/10_style.ipynb #4cdadfc0
 def _heading(title: str | None, subtitle: str | None, t: Theme) -> tuple[dict | None, int]:
     "The title for the layout, and the room it takes in pixels."
-    if not title: return None, 8
+    if not title:
+        return None, 8
     lines = [f'<span style="font-size:12px;color:{t.soft}">{s}</span>' for s in (subtitle or "").split("<br>") if s]
     place = dict(x=0.016, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=12))
     return dict(text="<br>".join([title, *lines]), font=dict(size=16, color=t.ink), **place), 44 + 16 * len(lines)
@@ -114,12 +120,35 @@ def _style(
     t = theme(template)
     heading, top = _heading(title, subtitle, t)
     fig.update_layout(
-        template="none", width=700, height=height, title=heading, font=dict(family=FONT, size=12, color=t.ink), paper_bgcolor=t.paper, plot_bgcolor=t.paper,
-        margin=dict(l=56, r=12, t=top + 20 * bool(fig.layout.annotations), b=48), hoverlabel_font_family=FONT,
+        template="none",
+        width=700,
+        height=height,
+        title=heading,
+        font=dict(family=FONT, size=12, color=t.ink),
+        paper_bgcolor=t.paper,
+        plot_bgcolor=t.paper,
+        margin=dict(l=56, r=12, t=top + 20 * bool(fig.layout.annotations), b=48),
+        hoverlabel_font_family=FONT,
         legend=dict(orientation="h", yanchor="top", y=-44 / max(height - top - 48, 60), x=0, itemsizing="constant"),
     )
-    fig.update_xaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=8, title_font_size=12)
-    fig.update_yaxes(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_standoff=6, title_font_size=12)
+    fig.update_xaxes(
+        gridcolor=t.grid,
+        linecolor=t.grid,
+        zeroline=False,
+        ticks="",
+        automargin=True,
+        title_standoff=8,
+        title_font_size=12,
+    )
+    fig.update_yaxes(
+        gridcolor=t.grid,
+        linecolor=t.grid,
+        zeroline=False,
+        ticks="",
+        automargin=True,
+        title_standoff=6,
+        title_font_size=12,
+    )
     return fig.update_annotations(font=dict(size=13, color=t.ink))
 
 # %% ../../nbs/60_pl/10_style.ipynb #925af622
@@ -132,7 +161,15 @@ def empty_figure(
     "A figure that says why there is nothing to see."
     fig = _style(go.Figure(), height, title, template)
     text = "<br>".join(textwrap.wrap(sentence, 90))
-    fig.add_annotation(text=text, x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False, font=dict(size=13, color=theme(template).soft))
+    fig.add_annotation(
+        text=text,
+        x=0.5,
+        y=0.5,
+        xref="paper",
+        yref="paper",
+        showarrow=False,
+        font=dict(size=13, color=theme(template).soft),
+    )
     return fig.update_xaxes(visible=False).update_yaxes(visible=False)
 
 # %% ../../nbs/60_pl/10_style.ipynb #701608e7
@@ -155,6 +192,7 @@ def text_width(
     narrow, wide = set(" .,:;·|'ijl!()[]"), set("MWmw@%")
     return size * sum(0.3 if c in narrow else 0.86 if c in wide else 0.68 if c.isupper() else 0.56 for c in text)
 
+# %% ../../nbs/60_pl/10_style.ipynb #1ee18291
 def overlaps(
     box: tuple,  # left, bottom, right, top
     others: Iterable[tuple],
@@ -170,6 +208,8 @@ def shorten(
 ) -> str:
     "The text, cut to a width."
     text = str(text)
-    if text_width(text, size) <= width: return text
-    while text and text_width(text + "…", size) > width: text = text[:-1]
+    if text_width(text, size) <= width:
+        return text
+    while text and text_width(text + "…", size) > width:
+        text = text[:-1]
     return text.rstrip() + "…"

@@ -31,14 +31,21 @@ def pseudobulk(
 ) -> AnnData:  # (samples, junctions), obs with the two columns and n_cells
     "Reads of the cells of each group and donor, added up."
     part = mdata[splicing] if isinstance(mdata, MuData) else mdata
-    if lost := [k for k in (groupby, sample_key) if k not in mdata.obs]: raise KeyError(f"obs has no column {shorten(lost)}; it has {shorten(mdata.obs.columns, 20)}.")
-    if junc_counts_layer not in part.layers: raise KeyError(f"junc_counts_layer={junc_counts_layer!r} is no layer; there are {shorten(part.layers, 10)}.")
+    if lost := [k for k in (groupby, sample_key) if k not in mdata.obs]:
+        raise KeyError(f"obs has no column {shorten(lost)}; it has {shorten(mdata.obs.columns, 20)}.")
+    if junc_counts_layer not in part.layers:
+        raise KeyError(f"junc_counts_layer={junc_counts_layer!r} is no layer; there are {shorten(part.layers, 10)}.")
     obs, code = _samples(mdata.obs, groupby, sample_key)
     kept = np.flatnonzero(code >= 0)
     member = sp.csr_matrix((np.ones(len(kept)), (code[kept], kept)), shape=(len(obs), part.n_obs))
-    layers = splicing_layers(observed_pairs(sp.csr_matrix(member @ sp.csr_matrix(part.layers[junc_counts_layer])), event_codes(part.var[KEYS.event])[0]))
+    layers = splicing_layers(
+        observed_pairs(
+            sp.csr_matrix(member @ sp.csr_matrix(part.layers[junc_counts_layer])), event_codes(part.var[KEYS.event])[0]
+        )
+    )
     return AnnData(layers[KEYS.psi], obs=obs, var=part.var.copy(), layers=layers)
 
+# %% ../../nbs/30_tl/50_donors.ipynb #481d4264
 def _samples(obs: pd.DataFrame, groupby: str, sample_key: str) -> tuple[pd.DataFrame, np.ndarray]:
     "One row for each group and donor that has cells, and the row of each cell (-1: no group or donor)."
     known = obs[[groupby, sample_key]].notna().all(axis=1).to_numpy()
@@ -66,13 +73,20 @@ def bb_derivatives(y, n, eta, log_c) -> tuple[np.ndarray, ...]:
     (da, db, dc), (ta, tb, tc) = difference(digamma), difference(lambda x: polygamma(1, x))
     d = da - db
     lc = c * (psi * da + (1 - psi) * db + dc)
-    return (v * c * d, lc, v**2 * c**2 * (ta + tb) + v * (1 - 2 * psi) * c * d, v * c * (d + c * (psi * ta - (1 - psi) * tb)),
-            c**2 * (psi**2 * ta + (1 - psi) ** 2 * tb + tc) + lc)
+    return (
+        v * c * d,
+        lc,
+        v**2 * c**2 * (ta + tb) + v * (1 - 2 * psi) * c * d,
+        v * c * (d + c * (psi * ta - (1 - psi) * tb)),
+        c**2 * (psi**2 * ta + (1 - psi) ** 2 * tb + tc) + lc,
+    )
 
 # %% ../../nbs/30_tl/50_donors.ipynb #2b414cb8
 class BetaBinomialFit:
     "Beta-binomial fits of all junctions, with one usage per group and one concentration each."
-    def __init__(self,
+
+    def __init__(
+        self,
         y: np.ndarray,  # (junctions, samples) reads
         n: np.ndarray,  # (junctions, samples) reads of the event; 0 where not observed
         group: np.ndarray,  # (samples,) group, numbered from 0
@@ -93,7 +107,11 @@ class BetaBinomialFit:
 
     def _objective(self, theta: np.ndarray) -> np.ndarray:
         "Log-likelihood with the priors."
-        return self.log_likelihood(theta) - 0.5 * ((theta[:, :-1] / 4) ** 2).sum(1) - 0.5 * ((theta[:, -1] - self.center) / self.spread) ** 2
+        return (
+            self.log_likelihood(theta)
+            - 0.5 * ((theta[:, :-1] / 4) ** 2).sum(1)
+            - 0.5 * ((theta[:, -1] - self.center) / self.spread) ** 2
+        )
 
 # %% ../../nbs/30_tl/50_donors.ipynb #e82e2c59
 def _slopes(self: BetaBinomialFit) -> tuple[np.ndarray, np.ndarray]:
@@ -108,6 +126,7 @@ def _slopes(self: BetaBinomialFit) -> tuple[np.ndarray, np.ndarray]:
     curvature[:, -1, -1] = 1 / self.spread**2 - c2.sum(1)
     return gradient, curvature
 
+
 BetaBinomialFit._slopes = _slopes
 
 # %% ../../nbs/30_tl/50_donors.ipynb #6de35bd5
@@ -118,13 +137,21 @@ def _maximise(self: BetaBinomialFit, max_iter: int = 60, tolerance: float = 1e-5
     for _ in range(max_iter):
         gradient, curvature = self._slopes()
         values, vectors = np.linalg.eigh(curvature)
-        step = np.einsum("jab,jb->ja", vectors, np.einsum("jba,jb->ja", vectors, gradient) / (np.abs(values) + damping[:, None]))
+        step = np.einsum(
+            "jab,jb->ja", vectors, np.einsum("jba,jb->ja", vectors, gradient) / (np.abs(values) + damping[:, None])
+        )
         new = self.theta + np.clip(step, -2, 2)
         better = self._objective(new)
         good = better >= value
         gain = np.where(good, better - value, 0)
-        self.theta, value, damping = np.where(good[:, None], new, self.theta), np.maximum(better, value), np.clip(np.where(good, damping / 5, damping * 10), 1e-8, 1e8)
-        if good.all() and gain.max(initial=0) < tolerance: break
+        self.theta, value, damping = (
+            np.where(good[:, None], new, self.theta),
+            np.maximum(better, value),
+            np.clip(np.where(good, damping / 5, damping * 10), 1e-8, 1e8),
+        )
+        if good.all() and gain.max(initial=0) < tolerance:
+            break
+
 
 BetaBinomialFit._maximise = _maximise
 
@@ -150,19 +177,33 @@ def beta_binomial_test(
     min_samples: int = 2,  # samples of each group in which the event must be observed
 ) -> pd.DataFrame:  # one row for each junction; NaN where it was not tested
     "Beta-binomial likelihood-ratio test of each junction between two groups of samples."
-    if not isinstance(group1, str) and np.iterable(group1): raise ValueError(f"group1 is one group, not {shorten(group1)}.")
-    c, = comparisons(bulk.obs, groupby, group1, group2)
+    if not isinstance(group1, str) and np.iterable(group1):
+        raise ValueError(f"group1 is one group, not {shorten(group1)}.")
+    (c,) = comparisons(bulk.obs, groupby, group1, group2)
     rows, group = np.concatenate([c.rows1, c.rows2]), np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
     y, n = (bulk.layers[k][rows].toarray().T.astype(np.float64) for k in (KEYS.junction_counts, KEYS.event_counts))
     seen = np.stack([(n[:, group == g] > 0).sum(1) for g in (0, 1)], axis=1)
     at = np.flatnonzero((seen >= min_samples).all(1))
     return _test_table(bulk.var, at, seen, *likelihood_ratio(y[at], n[at], group)).assign(comparison=c.name)
 
-def _test_table(var: pd.DataFrame, at: np.ndarray, seen: np.ndarray, statistic: np.ndarray, theta: np.ndarray) -> pd.DataFrame:
+# %% ../../nbs/30_tl/50_donors.ipynb #16f94b21
+def _test_table(
+    var: pd.DataFrame, at: np.ndarray, seen: np.ndarray, statistic: np.ndarray, theta: np.ndarray
+) -> pd.DataFrame:
     "Estimates, p-values and Benjamini-Hochberg q-values of the tested junctions."
     psi = 1 / (1 + np.exp(-theta[:, :2]))
     p = stats.chi2.sf(statistic, 1)
-    tested = pd.DataFrame({"psi1": psi[:, 0], "psi2": psi[:, 1], "effect_size": psi[:, 1] - psi[:, 0], "concentration": np.exp(theta[:, 2]), "statistic": statistic,
-                           "p_value": p, "q_value": stats.false_discovery_control(p) if len(p) else p}, index=var.index[at])
+    tested = pd.DataFrame(
+        {
+            "psi1": psi[:, 0],
+            "psi2": psi[:, 1],
+            "effect_size": psi[:, 1] - psi[:, 0],
+            "concentration": np.exp(theta[:, 2]),
+            "statistic": statistic,
+            "p_value": p,
+            "q_value": stats.false_discovery_control(p) if len(p) else p,
+        },
+        index=var.index[at],
+    )
     named = var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in var]]
     return tested.reindex(var.index).assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named)

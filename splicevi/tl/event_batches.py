@@ -31,12 +31,15 @@ def moved_reads(
 def batch_scatter(
     a: list[np.ndarray],  # of each group: (batches, junctions) effective reads
     event: np.ndarray,  # (junctions,) event codes
-) -> float:  # 0: the batches of a group agree as well as their reads allow; NaN: no event was read in two batches of a group
+) -> (
+    float
+):  # 0: the batches of a group agree as well as their reads allow; NaN: no event was read in two batches of a group
     "Scatter of the batches of a group, as a share of the variance that a batch of one read would have."
     events = Events(event)
     observed, expected = np.sum([_scatter_sums(k[:, events.order], events) for k in a], axis=0)
     return float(np.clip(observed / expected, 0, 1)) if expected > 0 else np.nan
 
+# %% ../../nbs/30_tl/35_event_batches.ipynb #5d21e6ad
 def _scatter_sums(a: np.ndarray, events: Events) -> tuple[float, float]:
     "Scatter beyond that of the reads, and what it would be at a share of 1, over the events of a group."
     n = events.sum(a)

@@ -18,14 +18,22 @@ __all__ = ['GRID', 'Events', 'pooled_usage', 'log_dirichlet_multinomial', 'log_e
 # %% ../../nbs/30_tl/30_event_test.ipynb #5f2b5f6c
 class Events:
     "Junctions in the order of their events."
+
     def __init__(self, event: np.ndarray):  # (junctions,) event codes
         self.order = np.argsort(event, kind="stable")  # junction at each position
-        self.names, self.start, self.size = np.unique(np.asarray(event)[self.order], return_index=True, return_counts=True)  # code, first position and size of each event
+        self.names, self.start, self.size = np.unique(
+            np.asarray(event)[self.order], return_index=True, return_counts=True
+        )  # code, first position and size of each event
         self.code = np.repeat(np.arange(len(self.size)), self.size)  # event at each position, numbered from 0
 
-    def sum(self, values: np.ndarray) -> np.ndarray: return np.add.reduceat(values, self.start, axis=-1)
-    def max(self, values: np.ndarray) -> np.ndarray: return np.maximum.reduceat(values, self.start, axis=-1)
-    def __len__(self) -> int: return len(self.size)
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, self.start, axis=-1)
+
+    def max(self, values: np.ndarray) -> np.ndarray:
+        return np.maximum.reduceat(values, self.start, axis=-1)
+
+    def __len__(self) -> int:
+        return len(self.size)
 
     def span(self, block: slice) -> tuple[slice, Events]:
         "Positions of the events of a block, and these events by themselves."
@@ -34,6 +42,7 @@ class Events:
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # scales g of the Dirichlet of a change
+
 
 def pooled_usage(
     a: np.ndarray,  # (2, junctions) effective reads in the order of events
@@ -53,6 +62,7 @@ def log_dirichlet_multinomial(
     "Log-likelihood of the reads of each event with the usage integrated out, without the multinomial coefficient."
     return events.sum(gammaln(a + g * p) - gammaln(g * p)) + gammaln(g) - gammaln(g + events.sum(a))
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #5948ef8a
 def log_evidence(
     a: np.ndarray,  # (2, junctions) effective reads
     p: np.ndarray,  # (junctions,) pooled usage
@@ -66,14 +76,17 @@ def log_evidence(
 # %% ../../nbs/30_tl/30_event_test.ipynb #fafe925d
 class Prior(NamedTuple):
     "Weights of the components, learned from all events."
+
     grid: tuple[float, ...]  # scales g
     weights: np.ndarray  # (1 + grid,) of no change and of each scale
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #89d0d93b
 def responsibilities(evidence: np.ndarray, weights: np.ndarray) -> np.ndarray:
     "Probability of each component, for each event, (events, 1 + grid)."
     r = np.exp(evidence - evidence.max(1, keepdims=True)) * weights
     return r / r.sum(1, keepdims=True)
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #7a4f1573
 def fit_prior(
     evidence: np.ndarray,  # (events, 1 + grid) of `log_evidence`
     grid: tuple[float, ...] = GRID,
@@ -86,7 +99,8 @@ def fit_prior(
     weights = start
     for _ in range(max_iter):
         new = (responsibilities(evidence, weights).sum(0) + strength * start) / (len(evidence) + strength)
-        if np.abs(new - weights).max() < tolerance: break
+        if np.abs(new - weights).max() < tolerance:
+            break
         weights = new
     return Prior(tuple(grid), new)
 
@@ -124,6 +138,7 @@ def mixed_quantile(
 # %% ../../nbs/30_tl/30_event_test.ipynb #160ced51
 class Effect(NamedTuple):
     "What the posterior says of each junction, (junctions,) each."
+
     proba: np.ndarray  # P(|difference| >= delta)
     proba_not: np.ndarray  # P(|difference| <= no_change)
     proba_less: np.ndarray  # P(usage in group 1 > usage in group 2), ties count half
@@ -145,20 +160,35 @@ def summarise(
     d = np.sort(psi[1] - psi[0], axis=0)
     size, some = np.abs(d), 1 - none
     mean = some * psi.mean(1) + none * p
-    return Effect(some * (size >= delta).mean(0) + none * (delta <= 0), some * (size <= no_change).mean(0) + none, some * ((d < 0).mean(0) + 0.5 * (d == 0).mean(0)) + 0.5 * none,
-                  *mean, mean[1] - mean[0], mixed_quantile(d, none, 0.025), mixed_quantile(d, none, 0.975))
+    return Effect(
+        some * (size >= delta).mean(0) + none * (delta <= 0),
+        some * (size <= no_change).mean(0) + none,
+        some * ((d < 0).mean(0) + 0.5 * (d == 0).mean(0)) + 0.5 * none,
+        *mean,
+        mean[1] - mean[0],
+        mixed_quantile(d, none, 0.025),
+        mixed_quantile(d, none, 0.975),
+    )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #bed9b8fe
 class EventEffect(NamedTuple):
     "What the posterior says of each event, (events,) each."
+
     proba: np.ndarray  # P(some |difference| >= delta)
     proba_not: np.ndarray  # P(all |difference| <= no_change)
     largest: np.ndarray  # posterior mean of the largest |difference|
 
-def summarise_events(psi: np.ndarray, none: np.ndarray, delta: float, events: Events, no_change: float = 0.05) -> EventEffect:
+# %% ../../nbs/30_tl/30_event_test.ipynb #e493d664
+def summarise_events(
+    psi: np.ndarray, none: np.ndarray, delta: float, events: Events, no_change: float = 0.05
+) -> EventEffect:
     "Summary of the posterior of each event; `none` is (events,)."
     size, some = events.max(np.abs(psi[1] - psi[0])), 1 - none
-    return EventEffect(some * (size >= delta).mean(0) + none * (delta <= 0), some * (size <= no_change).mean(0) + none, some * size.mean(0))
+    return EventEffect(
+        some * (size >= delta).mean(0) + none * (delta <= 0),
+        some * (size <= no_change).mean(0) + none,
+        some * size.mean(0),
+    )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #9659d11f
 def blocks(events: Events, at_once: int = 2048) -> list[slice]:
@@ -174,7 +204,9 @@ def blocks(events: Events, at_once: int = 2048) -> list[slice]:
 # %% ../../nbs/30_tl/30_event_test.ipynb #cd19edf0
 class Contrast:
     "The reads of two groups, the prior learned from them, and the posteriors."
-    def __init__(self,
+
+    def __init__(
+        self,
         a: np.ndarray,  # (2, junctions) effective reads
         event: np.ndarray,  # (junctions,) event codes
         grid: tuple[float, ...] = GRID,
@@ -199,7 +231,11 @@ class Contrast:
     def draws(self, block: slice, n_draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         "Usage draws of the events of a block, probability of no change of these events, and pooled usage."
         span, part = self.events.span(block)
-        return usage_draws(self.a[:, span], self.p[span], self.r[block], self.prior.grid, part, n_draws, rng), self.r[block, 0], self.p[span]
+        return (
+            usage_draws(self.a[:, span], self.p[span], self.r[block], self.prior.grid, part, n_draws, rng),
+            self.r[block, 0],
+            self.p[span],
+        )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #6abe4e6b
 def posterior(
@@ -215,6 +251,8 @@ def posterior(
     for block in progress(blocks(contrast.events)):
         psi, none, p = contrast.draws(block, n_draws, rng)
         _, part = contrast.events.span(block)
-        parts.append((summarise(psi, none[part.code], p, delta, no_change), summarise_events(psi, none, delta, part, no_change)))
+        parts.append(
+            (summarise(psi, none[part.code], p, delta, no_change), summarise_events(psi, none, delta, part, no_change))
+        )
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])

@@ -18,6 +18,7 @@ __all__ = ['KAPPA', 'FLAT', 'counts_worth', 'Level', 'group_level', 'FoldPrior',
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #ca403055
 KAPPA = 5.0  # counts that the decoder's word is worth
 
+
 def counts_worth(
     x,  # (cells, genes) counts of a group, CSR or dense
 ) -> tuple[np.ndarray, np.ndarray]:  # (genes,) sums, (genes,) variance over mean, at least 1
@@ -31,10 +32,12 @@ def counts_worth(
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #bbe6fd57
 class Level(NamedTuple):
     "Log2 proportions of a group's expression."
+
     mean: np.ndarray  # (genes,)
     variance: np.ndarray  # (genes,)
     common: float  # variance of the error that all genes share
 
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #74e5e8d7
 def group_level(
     x,  # (cells, genes) counts of a group, CSR or dense
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
@@ -52,13 +55,16 @@ def group_level(
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #5d6a2780
 class FoldPrior(NamedTuple):
     "What the fold changes of all genes have in common."
+
     center: float  # log2 fold change of a gene that does not change
     error: float  # its standard error
     scale: np.ndarray  # (components,) standard deviation about the center, the first 0
     weight: np.ndarray  # (components,)
 
+
 FLAT = FoldPrior(0.0, 0.0, np.array([1e6]), np.array([1.0]))  # nothing in common
 
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #6e6f40ec
 def fold_responsibilities(lfc: np.ndarray, variance: np.ndarray, prior: FoldPrior) -> tuple[np.ndarray, np.ndarray]:
     "Probability of each component for each gene, (genes, components), and the log-likelihood of each gene."
     v = variance[:, None] + prior.scale**2
@@ -68,7 +74,9 @@ def fold_responsibilities(lfc: np.ndarray, variance: np.ndarray, prior: FoldPrio
     return r / r.sum(1, keepdims=True), top[:, 0] + np.log(r.sum(1))
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #441de1d2
-def _climb(prior: FoldPrior, lfc: np.ndarray, variance: np.ndarray, strength: float, gain: float, max_iter: int = 500) -> tuple[float, FoldPrior]:
+def _climb(
+    prior: FoldPrior, lfc: np.ndarray, variance: np.ndarray, strength: float, gain: float, max_iter: int = 500
+) -> tuple[float, FoldPrior]:
     "EM from a prior until an iteration gains less than `gain` log-likelihood for each gene; that log-likelihood, and where it got to."
     start, last = _even(prior.scale), -np.inf
     for _ in range(max_iter):
@@ -76,11 +84,14 @@ def _climb(prior: FoldPrior, lfc: np.ndarray, variance: np.ndarray, strength: fl
         precision = r / (variance[:, None] + prior.scale**2)
         total, weight = precision.sum(), (r.sum(0) + strength * start) / (len(lfc) + strength)
         prior = FoldPrior((precision.sum(1) @ lfc) / total, total**-0.5, prior.scale, weight)
-        if log.sum() - last < gain * len(lfc): break
+        if log.sum() - last < gain * len(lfc):
+            break
         last = log.sum()
     return log.sum(), prior
 
-def _even(scale: np.ndarray) -> np.ndarray: return np.array([0.5, *[0.5 / (len(scale) - 1)] * (len(scale) - 1)])
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #1083a576
+def _even(scale: np.ndarray) -> np.ndarray:
+    return np.array([0.5, *[0.5 / (len(scale) - 1)] * (len(scale) - 1)])
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #10ab28a7
 def fit_folds(
@@ -98,7 +109,9 @@ def fit_folds(
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #fcf255d7
 class FoldPosterior:
     "Posterior of the log2 fold change of each gene."
-    def __init__(self,
+
+    def __init__(
+        self,
         lfc: np.ndarray,  # (genes,) estimates
         variance: np.ndarray,  # (genes,) of their errors
         prior: FoldPrior,
@@ -111,7 +124,8 @@ class FoldPosterior:
         self.sd = np.sqrt(self.kept * variance[:, None])
 
     @property
-    def mean(self) -> np.ndarray: return (self.r * self.centers).sum(1)
+    def mean(self) -> np.ndarray:
+        return (self.r * self.centers).sum(1)
 
     def draws(self, n: int, rng: np.random.Generator, at_once: int = 4_000_000) -> np.ndarray:
         "Draws of all genes, (n, genes) float32."
@@ -122,7 +136,17 @@ class FoldPosterior:
         "A block of draws."
         share = np.cumsum(self.r, axis=1)[:, :-1].T.astype(np.float32)
         u = rng.random((n, len(self.r)), dtype=np.float32)
-        at = sum((u > edge for edge in share), np.zeros(u.shape, np.int8)) + np.arange(self.r.size, step=self.r.shape[1], dtype=np.int32)
+        at = sum((u > edge for edge in share), np.zeros(u.shape, np.int8)) + np.arange(
+            self.r.size, step=self.r.shape[1], dtype=np.int32
+        )
         pick = lambda values: values.astype(np.float32).ravel()[at]
-        of_center, of_sums = rng.standard_normal((2, n, 1), dtype=np.float32) * np.array([self.prior.error, self.common**0.5], np.float32)[:, None, None]
-        return pick(self.centers) + rng.standard_normal(u.shape, dtype=np.float32) * pick(self.sd) + (1 - pick(self.kept)) * of_center + of_sums
+        of_center, of_sums = (
+            rng.standard_normal((2, n, 1), dtype=np.float32)
+            * np.array([self.prior.error, self.common**0.5], np.float32)[:, None, None]
+        )
+        return (
+            pick(self.centers)
+            + rng.standard_normal(u.shape, dtype=np.float32) * pick(self.sd)
+            + (1 - pick(self.kept)) * of_center
+            + of_sums
+        )

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..nn.loader import CellStore, take_ranges
 from ..core import names as shorten
+from ..nn.loader import CellStore, take_ranges
 
 # %% auto #0
 __all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'sample_rows', 'GroupReads', 'group_reads',
@@ -25,24 +25,34 @@ def rows_of(
     argument: str,  # name of the argument, for messages
 ) -> np.ndarray:  # sorted row numbers
     "Rows of the cells that a mask, row numbers or a query name."
-    if isinstance(cells, str): return np.flatnonzero(obs.index.isin(_query(cells, obs, argument).index))
+    if isinstance(cells, str):
+        return np.flatnonzero(obs.index.isin(_query(cells, obs, argument).index))
     at = np.asarray(cells).ravel()
     if at.dtype == bool:
-        if len(at) != len(obs): raise ValueError(f"{argument} is a mask of {len(at):,} values for {len(obs):,} cells.")
+        if len(at) != len(obs):
+            raise ValueError(f"{argument} is a mask of {len(at):,} values for {len(obs):,} cells.")
         return np.flatnonzero(at)
-    if at.size and at.dtype.kind not in "iu": raise TypeError(f"{argument} must be a mask, row numbers or a query of obs, not values such as {at[0]!r}.")
+    if at.size and at.dtype.kind not in "iu":
+        raise TypeError(f"{argument} must be a mask, row numbers or a query of obs, not values such as {at[0]!r}.")
     at = np.unique(at.astype(np.int64))
-    if at.size and (at[0] < 0 or at[-1] >= len(obs)): raise ValueError(f"{argument} has row {at[0] if at[0] < 0 else at[-1]:,}, but there are {len(obs):,} cells.")
+    if at.size and (at[0] < 0 or at[-1] >= len(obs)):
+        raise ValueError(f"{argument} has row {at[0] if at[0] < 0 else at[-1]:,}, but there are {len(obs):,} cells.")
     return at
 
+# %% ../../nbs/30_tl/20_groups.ipynb #de5f8e30
 def _query(query: str, obs: pd.DataFrame, argument: str) -> pd.DataFrame:
     "Rows of obs that a query selects."
-    try: return obs.query(query)
-    except Exception as e: raise ValueError(f"{argument}={query!r} is no valid query ({e}); obs has the columns {shorten(obs.columns, 20)}.") from e
+    try:
+        return obs.query(query)
+    except Exception as e:
+        raise ValueError(
+            f"{argument}={query!r} is no valid query ({e}); obs has the columns {shorten(obs.columns, 20)}."
+        ) from e
 
 # %% ../../nbs/30_tl/20_groups.ipynb #16722e07
 class Comparison(NamedTuple):
     "Two groups of cells."
+
     rows1: np.ndarray
     rows2: np.ndarray
     group1: str = "group 1"
@@ -50,7 +60,8 @@ class Comparison(NamedTuple):
     named: bool = True  # whether the groups are values of a column
 
     @property
-    def name(self) -> str: return f"{self.group1} vs {self.group2}"
+    def name(self) -> str:
+        return f"{self.group1} vs {self.group2}"
 
 # %% ../../nbs/30_tl/20_groups.ipynb #5c49b679
 def check_comparison(
@@ -59,8 +70,12 @@ def check_comparison(
 ) -> Comparison:
     "The comparison, if its groups have two cells or more each and none in common."
     for rows, name in ((c.rows1, c.group1), (c.rows2, c.group2)):
-        if len(rows) < 2: raise ValueError(f"{name} holds {('no cell', 'one cell')[len(rows)]} of {n_cells:,}; each group needs at least two.")
-    if both := len(np.intersect1d(c.rows1, c.rows2)): raise ValueError(f"{c.group1} and {c.group2} share {both:,} cells; a cell can be in one group only.")
+        if len(rows) < 2:
+            raise ValueError(
+                f"{name} holds {('no cell', 'one cell')[len(rows)]} of {n_cells:,}; each group needs at least two."
+            )
+    if both := len(np.intersect1d(c.rows1, c.rows2)):
+        raise ValueError(f"{c.group1} and {c.group2} share {both:,} cells; a cell can be in one group only.")
     return c
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2afa6d68
@@ -71,13 +86,19 @@ def check_groups(
     group2,  # one value, or None
 ) -> pd.Series:  # values with their number of cells
     "The groups that there are; raises if the wanted ones are not among them."
-    if groupby is None: raise ValueError(f"Say which cells to compare: groupby, a column of obs ({shorten(obs.columns, 20)}), or idx1.")
-    if groupby not in obs: raise KeyError(f"groupby={groupby!r} is no column of obs; it has {shorten(obs.columns, 20)}.")
+    if groupby is None:
+        raise ValueError(f"Say which cells to compare: groupby, a column of obs ({shorten(obs.columns, 20)}), or idx1.")
+    if groupby not in obs:
+        raise KeyError(f"groupby={groupby!r} is no column of obs; it has {shorten(obs.columns, 20)}.")
     counts = obs[groupby].value_counts()
     known = counts[counts > 0].sort_index()
     for argument, values in (("group1", group1 or []), ("group2", [] if group2 is None else [group2])):
-        if lost := [v for v in values if v not in known.index]: raise ValueError(f"{argument}: {shorten(lost)} is not in obs[{groupby!r}]; its values are {shorten(known.index, 20)}.")
-    if len(known) < 2: raise ValueError(f"obs[{groupby!r}] has {len(known)} value ({shorten(known.index)}); a comparison needs two.")
+        if lost := [v for v in values if v not in known.index]:
+            raise ValueError(
+                f"{argument}: {shorten(lost)} is not in obs[{groupby!r}]; its values are {shorten(known.index, 20)}."
+            )
+    if len(known) < 2:
+        raise ValueError(f"obs[{groupby!r}] has {len(known)} value ({shorten(known.index)}); a comparison needs two.")
     return known
 
 # %% ../../nbs/30_tl/20_groups.ipynb #f7ea3366
@@ -87,15 +108,23 @@ def _by_index(obs: pd.DataFrame, idx1, idx2) -> list[Comparison]:
     rows2 = np.setdiff1d(np.arange(len(obs)), rows1) if idx2 is None else rows_of(idx2, obs, "idx2")
     return [Comparison(rows1, rows2, "idx1", "Rest" if idx2 is None else "idx2", named=False)]
 
+# %% ../../nbs/30_tl/20_groups.ipynb #8ae3a10f
 def _by_group(obs: pd.DataFrame, groupby: str, group1, group2) -> list[Comparison]:
     "The comparisons of values of a column."
-    group1 = None if group1 is None else [group1] if isinstance(group1, str) or not np.iterable(group1) else list(group1)
-    if group2 is not None and not isinstance(group2, str) and np.iterable(group2): raise ValueError(f"group2 is one group, not {shorten(group2)}; use idx2 for cells of several.")
+    group1 = (
+        None if group1 is None else [group1] if isinstance(group1, str) or not np.iterable(group1) else list(group1)
+    )
+    if group2 is not None and not isinstance(group2, str) and np.iterable(group2):
+        raise ValueError(f"group2 is one group, not {shorten(group2)}; use idx2 for cells of several.")
     known = check_groups(obs, groupby, group1, group2)
-    if group1 is None: group1 = [g for g in known.index if g != group2]
+    if group1 is None:
+        group1 = [g for g in known.index if g != group2]
     is_in = lambda g: (obs[groupby] == g).fillna(False).to_numpy(bool)
     other = lambda g: ~is_in(g) if group2 is None else is_in(group2)
-    return [Comparison(np.flatnonzero(is_in(g)), np.flatnonzero(other(g)), g, "Rest" if group2 is None else group2) for g in group1]
+    return [
+        Comparison(np.flatnonzero(is_in(g)), np.flatnonzero(other(g)), g, "Rest" if group2 is None else group2)
+        for g in group1
+    ]
 
 # %% ../../nbs/30_tl/20_groups.ipynb #0a8481a0
 def comparisons(
@@ -107,7 +136,8 @@ def comparisons(
     idx2=None,  # the same; None: all other cells
 ) -> list[Comparison]:
     "The comparisons that scvi-tools' arguments describe."
-    if idx1 is None and idx2 is not None: raise ValueError("idx2 needs idx1.")
+    if idx1 is None and idx2 is not None:
+        raise ValueError("idx2 needs idx1.")
     found = _by_group(obs, groupby, group1, group2) if idx1 is None else _by_index(obs, idx1, idx2)
     return [check_comparison(c, len(obs)) for c in found]
 
@@ -119,6 +149,7 @@ def sample_rows(rows: np.ndarray, n: int | None, rng: np.random.Generator) -> np
 # %% ../../nbs/30_tl/20_groups.ipynb #e14b7e3d
 class GroupReads(NamedTuple):
     "Sums over the cells of each group, (groups, junctions) each; None where not asked for."
+
     effective: np.ndarray | None = None  # effective reads of the junction
     reads: np.ndarray | None = None  # reads of the junction
     totals: np.ndarray | None = None  # reads of its event
@@ -147,7 +178,9 @@ def _stretches(size: np.ndarray, at_once: int = 2_000_000) -> Iterator[slice]:
         start = stop
 
 # %% ../../nbs/30_tl/20_groups.ipynb #ff0408b4
-def _pair_values(store: CellStore, rows: np.ndarray, c: np.ndarray, wanted: tuple[str, ...]) -> tuple[np.ndarray, np.ndarray, dict]:
+def _pair_values(
+    store: CellStore, rows: np.ndarray, c: np.ndarray, wanted: tuple[str, ...]
+) -> tuple[np.ndarray, np.ndarray, dict]:
     "Number of pairs of each row, junction of each pair, and the pairs' contributions to the wanted sums."
     p = store.pairs
     at, indptr = take_ranges(p.indptr, rows)
@@ -155,8 +188,13 @@ def _pair_values(store: CellStore, rows: np.ndarray, c: np.ndarray, wanted: tupl
     event, total = p.slot_event[slots], p.slot_total[slots].astype(np.float64)
     repeat = lambda v: np.repeat(v, p.event_size[event])
     y = p.y[at]
-    value = {"effective": lambda: y * repeat((1 + c[event]) / (total + c[event])), "reads": lambda: y, "totals": lambda: repeat(total), "cells": lambda: None,
-             "psi": lambda: y / repeat(total) if store.psi is None else store.psi[at]}
+    value = {
+        "effective": lambda: y * repeat((1 + c[event]) / (total + c[event])),
+        "reads": lambda: y,
+        "totals": lambda: repeat(total),
+        "cells": lambda: None,
+        "psi": lambda: y / repeat(total) if store.psi is None else store.psi[at],
+    }
     return np.diff(indptr), p.junction[at], {k: value[k]() for k in wanted}
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2c12c31b
@@ -175,26 +213,33 @@ def group_reads(
     for span in _stretches(np.diff(store.pairs.indptr)[rows]):
         size, junction, values = _pair_values(store, rows[span], c, wanted)
         key = np.repeat(group[rows[span]].astype(np.int64) * shape[1], size) + junction
-        for k, v in values.items(): out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
+        for k, v in values.items():
+            out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
     return GroupReads(**out)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #abb54be3
 def one_of(name: str, value, allowed: Sequence) -> None:
-    if value not in allowed: raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
+    if value not in allowed:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
 
+# %% ../../nbs/30_tl/20_groups.ipynb #b772c1d8
 def check_test(mode: str, delta, fdr_target: float, batch_correction: bool, batchid1, batchid2) -> None:
     "Raise on arguments that no test can have."
     one_of("mode", mode, ("vanilla", "change"))
-    if delta is not None and not delta >= 0: raise ValueError(f"delta={delta!r} must be a number that is not negative.")
-    if not 0 < fdr_target < 1: raise ValueError(f"fdr_target={fdr_target!r} must lie between 0 and 1.")
-    if not batch_correction and (batchid1 is not None or batchid2 is not None): raise ValueError("batchid1 and batchid2 say which batches to decode under; they need batch_correction=True.")
+    if delta is not None and not delta >= 0:
+        raise ValueError(f"delta={delta!r} must be a number that is not negative.")
+    if not 0 < fdr_target < 1:
+        raise ValueError(f"fdr_target={fdr_target!r} must lie between 0 and 1.")
+    if not batch_correction and (batchid1 is not None or batchid2 is not None):
+        raise ValueError("batchid1 and batchid2 say which batches to decode under; they need batch_correction=True.")
 
 # %% ../../nbs/30_tl/20_groups.ipynb #27a6242e
 def stack(tables: list[pd.DataFrame], found: list[Comparison], sort_by: str | None) -> pd.DataFrame:
     "One table of all comparisons, each with its name."
     out = []
     for table, c in zip(tables, found):
-        if sort_by: table = table.sort_values(sort_by, ascending=False, kind="stable")
+        if sort_by:
+            table = table.sort_values(sort_by, ascending=False, kind="stable")
         out.append(table.assign(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else table)
     return pd.concat(out)
 

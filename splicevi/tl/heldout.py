@@ -23,12 +23,15 @@ from ..core import KEYS
 def _splicing(
     mdata: MuData,
     key: str,  # the splicing modality
-) -> tuple[sp.csr_matrix, np.ndarray, pd.Index]:  # reads (cells, junctions), event code of each junction, names of the events
+) -> tuple[
+    sp.csr_matrix, np.ndarray, pd.Index
+]:  # reads (cells, junctions), event code of each junction, names of the events
     "Reads and events of the splicing modality."
     adata = mdata[key]
     codes, events = pd.factorize(adata.var[KEYS.event].astype(str), sort=True)
     return sp.csr_matrix(adata.layers[KEYS.junction_counts]), codes, pd.Index(events)
 
+# %% ../../nbs/30_tl/60_heldout.ipynb #dc823680
 def _pool(
     reads: np.ndarray,  # (..., junctions) reads
     event: np.ndarray,  # (junctions,) event codes
@@ -152,8 +155,10 @@ def _dm(
 
     def log_likelihood(c: np.ndarray) -> float:
         alpha, c = c[hit] * p, c[first]
-        if (alpha <= 0).any(): return -np.inf  # reads where none are possible
+        if (alpha <= 0).any():
+            return -np.inf  # reads where none are possible
         return float(fixed + (gammaln(y + alpha) - gammaln(alpha)).sum() + (gammaln(c) - gammaln(n + c)).sum())
+
     return log_likelihood
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #61fc1da6
@@ -181,7 +186,8 @@ def best_concentration(
 def imputation(
     held: pd.DataFrame,  # held-out pairs, see `splicevi.data.hold_out`
     predictions: Mapping[str, np.ndarray],  # name to (pairs,) predicted PSI
-    concentration: Mapping[str, float | np.ndarray | pd.Series] | None = None,  # by name; the best one where none is given
+    concentration: Mapping[str, float | np.ndarray | pd.Series]
+    | None = None,  # by name; the best one where none is given
 ) -> pd.DataFrame:  # a row per prediction
     "Scores of predicted PSI on held-out reads."
     given = concentration or {}
@@ -191,13 +197,18 @@ def imputation(
         rows[name] = _scores(held, np.asarray(psi, np.float64), c)
     return pd.DataFrame.from_dict(rows, orient="index")
 
+# %% ../../nbs/30_tl/60_heldout.ipynb #389f59ed
 def _scores(held: pd.DataFrame, psi: np.ndarray, concentration) -> dict[str, float]:
     "Scores of one prediction."
     n = held["total"].to_numpy(np.float64)
     observed = held["counts"].to_numpy(np.float64) / n
-    return {"pairs": len(held), "r_weighted": pearson(observed, psi, n), "r": pearson(observed, psi),
-            "rmse": float(np.sqrt(np.mean((psi - observed) ** 2))),
-            "log_likelihood_per_read": dm_log_likelihood(held, psi, concentration) / float(held["counts"].sum())}
+    return {
+        "pairs": len(held),
+        "r_weighted": pearson(observed, psi, n),
+        "r": pearson(observed, psi),
+        "rmse": float(np.sqrt(np.mean((psi - observed) ** 2))),
+        "log_likelihood_per_read": dm_log_likelihood(held, psi, concentration) / float(held["counts"].sum()),
+    }
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #20eedd6d
 def predicted_psi(
@@ -267,7 +278,12 @@ def latent_quality(
 ) -> pd.DataFrame:  # a row per latent space
     "Agreement of latent spaces with labels."
     return pd.DataFrame.from_dict(
-        {k: {"ari": latent_ari(z, labels, seed), "silhouette": silhouette(z, labels, seed=seed)} for k, z in latents.items()}, orient="index")
+        {
+            k: {"ari": latent_ari(z, labels, seed), "silhouette": silhouette(z, labels, seed=seed)}
+            for k, z in latents.items()
+        },
+        orient="index",
+    )
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #b082a2d0
 def clusters(

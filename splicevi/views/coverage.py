@@ -21,9 +21,8 @@ from plotly.subplots import make_subplots
 
 from .. import pl
 from ..core import KEYS, names
-from ..data.pairs import event_codes, observed_pairs
 from ..data.metacells import aggregate_cells, column
-from ..data.pairs import ObservedPairs
+from ..data.pairs import ObservedPairs, event_codes, observed_pairs
 from ..pl.qc import _histogram
 from ..pl.style import _style
 from .report import _write, facts_html, figure_html, page, section, table_html
@@ -32,6 +31,7 @@ from .report import _write, facts_html, figure_html, page, section, table_html
 @dataclass(slots=True)
 class Depth:
     "Observed events of each cell."
+
     pairs: ObservedPairs
     cells: pd.Index
     events: pd.Index
@@ -57,15 +57,18 @@ def depth(
     splicing: str = KEYS.splicing,  # the splicing modality
 ) -> Depth:
     "The observed events of a MuData."
-    if splicing not in mdata.mod: raise ValueError(f"There is no modality {splicing!r}; there are {names(mdata.mod)}.")
+    if splicing not in mdata.mod:
+        raise ValueError(f"There is no modality {splicing!r}; there are {names(mdata.mod)}.")
     adata = mdata[splicing]
-    if KEYS.event not in adata.var: raise ValueError(f"mdata[{splicing!r}].var has no {KEYS.event!r}: find events first (splicevi.data.to_mudata).")
+    if KEYS.event not in adata.var:
+        raise ValueError(f"mdata[{splicing!r}].var has no {KEYS.event!r}: find events first (splicevi.data.to_mudata).")
     code, events = event_codes(adata.var[KEYS.event])
     counts = adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X
     return Depth(observed_pairs(counts, code), adata.obs_names, events)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #42463e83
 BANDS = (1, 2, 3, 5, 10, 20, 50)  # first number of reads of each band
+
 
 def extremes(
     depth: Depth,
@@ -77,7 +80,9 @@ def extremes(
     band = np.searchsorted(BANDS, p.slot_total, "right") - 1
     labels = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(BANDS, BANDS[1:])] + [f"{BANDS[-1]}+"]
     n, k = (np.bincount(np.maximum(band[which], 0), minlength=len(BANDS)) for which in (slice(None), alone))
-    return pd.DataFrame({"observed": n, "share": np.where(n > 0, k / np.maximum(n, 1), np.nan)}, labels).rename_axis("reads")
+    return pd.DataFrame({"observed": n, "share": np.where(n > 0, k / np.maximum(n, 1), np.nan)}, labels).rename_axis(
+        "reads"
+    )
 
 # %% ../../nbs/70_views/30_coverage.ipynb #d18b1cbb
 def group_coverage(
@@ -96,8 +101,15 @@ def group_coverage(
     cells = sp.coo_matrix((np.ones(ok.sum()), place), shape).toarray()
     usable = ((reads >= min_reads) & (cells >= min_cells)).sum(1)
     typical = [float(np.median(events[code == k])) for k in range(len(found))]
-    return pd.DataFrame({"cells": np.bincount(code[code >= 0], minlength=len(found)), "junction reads": reads.sum(1).astype(int),
-                         "events of a cell (median)": typical, "usable events": usable}, pd.Index(found.astype(str), name="group"))
+    return pd.DataFrame(
+        {
+            "cells": np.bincount(code[code >= 0], minlength=len(found)),
+            "junction reads": reads.sum(1).astype(int),
+            "events of a cell (median)": typical,
+            "usable events": usable,
+        },
+        pd.Index(found.astype(str), name="group"),
+    )
 
 # %% ../../nbs/70_views/30_coverage.ipynb #be179224
 def filter_table(
@@ -112,37 +124,58 @@ def filter_table(
         keep = seen >= least
         share = seen[keep].mean() / len(depth.cells) if keep.any() else np.nan
         rows[least] = (int(keep.sum()), int(p.event_size[keep].sum()), reads[keep].sum() / max(reads.sum(), 1), share)
-    return pd.DataFrame.from_dict(rows, "index", columns=["events", "junctions", "share of reads", "observed"]).rename_axis("cells at least")
+    return pd.DataFrame.from_dict(
+        rows, "index", columns=["events", "junctions", "share of reads", "observed"]
+    ).rename_axis("cells at least")
 
 # %% ../../nbs/70_views/30_coverage.ipynb #0f999e0e
 VERDICTS = {
-    "deep": ("Deep enough to look at single cells",
-             "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. "
-             "PSI of single cells mean something, and a model adds what is missing."),
-    "sparse": ("Sparse, as most single-cell data: learn from similar cells together",
-               "A typical cell shows a part of the events, with few reads each. "
-               "Do not read PSI of single cells off the counts: train a model, or compare groups of cells."),
-    "too sparse": ("Too sparse to tell cells apart by splicing",
-                   "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred bases of a transcript, "
-                   "and few cross a junction. Expression will carry the model. "
-                   "Pool cells first (aggregate_cells), look only at the few events with many reads, or use full-length or long-read data."),
+    "deep": (
+        "Deep enough to look at single cells",
+        "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. "
+        "PSI of single cells mean something, and a model adds what is missing.",
+    ),
+    "sparse": (
+        "Sparse, as most single-cell data: learn from similar cells together",
+        "A typical cell shows a part of the events, with few reads each. "
+        "Do not read PSI of single cells off the counts: train a model, or compare groups of cells.",
+    ),
+    "too sparse": (
+        "Too sparse to tell cells apart by splicing",
+        "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred bases of a transcript, "
+        "and few cross a junction. Expression will carry the model. "
+        "Pool cells first (aggregate_cells), look only at the few events with many reads, or use full-length or long-read data.",
+    ),
 }
+
 
 def verdict(depth: Depth) -> str:
     "Which of `VERDICTS` the data deserve."
     events = np.median(np.diff(depth.pairs.slot_indptr)) if len(depth.cells) else 0
     share = events / max(len(depth.events), 1)
     reads = np.median(depth.pairs.slot_total) if len(depth.pairs.slot_total) else 0
-    if share >= 0.2 and reads >= 5: return "deep"
+    if share >= 0.2 and reads >= 5:
+        return "deep"
     return "too sparse" if events < 10 or share < 0.005 else "sparse"
 
 # %% ../../nbs/70_views/30_coverage.ipynb #ee3e392a
 def coverage_figure(depth: Depth) -> go.Figure:
     "Reads and events of each cell, reads of each observed event."
-    values = {"junction reads per cell": depth.reads, "events observed per cell": np.diff(depth.pairs.slot_indptr), "reads per observed event": depth.pairs.slot_total}
+    values = {
+        "junction reads per cell": depth.reads,
+        "events observed per cell": np.diff(depth.pairs.slot_indptr),
+        "reads per observed event": depth.pairs.slot_total,
+    }
     fig = make_subplots(1, len(values), horizontal_spacing=0.11)
     for i, (name, v) in enumerate(values.items()):
-        _histogram(fig, i + 1, name, np.asarray(v), log=not name.startswith("events"), unit="cells" if "cell" in name else "events")
+        _histogram(
+            fig,
+            i + 1,
+            name,
+            np.asarray(v),
+            log=not name.startswith("events"),
+            unit="cells" if "cell" in name else "events",
+        )
     return _style(fig, 230)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #65d43ce2
@@ -151,12 +184,31 @@ def event_figure(depth: Depth) -> go.Figure:
     fig = make_subplots(1, 2, horizontal_spacing=0.13)
     most = 5 * np.ceil(20 * depth.observed.max(initial=0.05))  # the next 5 %
     count, edge = np.histogram(100 * depth.observed, np.linspace(0, most, 26))
-    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), marker=dict(color=pl.OKABE_ITO[0], line_width=0), showlegend=False, hoverinfo="text",
-                hovertext=[f"{a:.3g} to {b:.3g} % of cells: {n:,} events" for a, b, n in zip(edge, edge[1:], count)], row=1, col=1)
+    fig.add_bar(
+        x=(edge[1:] + edge[:-1]) / 2,
+        y=count,
+        width=np.diff(edge),
+        marker=dict(color=pl.OKABE_ITO[0], line_width=0),
+        showlegend=False,
+        hoverinfo="text",
+        hovertext=[f"{a:.3g} to {b:.3g} % of cells: {n:,} events" for a, b, n in zip(edge, edge[1:], count)],
+        row=1,
+        col=1,
+    )
     table = extremes(depth)
-    fig.add_bar(x=table.index, y=100 * table["share"], marker=dict(color=pl.OKABE_ITO[1], line_width=0), showlegend=False, hoverinfo="text",
-                hovertext=[f"{k} reads: {s:.0%} of {n:,}" for k, n, s in table.itertuples()], row=1, col=2)
-    fig.update_xaxes(title_text="% of cells that show an event", title_font_size=12, row=1, col=1).update_yaxes(title_text="events", row=1, col=1)
+    fig.add_bar(
+        x=table.index,
+        y=100 * table["share"],
+        marker=dict(color=pl.OKABE_ITO[1], line_width=0),
+        showlegend=False,
+        hoverinfo="text",
+        hovertext=[f"{k} reads: {s:.0%} of {n:,}" for k, n, s in table.itertuples()],
+        row=1,
+        col=2,
+    )
+    fig.update_xaxes(title_text="% of cells that show an event", title_font_size=12, row=1, col=1).update_yaxes(
+        title_text="events", row=1, col=1
+    )
     fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2)
     fig.update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
     return _style(fig, 250)
@@ -165,8 +217,18 @@ def event_figure(depth: Depth) -> go.Figure:
 def group_figure(groups: pd.DataFrame) -> go.Figure:
     "Usable events of each group of cells."
     t = groups.sort_values("usable events")
-    fig = go.Figure(go.Bar(y=t.index, x=t["usable events"], orientation="h", marker=dict(color=pl.OKABE_ITO[2], line_width=0), hoverinfo="text",
-                           hovertext=[f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(t.index, t["usable events"], t["cells"])]))
+    fig = go.Figure(
+        go.Bar(
+            y=t.index,
+            x=t["usable events"],
+            orientation="h",
+            marker=dict(color=pl.OKABE_ITO[2], line_width=0),
+            hoverinfo="text",
+            hovertext=[
+                f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(t.index, t["usable events"], t["cells"])
+            ],
+        )
+    )
     fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
     return _style(fig, 70 + 22 * len(t))
 
@@ -178,13 +240,36 @@ def summary(depth: Depth) -> pd.DataFrame:
     exact = (share["share"].fillna(0) * share["observed"]).sum() / max(share["observed"].sum(), 1)
     median = lambda x: float(np.median(x)) if len(x) else np.nan
     rows = [
-        ("junction reads of a cell (median)", median(depth.reads), "reads that jump over an intron; only these say anything about splicing"),
-        ("events observed in a cell (median)", median(per_cell), f"of {len(depth.events):,} events; what is not read in a cell has to be learned from other cells"),
-        ("observed (cell, event) pairs", f"{len(n) / max(len(depth.cells) * len(depth.events), 1):.1%}", "of all; a few percent are usual"),
-        ("cells without any event", f"{np.mean(per_cell == 0):.1%}" if len(per_cell) else "–",
-         "for these splicing is unknown; their latent space comes from expression"),
-        ("reads of an observed event (median)", median(n), "with 1 read PSI is 0 or 1 whatever the truth, with 10 it is known to ± 0.16"),
-        ("PSI exactly 0 or 1", f"{exact:.1%}", "of observed events; by chance where there are few reads, a choice of the cell where there are many"),
+        (
+            "junction reads of a cell (median)",
+            median(depth.reads),
+            "reads that jump over an intron; only these say anything about splicing",
+        ),
+        (
+            "events observed in a cell (median)",
+            median(per_cell),
+            f"of {len(depth.events):,} events; what is not read in a cell has to be learned from other cells",
+        ),
+        (
+            "observed (cell, event) pairs",
+            f"{len(n) / max(len(depth.cells) * len(depth.events), 1):.1%}",
+            "of all; a few percent are usual",
+        ),
+        (
+            "cells without any event",
+            f"{np.mean(per_cell == 0):.1%}" if len(per_cell) else "–",
+            "for these splicing is unknown; their latent space comes from expression",
+        ),
+        (
+            "reads of an observed event (median)",
+            median(n),
+            "with 1 read PSI is 0 or 1 whatever the truth, with 10 it is known to ± 0.16",
+        ),
+        (
+            "PSI exactly 0 or 1",
+            f"{exact:.1%}",
+            "of observed events; by chance where there are few reads, a choice of the cell where there are many",
+        ),
         ("observed with a single read", f"{np.mean(n == 1):.1%}" if len(n) else "–", "these can only be 0 or 1"),
     ]
     return pd.DataFrame(rows, columns=["measure", "value", "what it means"]).set_index("measure")
@@ -193,6 +278,7 @@ def summary(depth: Depth) -> pd.DataFrame:
 @dataclass(slots=True, repr=False)
 class CoverageReport:
     "What `coverage_report` found."
+
     verdict: str  # "deep", "sparse" or "too sparse"
     table: pd.DataFrame  # the most telling numbers
     filters: pd.DataFrame  # what filters would leave
@@ -200,9 +286,11 @@ class CoverageReport:
     figures: dict[str, go.Figure]
     sizes: dict[str, object]
 
-    def __repr__(self) -> str: return f"CoverageReport: {VERDICTS[self.verdict][0].lower()}"
+    def __repr__(self) -> str:
+        return f"CoverageReport: {VERDICTS[self.verdict][0].lower()}"
 
-    def _repr_html_(self) -> str: return f"<b>{html.escape(VERDICTS[self.verdict][0])}</b>{self.table.to_html()}"
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(VERDICTS[self.verdict][0])}</b>{self.table.to_html()}"
 
     def save(self, path: str | Path) -> Path:
         "Write one HTML file."
@@ -211,31 +299,57 @@ class CoverageReport:
 # %% ../../nbs/70_views/30_coverage.ipynb #e9be4ae2
 _WIDE = "<style>.words :is(td, th):last-child { text-align: left; white-space: normal } .words tbody th { white-space: normal; min-width: 170px }</style>"
 
+
 def _sections(r: CoverageReport) -> list[str]:
     "The parts of the page."
     title, text = VERDICTS[r.verdict]
-    head = f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>" + facts_html(r.sizes, "tiles")
+    head = (
+        f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>"
+        + facts_html(r.sizes, "tiles")
+    )
     table = f"<div class=words>{table_html(r.table, decimals=1)}</div>{_WIDE}"
-    numbers = section("In numbers", "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.", table)
+    numbers = section(
+        "In numbers",
+        "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.",
+        table,
+    )
     return [head, numbers, *_figures(r), _filters(r.filters), section("What to do next", "", _advice(r.verdict))]
 
+# %% ../../nbs/70_views/30_coverage.ipynb #ecf6512b
 def _filters(table: pd.DataFrame) -> str:
     "The section on filters."
     shown = table.set_axis([f"{c:,} cell{'s' * (c > 1)} or more" for c in table.index])
     shown = shown.assign(**{c: [f"{v:.1%}" for v in table[c]] for c in ("share of reads", "observed")})
-    text = ("If events have to be seen in a number of cells. Reads are lost slowly at first and then quickly: "
-            "a filter is right where it still keeps nearly all of them.")
-    return section("What a filter would leave", text, table_html(shown, "Observed: the share of cells that show an event that is left, on average."))
+    text = (
+        "If events have to be seen in a number of cells. Reads are lost slowly at first and then quickly: "
+        "a filter is right where it still keeps nearly all of them."
+    )
+    return section(
+        "What a filter would leave",
+        text,
+        table_html(shown, "Observed: the share of cells that show an event that is left, on average."),
+    )
 
 # %% ../../nbs/70_views/30_coverage.ipynb #076be1ed
 def _figures(r: CoverageReport) -> list[str]:
     "The sections with figures."
     cells = figure_html(r.figures["cells"], name="Histograms of reads and events")
-    events = figure_html(r.figures["events"], "On the right, the bar of one read is 100 % in all data; what matters is how fast the others fall.",
-                         "Share of cells that show an event, and share of PSI 0 or 1")
-    out = [section("Cells", "How many reads cross junctions, how many events a cell shows, and with how many reads.", cells),
-           section("Events", "Left: in how many of the cells each event is seen. Right: how often all reads of an event go to one junction. "
-                             "One read always does; if the share stays high with 20 reads and more, cells do choose.", events)]
+    events = figure_html(
+        r.figures["events"],
+        "On the right, the bar of one read is 100 % in all data; what matters is how fast the others fall.",
+        "Share of cells that show an event, and share of PSI 0 or 1",
+    )
+    out = [
+        section(
+            "Cells", "How many reads cross junctions, how many events a cell shows, and with how many reads.", cells
+        ),
+        section(
+            "Events",
+            "Left: in how many of the cells each event is seen. Right: how often all reads of an event go to one junction. "
+            "One read always does; if the share stays high with 20 reads and more, cells do choose.",
+            events,
+        ),
+    ]
     if r.groups is not None:
         figure = figure_html(r.figures["groups"], name="Usable events of each group")
         text = "An event is usable in a group if it has at least 20 reads from at least 5 of its cells."
@@ -255,6 +369,7 @@ pooled = aggregate_cells(mdata, by="cell_type", size=20)    # about 20 cells bec
 coverage_report(pooled)""",
 }
 
+
 def _advice(kind: str) -> str:
     "The next lines of code."
     return f"<pre>{html.escape(_CODE[kind])}</pre>"
@@ -270,8 +385,16 @@ def coverage_report(
     d = depth(mdata, splicing)
     labels = column(mdata, label_key or "cell_type", required=label_key is not None)
     groups = None if labels is None else group_coverage(d, labels)
-    figures = {"cells": coverage_figure(d), "events": event_figure(d)} | ({} if groups is None else {"groups": group_figure(groups)})
-    sizes = {"cells": len(d.cells), "junctions": mdata[splicing].n_vars, "events": len(d.events), "junction reads": int(d.reads.sum())}
+    figures = {"cells": coverage_figure(d), "events": event_figure(d)} | (
+        {} if groups is None else {"groups": group_figure(groups)}
+    )
+    sizes = {
+        "cells": len(d.cells),
+        "junctions": mdata[splicing].n_vars,
+        "events": len(d.events),
+        "junction reads": int(d.reads.sum()),
+    }
     out = CoverageReport(verdict(d), summary(d), filter_table(d), groups, figures, sizes)
-    if path is not None: out.save(path)
+    if path is not None:
+        out.save(path)
     return out

@@ -28,8 +28,10 @@ from ..core import KEYS, logger
 # %% ../../nbs/70_views/20_report.ipynb #2f811dc4
 def _text(value) -> str:
     "A value as HTML text: numbers with thousands separators and three significant digits."
-    if isinstance(value, (bool, np.bool_)): return "yes" if value else "no"
-    if isinstance(value, (int, np.integer)): return f"{value:,}"
+    if isinstance(value, (bool, np.bool_)):
+        return "yes" if value else "no"
+    if isinstance(value, (int, np.integer)):
+        return f"{value:,}"
     if isinstance(value, (float, np.floating)):
         return "–" if np.isnan(value) else f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return html.escape(str(value))
@@ -42,10 +44,16 @@ def table_html(
     best: Mapping[str, str] | None = None,  # column to "max" or "min": its best value is set in bold
 ) -> str:
     "A table with right-aligned numbers."
-    show = lambda v: f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, (float, np.floating)) and abs(v) < 1000 else _text(v)
-    best = {c: getattr(table[c], f"idx{how}")() for c, how in (best or {}).items() if c in table and table[c].notna().any()}
+    show = lambda v: (
+        f"{v:.{decimals}f}".replace("-", "−") if isinstance(v, (float, np.floating)) and abs(v) < 1000 else _text(v)
+    )
+    best = {
+        c: getattr(table[c], f"idx{how}")() for c, how in (best or {}).items() if c in table and table[c].notna().any()
+    }
     head = "".join(f"<th>{_text(c)}</th>" for c in ["", *table.columns])
-    cell = lambda i, c: f"<td><b>{show(table.at[i, c])}</b></td>" if best.get(c) == i else f"<td>{show(table.at[i, c])}</td>"
+    cell = lambda i, c: (
+        f"<td><b>{show(table.at[i, c])}</b></td>" if best.get(c) == i else f"<td>{show(table.at[i, c])}</td>"
+    )
     rows = "".join(f"<tr><th>{_text(i)}</th>{''.join(cell(i, c) for c in table.columns)}</tr>" for i in table.index)
     note = f"<p class=note>{_text(caption)}</p>" if caption else ""
     return f"<div class=wide><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>{note}"
@@ -56,7 +64,11 @@ def facts_html(
     kind: str = "facts",  # "facts" for a list, "tiles" for large numbers
 ) -> str:
     "Labels with their values."
-    return f"<dl class={kind}>" + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in facts.items()) + "</dl>"
+    return (
+        f"<dl class={kind}>"
+        + "".join(f"<div><dt>{_text(k)}</dt><dd>{_text(v)}</dd></div>" for k, v in facts.items())
+        + "</dl>"
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #df0ca924
 def figure_html(
@@ -68,8 +80,10 @@ def figure_html(
     fig = go.Figure(fig).update_layout(width=None, autosize=True)
     data = fig.to_json().replace("</", "<\\/")
     note = f"<figcaption>{_text(caption)}</figcaption>" if caption else ""
-    return (f'<figure><div class=plot role=img aria-label="{html.escape(name or caption)}" style="height:{fig.layout.height or 300}px">'
-            f'<script type="application/json">{data}</script></div>{note}</figure>')
+    return (
+        f'<figure><div class=plot role=img aria-label="{html.escape(name or caption)}" style="height:{fig.layout.height or 300}px">'
+        f'<script type="application/json">{data}</script></div>{note}</figure>'
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #7470d468
 def _plotly_js() -> str:
@@ -129,10 +143,13 @@ def page(
     sections: Sequence[str],  # HTML of each section
 ) -> str:
     "A self-contained HTML page."
-    return (f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
-            f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n{chr(10).join(sections)}\n</main>\n"
-            f'<script type="text/plain" id=plotly>{_plotly_js()}</script>\n<script>{_DRAW}</script></body></html>\n')
+    return (
+        f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1">'
+        f"<title>{_text(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n{chr(10).join(sections)}\n</main>\n"
+        f'<script type="text/plain" id=plotly>{_plotly_js()}</script>\n<script>{_DRAW}</script></body></html>\n'
+    )
 
+# %% ../../nbs/70_views/20_report.ipynb #8bac7cc2
 def section(
     title: str,
     text: str,  # a few words on what is seen and why
@@ -157,7 +174,11 @@ def sizes(
         adata = mdata[splicing]
         codes, events = event_codes(adata.var[KEYS.event])
         n_pairs = len(observed_pairs(adata.layers[KEYS.junction_counts], codes))
-        out |= {"junctions": adata.n_vars, "events": len(events), "observed": f"{n_pairs / max(adata.n_obs * adata.n_vars, 1):.1%}"}
+        out |= {
+            "junctions": adata.n_vars,
+            "events": len(events),
+            "observed": f"{n_pairs / max(adata.n_obs * adata.n_vars, 1):.1%}",
+        }
     return out
 
 # %% ../../nbs/70_views/20_report.ipynb #2ba8e4b1
@@ -166,21 +187,35 @@ def versions() -> dict[str, str]:
     packages = ("splicevi", "scvi-tools", "torch", "mudata", "anndata", "numpy")
     found = {"Python": platform.python_version()}
     for name in packages:
-        try: found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError: continue
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
     return found
 
 # %% ../../nbs/70_views/20_report.ipynb #f63b5630
 def _header(mdata: MuData, facts: Mapping[str, object], keys: dict) -> str:
     "Title, the largest numbers, and what was run."
     known = sizes(mdata, **keys)
-    kinds = " and ".join(k for k, there in (("gene expression", "genes" in known), ("alternative splicing", "junctions" in known)) if there)
+    kinds = " and ".join(
+        k
+        for k, there in (("gene expression", "genes" in known), ("alternative splicing", "junctions" in known))
+        if there
+    )
     stamp = {"date": datetime.now().strftime("%Y-%m-%d %H:%M")}
-    return (f"<h1>splicevi report</h1><p class=lead>A latent space of {kinds} in {mdata.n_obs:,} cells.</p>"
-            + facts_html(known, "tiles") + facts_html(dict(facts) | stamp | versions()))
+    return (
+        f"<h1>splicevi report</h1><p class=lead>A latent space of {kinds} in {mdata.n_obs:,} cells.</p>"
+        + facts_html(known, "tiles")
+        + facts_html(dict(facts) | stamp | versions())
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #d3ba9949
-LATENTS = {"joint": "X_splicevi", "expression": "X_splicevi_expression", "splicing": "X_splicevi_splicing"}  # title to key of obsm
+LATENTS = {
+    "joint": "X_splicevi",
+    "expression": "X_splicevi_expression",
+    "splicing": "X_splicevi_splicing",
+}  # title to key of obsm
+
 
 def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     "Maps of the latent spaces, and their agreement with the labels."
@@ -193,22 +228,47 @@ def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     if known and labels.nunique() > 1:
         quality = latent_quality({k: np.asarray(mdata.obsm[key]) for k, key in there.items()}, labels)
         quality.columns = [f"ARI with {labels.name}", "silhouette"]
-        parts.append(table_html(quality, "ARI: k-means clusters against the labels, 1 is perfect agreement, 0 is chance. Silhouette: from −1 to 1."))
-    return section("Latent spaces", "Each point is a cell. Cells that lie together use their genes, their junctions, or both in the same way.", *parts)
+        parts.append(
+            table_html(
+                quality,
+                "ARI: k-means clusters against the labels, 1 is perfect agreement, 0 is chance. Silhouette: from −1 to 1.",
+            )
+        )
+    return section(
+        "Latent spaces",
+        "Each point is a cell. Cells that lie together use their genes, their junctions, or both in the same way.",
+        *parts,
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #905e13d9
-SCORES = {"pairs": "pairs", "r_weighted": "r, read-weighted", "r": "r", "rmse": "RMSE", "log_likelihood_per_read": "log-likelihood / read"}
+SCORES = {
+    "pairs": "pairs",
+    "r_weighted": "r, read-weighted",
+    "r": "r",
+    "rmse": "RMSE",
+    "log_likelihood_per_read": "log-likelihood / read",
+}
+
 
 def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores: pd.DataFrame) -> str:
     "Predicted against observed PSI of reads that were hidden from training."
     groups = held[["cell_index", "event"]].drop_duplicates().shape[0]
-    text = (f"Before training, {groups:,} observed (cell, event) groups with {held['counts'].sum():,.0f} reads were hidden. "
-            "Beside the model: the junction's PSI over all cells, and over the 30 cells with the most similar expression.")
-    fig = pl.imputation(held, {f"{k} · r = {scores.at[k, 'r_weighted']:.2f}": v for k, v in predictions.items()}, title="")
+    text = (
+        f"Before training, {groups:,} observed (cell, event) groups with {held['counts'].sum():,.0f} reads were hidden. "
+        "Beside the model: the junction's PSI over all cells, and over the 30 cells with the most similar expression."
+    )
+    fig = pl.imputation(
+        held, {f"{k} · r = {scores.at[k, 'r_weighted']:.2f}": v for k, v in predictions.items()}, title=""
+    )
     table = scores[list(SCORES)].rename(columns=SCORES)
     best = {"r, read-weighted": "max", "r": "max", "RMSE": "min", "log-likelihood / read": "max"}
     note = "r: Pearson correlation with the observed PSI. The log-likelihood is the Dirichlet-multinomial's; the best value of each column is bold."
-    return section("Held-out PSI", text, figure_html(fig, "The stronger the colour, the more reads; on the dotted line the prediction is right."), table_html(table, note, best=best))
+    return section(
+        "Held-out PSI",
+        text,
+        figure_html(fig, "The stronger the colour, the more reads; on the dotted line the prediction is right."),
+        table_html(table, note, best=best),
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #ecd05a2f
 def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, splicing: str) -> str:
@@ -219,7 +279,11 @@ def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, spli
     top = variable_junctions([observed] if decoded is None else [observed, decoded], var[KEYS.event]).index
     gene = var[KEYS.gene_name].astype(str) if KEYS.gene_name in var else pd.Series(var.index.astype(str), var.index)
     names = [f"{gene[j]} · {var.at[j, KEYS.event]}" for j in top]
-    tables = {"observed": observed.loc[top]} if decoded is None else {"observed": observed.loc[top], "predicted": decoded.loc[top]}
+    tables = (
+        {"observed": observed.loc[top]}
+        if decoded is None
+        else {"observed": observed.loc[top], "predicted": decoded.loc[top]}
+    )
     fig = pl.psi_heatmap(tables, names, title="")
     text = "The events whose PSI differs most between groups of cells, one junction of each. Observed PSI pool the reads of a group's cells, with ten reads' worth of the PSI over all cells."
     return section("Most variable events", text, figure_html(fig, "Hover over a square for the junction and its PSI."))
@@ -227,11 +291,13 @@ def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, spli
 # %% ../../nbs/70_views/20_report.ipynb #7fe70740
 def _loading(folder: str) -> str:
     "How to get the model back."
-    code = (f'import mudata, splicevi\n\nmdata = mudata.read_h5mu("{folder}/mdata.h5mu")\n'
-            f'model = splicevi.SPLICEVI.load("{folder}/model", adata=mdata)\n\n'
-            'mdata.obsm["X_splicevi"]                                      # the joint latent space\n'
-            'model.get_latent_representation(modality="splicing")          # one modality\'s own\n'
-            'model.get_normalized_splicing(junction_list=["..."])          # predicted PSI')
+    code = (
+        f'import mudata, splicevi\n\nmdata = mudata.read_h5mu("{folder}/mdata.h5mu")\n'
+        f'model = splicevi.SPLICEVI.load("{folder}/model", adata=mdata)\n\n'
+        'mdata.obsm["X_splicevi"]                                      # the joint latent space\n'
+        'model.get_latent_representation(modality="splicing")          # one modality\'s own\n'
+        'model.get_normalized_splicing(junction_list=["..."])          # predicted PSI'
+    )
     return section("Load it again", "The model and the data lie beside this file.", f"<pre>{html.escape(code)}</pre>")
 
 # %% ../../nbs/70_views/20_report.ipynb #6122c135
@@ -255,16 +321,30 @@ def report(
     "Write a self-contained page about a trained model."
     parts = [_header(mdata, facts or {}, dict(rna=rna, splicing=splicing))]
     depth = pl.coverage(mdata, title="", rna=rna, rna_layer=rna_layer, splicing=splicing)
-    parts += [section("What went in", "How deep the cells are, how many events each shows, and how few reads most of them have.", figure_html(depth, name="Histograms of coverage")),
-              section("Training", "Loss by epoch. Curves that have become flat have converged; a validation curve that rises has begun to overfit.",
-                      figure_html(pl.history(history, title=""), "Loss per cell; the axes leave out the first epochs.")),
-              _latents(mdata, labels, known)]
-    if held is not None and predictions: parts.append(_held_out(held, predictions, scores))
-    if splicing in mdata.mod and labels.nunique() > 1: parts.append(_events(mdata, labels, decoded, splicing))
+    parts += [
+        section(
+            "What went in",
+            "How deep the cells are, how many events each shows, and how few reads most of them have.",
+            figure_html(depth, name="Histograms of coverage"),
+        ),
+        section(
+            "Training",
+            "Loss by epoch. Curves that have become flat have converged; a validation curve that rises has begun to overfit.",
+            figure_html(pl.history(history, title=""), "Loss per cell; the axes leave out the first epochs."),
+        ),
+        _latents(mdata, labels, known),
+    ]
+    if held is not None and predictions:
+        parts.append(_held_out(held, predictions, scores))
+    if splicing in mdata.mod and labels.nunique() > 1:
+        parts.append(_events(mdata, labels, decoded, splicing))
     if timing:
         seconds = pd.DataFrame({"seconds": list(timing.values())}, list(timing))
         parts.append(section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1)))
-    return _write(Path(path), page(f"splicevi report, {mdata.n_obs:,} cells", [*parts, _loading(folder or str(Path(path).parent))]))
+    return _write(
+        Path(path),
+        page(f"splicevi report, {mdata.n_obs:,} cells", [*parts, _loading(folder or str(Path(path).parent))]),
+    )
 
 # %% ../../nbs/70_views/20_report.ipynb #0b0d81b1
 def _write(path: Path, text: str) -> Path:

@@ -23,8 +23,10 @@ def short(
     digits: int = 4,  # significant ones
 ) -> str:
     "A number for people."
-    if not np.isfinite(value): return "–"
-    if value == 0: return "0"
+    if not np.isfinite(value):
+        return "–"
+    if value == 0:
+        return "0"
     size = int(np.floor(np.log10(abs(value))))
     if size < -2 or size > 6:
         head, power = f"{value:.{min(digits, 3) - 1}e}".split("e")
@@ -41,34 +43,44 @@ def ticks(
     "Round numbers between two ends."
     if log:
         powers = 10.0 ** np.arange(np.floor(np.log10(lo)), np.ceil(np.log10(hi)) + 1)
-        found = [v for steps in ((1,), (1, 3), (1, 2, 5)) if len(v := _within(np.outer(powers, steps).ravel(), lo, hi)) >= 2]
-        if found: return found[0]
+        found = [
+            v for steps in ((1,), (1, 3), (1, 2, 5)) if len(v := _within(np.outer(powers, steps).ravel(), lo, hi)) >= 2
+        ]
+        if found:
+            return found[0]
     raw = (hi - lo) / max(n, 1)
     step = next(m for m in np.array([1, 2, 5, 10]) * 10.0 ** np.floor(np.log10(raw)) if m >= raw * 0.999)
     found = np.arange(np.ceil(lo / step - 1e-9), np.floor(hi / step + 1e-9) + 1) * step
     return found if len(found) > 1 or n > 8 else ticks(lo, hi, n + 1)
 
-def _within(values: np.ndarray, lo: float, hi: float) -> np.ndarray: return np.sort(values[(values >= lo * 0.999) & (values <= hi * 1.001)])
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #7a0ff24b
+def _within(values: np.ndarray, lo: float, hi: float) -> np.ndarray:
+    return np.sort(values[(values >= lo * 0.999) & (values <= hi * 1.001)])
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c768d1a6
 def tick_labels(values: np.ndarray, log: bool = False) -> list[str]:
     "Ticks with the same number of decimals, or as powers; on a logarithmic axis each as short as it goes."
-    if not len(values): return []
+    if not len(values):
+        return []
     values, top = np.where(values == 0, 0.0, values), np.abs(values).max()  # no -0
-    if top < 1e-2 or top >= 1e6: return [short(v, 2) for v in values]
-    if log: return [f"{v:,.6g}" for v in values]
+    if top < 1e-2 or top >= 1e6:
+        return [short(v, 2) for v in values]
+    if log:
+        return [f"{v:,.6g}" for v in values]
     spread = np.min(np.diff(values)) if len(values) > 1 else top
     return [f"{v:,.{max(int(np.ceil(-np.log10(spread) - 1e-9)), 0)}f}" if spread < 1 else f"{v:,.0f}" for v in values]
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #95fbbe2e
 class Curve(NamedTuple):
     "A line in a chart."
+
     name: str
     x: np.ndarray
     y: np.ndarray
     color: str = "currentColor"
     dashed: bool = False
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #93309d10
 def thin(
     curve: Curve,
     n: int = 200,  # points to keep, about
@@ -84,6 +96,7 @@ def thin(
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a2c1f060
 class Frame(NamedTuple):
     "Place and ranges of a chart."
+
     left: float
     top: float
     width: float
@@ -92,7 +105,8 @@ class Frame(NamedTuple):
     y: tuple[float, float]
     log: bool = False
 
-    def px(self, x): return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
+    def px(self, x):
+        return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
 
     def py(self, y):
         f = np.log10 if self.log else np.asarray
@@ -100,14 +114,21 @@ class Frame(NamedTuple):
         return self.top + self.height * (1 - (f(np.asarray(y, float)) - lo) / (hi - lo))
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #f61d8150
-def _text(x: float, y: float, s: str, anchor: str = "start", opacity: float = 0.65, size: float = 10.5, **attributes) -> str:
+def _text(
+    x: float, y: float, s: str, anchor: str = "start", opacity: float = 0.65, size: float = 10.5, **attributes
+) -> str:
     "A label."
     more = "".join(f' {k.replace("_", "-")}="{escape(str(v))}"' for k, v in attributes.items())
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}" fill="currentColor" opacity="{opacity:g}"{more}>{escape(s)}</text>'
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eed98ac0
 def _line(x1: float, y1: float, x2: float, y2: float, opacity: float = 0.13, dash: str = "") -> str:
     "A thin line in the page's ink."
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-opacity="{opacity:g}"' + (f' stroke-dasharray="{dash}"' if dash else "") + "/>"
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-opacity="{opacity:g}"'
+        + (f' stroke-dasharray="{dash}"' if dash else "")
+        + "/>"
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #97d65a0b
 def _path(frame: Frame, curve: Curve) -> str:
@@ -117,20 +138,26 @@ def _path(frame: Frame, curve: Curve) -> str:
     dash = ' stroke-dasharray="1.5 3.5"' if curve.dashed and len(points) > 1 else ""
     return f'<path d="{d}" fill="none" stroke="{curve.color}" stroke-width="{1.8 if len(points) > 1 else 5}" stroke-linejoin="round" stroke-linecap="round"{dash}><title>{escape(curve.name)}: {short(curve.y[-1])}</title></path>'
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #3a1b4a73
 def _axes(frame: Frame, labels_below: bool) -> str:
     "Grid lines and their numbers."
     ys = ticks(*frame.y, n=max(int(frame.height // 30), 2), log=frame.log)
     xs = [x for x in ticks(*frame.x, n=5) if float(x).is_integer()]
-    out = [_line(frame.left, p, frame.left + frame.width, p) + _text(frame.left - 6, p + 3.6, t, "end") for p, t in zip(frame.py(ys), tick_labels(ys, frame.log))]
-    if labels_below: out += [_text(p, frame.top + frame.height + 14, f"{x:,.0f}", "middle") for x, p in zip(xs, frame.px(xs))]
+    out = [
+        _line(frame.left, p, frame.left + frame.width, p) + _text(frame.left - 6, p + 3.6, t, "end")
+        for p, t in zip(frame.py(ys), tick_labels(ys, frame.log))
+    ]
+    if labels_below:
+        out += [_text(p, frame.top + frame.height + 14, f"{x:,.0f}", "middle") for x, p in zip(xs, frame.px(xs))]
     return "".join(out)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #53a9788f
 def _inside(frame: Frame, drawn: Iterable[str]) -> str:
     "Drawings, cut off at the frame."
-    box = f'{frame.left:.1f} {frame.top:.1f} {frame.width:.1f} {frame.height:.1f}'
+    box = f"{frame.left:.1f} {frame.top:.1f} {frame.width:.1f} {frame.height:.1f}"
     return f'<svg x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}" viewBox="{box}" overflow="hidden">{"".join(drawn)}</svg>'
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #fb0c03a9
 def svg(
     width: float,
     height: float,
@@ -143,6 +170,7 @@ def svg(
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #bf666d11
 class Row(NamedTuple):
     "Curves that share a pair of axes."
+
     curves: Sequence[Curve]
     label: str = ""
     share: float = 1.0  # of the panel's height
@@ -150,6 +178,7 @@ class Row(NamedTuple):
     color: str = "currentColor"  # of the label
     mark: tuple[float, float, str] | None = None  # a point and its label
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4ff025fe
 def value_range(
     curves: Sequence[Curve],
     log: bool = False,
@@ -161,23 +190,37 @@ def value_range(
         wide = 1.9 if ratio < 1.001 else ratio**0.06
         return values.min() / wide, values.max() * wide
     n = max(len(c.y) for c in curves)
-    return tuple(_robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
+    return tuple(
+        _robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves])
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d61f9840
 def _row(row: Row, frame: Frame, last: bool, band: float) -> str:
     "One row of a panel."
     curves = [c for c in row.curves if len(c.y)]
     drawn = [_path(frame, c) for c in curves]
-    if np.isfinite(band) and band > frame.x[0]: drawn.insert(0, f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{max(frame.px(band) - frame.left, 0):.1f}" height="{frame.height:.1f}" fill="currentColor" fill-opacity="0.05"/>')
-    if row.mark is not None: drawn.append(_diamond(frame, *row.mark))
-    name = _text(frame.left + frame.width - 4, frame.top + 11, row.label, "end", 1, 11, fill=row.color) if row.label else ""
+    if np.isfinite(band) and band > frame.x[0]:
+        drawn.insert(
+            0,
+            f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{max(frame.px(band) - frame.left, 0):.1f}" height="{frame.height:.1f}" fill="currentColor" fill-opacity="0.05"/>',
+        )
+    if row.mark is not None:
+        drawn.append(_diamond(frame, *row.mark))
+    name = (
+        _text(frame.left + frame.width - 4, frame.top + 11, row.label, "end", 1, 11, fill=row.color)
+        if row.label
+        else ""
+    )
     return _axes(frame, last) + _inside(frame, drawn) + name.replace('fill="currentColor" ', "")
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eaee519c
 def _diamond(frame: Frame, x: float, y: float, label: str) -> str:
     "A marked point, with its label at the top of the frame, where curves that fall leave room."
     px, py = float(frame.px(x)), float(np.clip(frame.py(y), frame.top + 5, frame.top + frame.height - 5))
     at, end = float(np.clip(px, frame.left + 5, frame.left + frame.width - 5)), px > frame.left + 0.5 * frame.width
-    text = _line(at, frame.top + 3, at, py - 6, 0.35, "2 3") + _text(at + (-6 if end else 6), frame.top + 12, label, "end" if end else "start", 0.9)
+    text = _line(at, frame.top + 3, at, py - 6, 0.35, "2 3") + _text(
+        at + (-6 if end else 6), frame.top + 12, label, "end" if end else "start", 0.9
+    )
     return f'<path d="M{at:.1f},{py - 5:.1f}l5,5l-5,5l-5,-5z" fill="{OKABE_ITO[5]}"><title>{escape(label)}</title></path>{text}'
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #38bb6661
@@ -193,7 +236,8 @@ def panel(
     "Rows of curves as one drawing."
     rows = [r._replace(curves=[c for c in map(thin, r.curves) if len(c.x)]) for r in rows]
     rows = [r for r in rows if r.curves]
-    if not rows: return svg(width, height, _text(width / 2, height / 2, "after the first epoch", "middle", 0.5, 12), label=label)
+    if not rows:
+        return svg(width, height, _text(width / 2, height / 2, "after the first epoch", "middle", 0.5, 12), label=label)
     known = np.concatenate([c.x for r in rows for c in r.curves])
     x = (float(known.min()), float(max(known.max(), known.min() + 1))) if x is None else x
     return svg(width, height, *_stacked(rows, x, band, log, width, height), _band_label(x, band, width), label=label)
@@ -201,24 +245,44 @@ def panel(
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4354553e
 MARGIN = dict(left=46.0, right=10.0, top=16.0, bottom=20.0)
 
-def _stacked(rows: Sequence[Row], x: tuple, band: float, log: bool, width: float, height: float, gap: float = 12) -> list[str]:
+
+def _stacked(
+    rows: Sequence[Row], x: tuple, band: float, log: bool, width: float, height: float, gap: float = 12
+) -> list[str]:
     "The rows, one below the other."
     free = height - MARGIN["top"] - MARGIN["bottom"] - gap * (len(rows) - 1)
     shares, top, out = sum(r.share for r in rows), MARGIN["top"], []
     for i, row in enumerate(rows):
         as_log = (log if row.log is None else row.log) and all((c.y > 0).all() for c in row.curves)
-        frame = Frame(MARGIN["left"], top, width - MARGIN["left"] - MARGIN["right"], free * row.share / shares, x, value_range(row.curves, as_log), as_log)
+        frame = Frame(
+            MARGIN["left"],
+            top,
+            width - MARGIN["left"] - MARGIN["right"],
+            free * row.share / shares,
+            x,
+            value_range(row.curves, as_log),
+            as_log,
+        )
         out.append(_row(row, frame, i == len(rows) - 1, band))
         top += frame.height + gap
     return out
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #1c68f2e0
 def _band_label(x: tuple, band: float, width: float) -> str:
     "What the band is, at its end if that is in sight."
-    if not np.isfinite(band) or band <= x[0]: return ""
+    if not np.isfinite(band) or band <= x[0]:
+        return ""
     at = float(Frame(MARGIN["left"], 0, width - MARGIN["left"] - MARGIN["right"], 1, x, (0, 1)).px(min(band, x[1])))
     inside = band < x[1]
     end = at > 0.45 * width
-    return _text(at if end or not inside else at, 11, "warm-up ends" if inside else "KL warm-up", "end" if end else "start", 0.55, 10)
+    return _text(
+        at if end or not inside else at,
+        11,
+        "warm-up ends" if inside else "KL warm-up",
+        "end" if end else "start",
+        0.55,
+        10,
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e0c63687
 def dots(
@@ -237,9 +301,16 @@ def dots(
     at = (xy - (lo + hi) / 2) * scale * [1, -1] + [width / 2, height / 2]
     names = np.full(len(at), "") if labels is None else np.asarray(labels).astype(str)
     size = 5.0 if len(at) <= 300 else 3.6
-    return svg(width, height, *(_cloud(at[names == k], (hue or {}).get(k, OKABE_ITO[0]), size, k) for k in (hue or {"": ""})), label=label)
+    return svg(
+        width,
+        height,
+        *(_cloud(at[names == k], (hue or {}).get(k, OKABE_ITO[0]), size, k) for k in (hue or {"": ""})),
+        label=label,
+    )
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e6ad8b7e
 def _cloud(at: np.ndarray, color: str, size: float, name: str) -> str:
     "The dots of one label."
-    if not len(at): return ""
+    if not len(at):
+        return ""
     return f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'

@@ -18,12 +18,12 @@ from fastcore.basics import patch
 
 from ...core import names as shorten
 from ...core import require_extra
-from ...pl.style import colors
-from .probe import HeldOut, Probe, main_plane, sample_rows, turned
 from ...model.record import LatentMap, RecordingCallback, TrainingRecorder
+from ...pl.style import colors
 from .charts import short
 from .facts import HEADS, data_line, headline
 from .html import body_html, title_html
+from .probe import HeldOut, Probe, main_plane, sample_rows, turned
 
 # %% auto #0
 __all__ = ['VIEWS', 'HTMLView', 'ConsoleView', 'in_notebook', 'choose_view', 'TrainingDashboard', 'obs_column', 'as_dashboard']
@@ -31,6 +31,7 @@ __all__ = ['VIEWS', 'HTMLView', 'ConsoleView', 'in_notebook', 'choose_view', 'Tr
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #ae4ae0a8
 class HTMLView:
     "The dashboard as HTML, replaced in place."
+
     def __init__(self, stop: Callable[[], None], name: str, live: bool = False, hue: Mapping[str, str] | None = None):
         self.name, self.hue, self.hint = name, hue, "run.stop() ends it" if live else "interrupt the kernel (■) to stop"
         self.handle = None
@@ -54,7 +55,9 @@ class HTMLView:
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #6307e517
 class ConsoleView:
     "A bar with epochs, the ELBO and the time left."
-    def __init__(self, stop: Callable[[], None], name: str, live: bool = False, hue: Mapping[str, str] | None = None): self.bar = None
+
+    def __init__(self, stop: Callable[[], None], name: str, live: bool = False, hue: Mapping[str, str] | None = None):
+        self.bar = None
 
     def open(self, rec: TrainingRecorder) -> None:
         "Nothing to show before training starts."
@@ -63,14 +66,21 @@ class ConsoleView:
         "Show the record as it is now."
         from tqdm import tqdm
 
-        if rec.phase == "waiting": return
-        if self.bar is None: self.bar = tqdm(total=rec.max_epochs, unit=" epochs", file=sys.stderr)
+        if rec.phase == "waiting":
+            return
+        if self.bar is None:
+            self.bar = tqdm(total=rec.max_epochs, unit=" epochs", file=sys.stderr)
         key = next((k for k in ("elbo_validation", "elbo_train") if k in rec.curves), None)
-        if key is not None: self.bar.set_postfix_str(f"{'validation' if 'val' in key else 'training'} ELBO {short(rec.last(key), 5)}", refresh=False)
-        if rec.ended: self.bar.set_description_str(HEADS[rec.phase], refresh=False)
+        if key is not None:
+            self.bar.set_postfix_str(
+                f"{'validation' if 'val' in key else 'training'} ELBO {short(rec.last(key), 5)}", refresh=False
+            )
+        if rec.ended:
+            self.bar.set_description_str(HEADS[rec.phase], refresh=False)
         self.bar.update(rec.epoch - self.bar.n)
         self.bar.refresh()
-        if rec.ended: self.bar.close()
+        if rec.ended:
+            self.bar.close()
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #21b2d043
 def in_notebook() -> bool:
@@ -79,21 +89,27 @@ def in_notebook() -> bool:
     shell = ipython.get_ipython() if ipython is not None else None
     return getattr(shell, "kernel", None) is not None
 
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #cb2fde5b
 def choose_view(
     view: str,  # one of `VIEWS`, or "auto"
     background: bool,  # whether training leaves the cell
 ) -> str:  # one of `VIEWS`
     "The view to use."
-    if view not in ("auto", *VIEWS): raise ValueError(f"view={view!r} is not one of 'auto', {', '.join(map(repr, VIEWS))}.")
-    if view != "auto": return view
-    if not in_notebook(): return "console"
+    if view not in ("auto", *VIEWS):
+        raise ValueError(f"view={view!r} is not one of 'auto', {', '.join(map(repr, VIEWS))}.")
+    if view != "auto":
+        return view
+    if not in_notebook():
+        return "console"
     return "widget" if background and importlib.util.find_spec("ipywidgets") is not None else "html"
 
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #155f04e4
 def _widget_view(*args, **kwargs):
     "The view of `splicevi.views.dashboard.widget`, which needs ipywidgets."
     from splicevi.views.dashboard.widget import WidgetView
 
     return WidgetView(*args, **kwargs)
+
 
 VIEWS = {"html": HTMLView, "widget": _widget_view, "console": ConsoleView}
 
@@ -121,17 +137,38 @@ class TrainingDashboard(RecordingCallback):
 
     draws = True  # stands in for a progress bar
 
-    def __init__(self, view: str = "auto", *, color_by: str | None = None, map_every: int | None = None, n_cells: int = 1000, held_out: pd.DataFrame | None = None,
-                 hue: Mapping[str, str] | None = None, interval: float = 1.0):
+    def __init__(
+        self,
+        view: str = "auto",
+        *,
+        color_by: str | None = None,
+        map_every: int | None = None,
+        n_cells: int = 1000,
+        held_out: pd.DataFrame | None = None,
+        hue: Mapping[str, str] | None = None,
+        interval: float = 1.0,
+    ):
         super().__init__()
         choose_view(view, False)
-        if map_every is not None and (int(map_every) != map_every or map_every < 0): raise ValueError(f"map_every={map_every!r} must be a number of epochs, 0 for no map, or None.")
-        if not n_cells >= 3: raise ValueError(f"n_cells={n_cells!r} must be 3 or more.")
-        if not interval >= 0: raise ValueError(f"interval={interval!r} must be 0 or more seconds.")
-        self.view, self.color_by, self.map_every, self.n_cells, self.held_out, self.hue, self.interval = view, color_by, map_every, n_cells, held_out, hue, interval
+        if map_every is not None and (int(map_every) != map_every or map_every < 0):
+            raise ValueError(f"map_every={map_every!r} must be a number of epochs, 0 for no map, or None.")
+        if not n_cells >= 3:
+            raise ValueError(f"n_cells={n_cells!r} must be 3 or more.")
+        if not interval >= 0:
+            raise ValueError(f"interval={interval!r} must be 0 or more seconds.")
+        self.view, self.color_by, self.map_every, self.n_cells, self.held_out, self.hue, self.interval = (
+            view,
+            color_by,
+            map_every,
+            n_cells,
+            held_out,
+            hue,
+            interval,
+        )
         self._view = self._probe = self._held = None
 
-    def __getstate__(self): return self.__dict__ | {"_view": None, "_probe": None, "_held": None, "model": None}
+    def __getstate__(self):
+        return self.__dict__ | {"_view": None, "_probe": None, "_held": None, "model": None}
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #77682ef8
 @patch
@@ -142,15 +179,29 @@ def watch(self: TrainingDashboard, model, background: bool = False) -> None:
     kind = choose_view(self.view, background)
     labels = obs_column(model, self.color_by)
     wants_map = self.map_every != 0 and (kind != "console" or self.map_every is not None)
-    self._probe = Probe(model, rows := sample_rows(model.adata.n_obs, self.n_cells)) if wants_map and model.adata.n_obs > 2 else None
+    self._probe = (
+        Probe(model, rows := sample_rows(model.adata.n_obs, self.n_cells))
+        if wants_map and model.adata.n_obs > 2
+        else None
+    )
     self._held = None if self.held_out is None else HeldOut(model, self.held_out)
-    if labels is not None and self._probe is not None: self.recorder.labels, self.recorder.label_name = labels.iloc[rows].astype(object).where(labels.iloc[rows].notna(), "unknown").to_numpy().astype(str), labels.name
-    hue = None if labels is None else colors(labels) | ({"unknown": "#8A8F98"} if labels.isna().any() else {}) | dict(self.hue or {})
+    if labels is not None and self._probe is not None:
+        self.recorder.labels, self.recorder.label_name = (
+            labels.iloc[rows].astype(object).where(labels.iloc[rows].notna(), "unknown").to_numpy().astype(str),
+            labels.name,
+        )
+    hue = (
+        None
+        if labels is None
+        else colors(labels) | ({"unknown": "#8A8F98"} if labels.isna().any() else {}) | dict(self.hue or {})
+    )
     self._view = VIEWS[kind](self._ask_to_stop, f"svi-{uuid4().hex[:8]}", live=background, hue=hue)
     self._view.open(self.recorder)
 
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #435fc6ca
 @patch
-def _ask_to_stop(self: TrainingDashboard) -> None: self.stopper.stop()
+def _ask_to_stop(self: TrainingDashboard) -> None:
+    self.stopper.stop()
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #379b7f1c
 def obs_column(
@@ -162,21 +213,33 @@ def obs_column(
     tables = [data.obs, *(a.obs.reindex(data.obs_names) for a in getattr(data, "mod", {}).values())]
     for table in tables:
         for column in (name, *(f"{m}:{name}" for m in getattr(data, "mod", {}))):
-            if column in table: return table[column].astype("category").rename(name)
-    if key is not None: raise KeyError(f"color_by={key!r} is no column of obs; it has {shorten(dict.fromkeys(c for t in tables for c in t.columns), 20)}.")
+            if column in table:
+                return table[column].astype("category").rename(name)
+    if key is not None:
+        raise KeyError(
+            f"color_by={key!r} is no column of obs; it has {shorten(dict.fromkeys(c for t in tables for c in t.columns), 20)}."
+        )
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #c45ef362
 @patch
 def changed(self: TrainingDashboard, trainer, now: bool = False) -> None:
     "Look at the model and draw, if it is time."
-    if not trainer.is_global_zero: return
+    if not trainer.is_global_zero:
+        return
     start = time.perf_counter()
-    if self._due(start): self._look(start)
-    if self._view is None or not (now or start - self._drawn >= self.interval): return
-    try: self._view.update(self.recorder)
+    if self._due(start):
+        self._look(start)
+    if self._view is None or not (now or start - self._drawn >= self.interval):
+        return
+    try:
+        self._view.update(self.recorder)
     except Exception as e:
         self._view = None
-        warnings.warn(f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}",
+            UserWarning,
+            stacklevel=2,
+        )
     self._drawn = time.perf_counter()
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #6af5e926
@@ -184,12 +247,17 @@ def changed(self: TrainingDashboard, trainer, now: bool = False) -> None:
 def _due(self: TrainingDashboard, now: float) -> bool:
     "Whether the latent space should be looked at."
     rec, seen = self.recorder, self._looked_epoch
-    if (self._probe is None and self._held is None) or rec.phase in ("waiting", "error"): return False
-    if rec.epoch and (rec.ended or seen is None): return rec.epoch != seen
-    if self.map_every: return rec.epoch > (seen or 0) and rec.batch == 0 and rec.epoch % self.map_every == 0
-    if self._looked is None: self._looked = now
+    if (self._probe is None and self._held is None) or rec.phase in ("waiting", "error"):
+        return False
+    if rec.epoch and (rec.ended or seen is None):
+        return rec.epoch != seen
+    if self.map_every:
+        return rec.epoch > (seen or 0) and rec.batch == 0 and rec.epoch % self.map_every == 0
+    if self._looked is None:
+        self._looked = now
     return now - self._looked >= max(10.0, 200 * self._cost)
 
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #7cb335f9
 @patch
 def _look(self: TrainingDashboard, now: float) -> None:
     "Add a latent map and the held-out score to the record."
@@ -197,7 +265,8 @@ def _look(self: TrainingDashboard, now: float) -> None:
     if self._probe is not None:
         before = rec.maps[-1].coords if rec.maps else None
         rec.maps.append(LatentMap(rec.epoch, turned(main_plane(self._probe.latent()), before)))
-    if self._held is not None and rec.epoch: rec.add(rec.epoch - 1, {"held_out_correlation": self._held.correlation()})
+    if self._held is not None and rec.epoch:
+        rec.add(rec.epoch - 1, {"held_out_correlation": self._held.correlation()})
     self._looked, self._looked_epoch = time.perf_counter(), rec.epoch
     self._cost = self._looked - now
 
@@ -206,6 +275,8 @@ def as_dashboard(
     given,  # True, or a `TrainingDashboard`
 ) -> TrainingDashboard:
     "The dashboard that `train(dashboard=…)` means."
-    if given is True: return TrainingDashboard()
-    if isinstance(given, RecordingCallback): return given
+    if given is True:
+        return TrainingDashboard()
+    if isinstance(given, RecordingCallback):
+        return given
     raise TypeError(f"dashboard={given!r} is not True, False or a splicevi.TrainingDashboard.")

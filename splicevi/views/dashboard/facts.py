@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ...model.record import TrainingRecorder
 from ...pl.qc import _nice
 from ...pl.style import OKABE_ITO
-from ...model.record import TrainingRecorder
 from .charts import Curve, Row, short
 
 # %% auto #0
@@ -21,15 +21,21 @@ __all__ = ['HEADS', 'COLORS', 'TERMS', 'clock', 'size', 'data_line', 'speed_line
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #0065c2b4
 def clock(seconds: float) -> str:
     "A duration."
-    if not np.isfinite(seconds): return "–"
-    if seconds < 9.95: return f"{seconds:.1f} s"
+    if not np.isfinite(seconds):
+        return "–"
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
     s = round(seconds)
-    if s < 60: return f"{s} s"
+    if s < 60:
+        return f"{s} s"
     return f"{s // 60} min {s % 60:02} s" if s < 3600 else f"{s // 3600} h {s % 3600 // 60:02} min"
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #4bbaad78
 def size(n_bytes: float) -> str:
     "An amount of memory."
-    return "–" if not np.isfinite(n_bytes) else f"{n_bytes / 1e6:,.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+    return (
+        "–" if not np.isfinite(n_bytes) else f"{n_bytes / 1e6:,.0f} MB" if n_bytes < 1e9 else f"{n_bytes / 1e9:.1f} GB"
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #e57f3ec2
 def data_line(rec: TrainingRecorder) -> str:
@@ -37,23 +43,44 @@ def data_line(rec: TrainingRecorder) -> str:
     parts = [f"{rec.facts[k]:,} {k}" for k in ("cells", "genes", "junctions") if k in rec.facts]
     return " · ".join(parts) + (f" ({100 * rec.facts['observed']:.2g} % observed)" if "observed" in rec.facts else "")
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #672f2049
 def speed_line(rec: TrainingRecorder) -> str:
     "How fast, and how long yet."
     each = rec.seconds_per_epoch
-    if not np.isfinite(each): return "the first mini-batch …"
-    left = f"{'at most ' if rec.patience is not None else ''}{clock(rec.eta)} left" if np.isfinite(rec.eta) and not rec.ended else ""
+    if not np.isfinite(each):
+        return "the first mini-batch …"
+    left = (
+        f"{'at most ' if rec.patience is not None else ''}{clock(rec.eta)} left"
+        if np.isfinite(rec.eta) and not rec.ended
+        else ""
+    )
     return " · ".join(p for p in (f"{short(each, 2)} s/epoch", f"{rec.cells_per_second:,.0f} cells/s", left) if p)
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #dfd9dad8
-HEADS = {"waiting": "preparing", "training": "training", "finished": "finished", "early stopping": "stopped early", "stopped": "stopped", "error": "error"}
+HEADS = {
+    "waiting": "preparing",
+    "training": "training",
+    "finished": "finished",
+    "early stopping": "stopped early",
+    "stopped": "stopped",
+    "error": "error",
+}
+
 
 def headline(rec: TrainingRecorder) -> str:
     "Where training is, or why it ended."
-    if rec.phase == "waiting": return "preparing the first epoch …"
-    if rec.phase == "training": return f"{rec.progress} · {speed_line(rec)}"
+    if rec.phase == "waiting":
+        return "preparing the first epoch …"
+    if rec.phase == "training":
+        return f"{rec.progress} · {speed_line(rec)}"
     after = f"{rec.progress} in {clock(rec.elapsed)}"
     best = f" · best {short(rec.best)} at epoch {rec.best_epoch + 1:,}" if rec.best_epoch is not None else ""
-    said = {"finished": "finished", "early stopping": f"ended by early stopping: {rec.message}", "stopped": f"stopped {rec.message}", "error": rec.message}[rec.phase]
+    said = {
+        "finished": "finished",
+        "early stopping": f"ended by early stopping: {rec.message}",
+        "stopped": f"stopped {rec.message}",
+        "error": rec.message,
+    }[rec.phase]
     return f"{said} · {after}{'' if rec.phase == 'error' else best}"
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #a7373029
@@ -67,78 +94,170 @@ def demo_record(
     t, rng = np.arange(n_epochs), np.random.default_rng(seed)
     fall = lambda low, first, slow, tau=14: low + first * np.exp(-t / 1.2) + slow * np.exp(-t / tau)
     ramp = np.minimum(t / 20, 1)
-    base = {"reconstruction_expression": fall(1180, 6000, 260), "reconstruction_splicing": fall(196, 900, 80, 22), "kl_z": 16 * (1 - np.exp(-t / 6)) * (1 + 0.8 * np.exp(-t / 10)), "alignment_penalty": 4 + 60 * np.exp(-t / 5)}
+    base = {
+        "reconstruction_expression": fall(1180, 6000, 260),
+        "reconstruction_splicing": fall(196, 900, 80, 22),
+        "kl_z": 16 * (1 - np.exp(-t / 6)) * (1 + 0.8 * np.exp(-t / 10)),
+        "alignment_penalty": 4 + 60 * np.exp(-t / 5),
+    }
     base["elbo"] = sum(base.values())
-    out = {f"{k}_{s}": v * (1 + rng.normal(0, 0.002, n_epochs)) + (0.01 * v if s == "validation" else 0) for k, v in base.items() for s in ("train", "validation")}
+    out = {
+        f"{k}_{s}": v * (1 + rng.normal(0, 0.002, n_epochs)) + (0.01 * v if s == "validation" else 0)
+        for k, v in base.items()
+        for s in ("train", "validation")
+    }
     out["elbo_validation"] += 0.02 * np.maximum(t - 45, 0) ** 1.5
-    out |= {"adversarial_loss_train": 0.7 + 0.3 * np.exp(-t / 9), "kl_weight": ramp, "learning_rate": np.where(t < 50, 1e-3, 5e-4)}
-    rec = TrainingRecorder(max_epochs=max_epochs, n_cells=2250, n_batches=18, facts={"cells": 2500, "genes": 1000, "junctions": 3000, "observed": 0.12}, curves={k: dict(enumerate(map(float, v))) for k, v in out.items()},
-                           seconds=[0.62] * n_epochs, warmup=20, monitor="elbo_validation", patience=50, memory=1.24e9, phase=phase)
+    out |= {
+        "adversarial_loss_train": 0.7 + 0.3 * np.exp(-t / 9),
+        "kl_weight": ramp,
+        "learning_rate": np.where(t < 50, 1e-3, 5e-4),
+    }
+    rec = TrainingRecorder(
+        max_epochs=max_epochs,
+        n_cells=2250,
+        n_batches=18,
+        facts={"cells": 2500, "genes": 1000, "junctions": 3000, "observed": 0.12},
+        curves={k: dict(enumerate(map(float, v))) for k, v in out.items()},
+        seconds=[0.62] * n_epochs,
+        warmup=20,
+        monitor="elbo_validation",
+        patience=50,
+        memory=1.24e9,
+        phase=phase,
+    )
     rec.waited = 0 if rec.best_epoch is None else n_epochs - 1 - rec.best_epoch
     return rec
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #f6c54664
 class Stat(NamedTuple):
     "One number of a view."
+
     name: str
     value: str
     note: str = ""
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #9c994bab
 def _watched(rec: TrainingRecorder) -> Stat | None:
     "The value that early stopping watches, or the ELBO."
     key = rec.monitor or ("elbo_validation" if "elbo_validation" in rec.curves else "elbo_train")
-    if not np.isfinite(rec.last(key)): return None
+    if not np.isfinite(rec.last(key)):
+        return None
     name, _, split = key.rpartition("_")
-    note = "" if rec.best_epoch is None or key != (rec.monitor or "elbo_validation") else f"best {short(rec.best)} at {rec.best_epoch + 1:,}"
+    note = (
+        ""
+        if rec.best_epoch is None or key != (rec.monitor or "elbo_validation")
+        else f"best {short(rec.best)} at {rec.best_epoch + 1:,}"
+    )
     return Stat(f"{'validation' if split == 'validation' else 'training'} {_nice(name)}", short(rec.last(key)), note)
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #d351683f
 def stats(rec: TrainingRecorder) -> list[Stat]:
     "The numbers beside the curves."
     out = [_watched(rec)]
-    if rec.patience is not None: out.append(Stat("patience", f"{rec.waited}/{rec.patience}", f"stops in {rec.patience_left}" if rec.waited and not rec.ended else ""))
-    if np.isfinite(w := rec.last("kl_weight")): out.append(Stat("KL weight", f"{w:.2f}", f"full after {rec.warmup:.3g}" if w < 1 and np.isfinite(rec.warmup) else ""))
-    if np.isfinite(lr := rec.last("learning_rate")): out.append(Stat("learning rate", short(lr, 2)))
-    if np.isfinite(r := rec.last("held_out_correlation")): out.append(Stat("held-out PSI", f"r = {r:.3f}"))
-    if np.isfinite(rec.memory): out.append(Stat("memory", size(rec.memory), f"GPU {size(rec.cuda_memory)}" if np.isfinite(rec.cuda_memory) else ""))
+    if rec.patience is not None:
+        out.append(
+            Stat(
+                "patience",
+                f"{rec.waited}/{rec.patience}",
+                f"stops in {rec.patience_left}" if rec.waited and not rec.ended else "",
+            )
+        )
+    if np.isfinite(w := rec.last("kl_weight")):
+        out.append(
+            Stat("KL weight", f"{w:.2f}", f"full after {rec.warmup:.3g}" if w < 1 and np.isfinite(rec.warmup) else "")
+        )
+    if np.isfinite(lr := rec.last("learning_rate")):
+        out.append(Stat("learning rate", short(lr, 2)))
+    if np.isfinite(r := rec.last("held_out_correlation")):
+        out.append(Stat("held-out PSI", f"r = {r:.3f}"))
+    if np.isfinite(rec.memory):
+        out.append(
+            Stat("memory", size(rec.memory), f"GPU {size(rec.cuda_memory)}" if np.isfinite(rec.cuda_memory) else "")
+        )
     return [s for s in out if s is not None]
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #cb1a01ba
 class Panel(NamedTuple):
     "Curves that stand together."
+
     title: str
     rows: list[Row]
     key: list[tuple[str, str]] = []  # name and colour of what its legend explains
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #c8637c2e
 def curves_of(rec: TrainingRecorder, quantity: str, color: str) -> list[Curve]:
     "A quantity's curves by epoch, counted from 1."
     out = []
     for split in ("train", "validation"):
         if known := rec.curves.get(f"{quantity}_{split}"):
             name = f"{_nice(quantity)}, {'training' if split == 'train' else split}"
-            out.append(Curve(name, np.array(list(known)) + 1, np.array(list(known.values())), color, split == "validation"))
+            out.append(
+                Curve(name, np.array(list(known)) + 1, np.array(list(known.values())), color, split == "validation")
+            )
     return out
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #aeaa0de1
 def best_mark(rec: TrainingRecorder) -> tuple[float, float, str] | None:
     "The best epoch in the panel of the ELBO."
-    if (rec.monitor or "elbo_validation") != "elbo_validation" or rec.best_epoch is None: return None
+    if (rec.monitor or "elbo_validation") != "elbo_validation" or rec.best_epoch is None:
+        return None
     return rec.best_epoch + 1, rec.best, f"best at {rec.best_epoch + 1:,}"
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #158bd1fe
-COLORS = {"elbo": OKABE_ITO[0], "reconstruction_expression": OKABE_ITO[2], "reconstruction_splicing": OKABE_ITO[5], "kl_z": OKABE_ITO[3], "alignment_penalty": OKABE_ITO[1], "adversarial_loss": OKABE_ITO[4]}
+COLORS = {
+    "elbo": OKABE_ITO[0],
+    "reconstruction_expression": OKABE_ITO[2],
+    "reconstruction_splicing": OKABE_ITO[5],
+    "kl_z": OKABE_ITO[3],
+    "alignment_penalty": OKABE_ITO[1],
+    "adversarial_loss": OKABE_ITO[4],
+}
 TERMS = {"kl_z": "KL of z", "alignment_penalty": "alignment", "adversarial_loss": "adversary"}
+
 
 def _single(rec: TrainingRecorder, name: str, label: str, share: float, **kw) -> list[Row]:
     "A row with a quantity that is logged under its own name."
     known = rec.curves.get(name, {})
-    return [Row([Curve(label, np.array(list(known)) + 1, np.array(list(known.values())), kw.pop("color", "currentColor"))], label, share, **kw)] if known else []
+    return (
+        [
+            Row(
+                [
+                    Curve(
+                        label,
+                        np.array(list(known)) + 1,
+                        np.array(list(known.values())),
+                        kw.pop("color", "currentColor"),
+                    )
+                ],
+                label,
+                share,
+                **kw,
+            )
+        ]
+        if known
+        else []
+    )
 
+# %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #7bf6b087
 def panels(rec: TrainingRecorder) -> list[Panel]:
     "All panels of curves."
-    rows = lambda qs: [Row(cs, _nice(q).removeprefix("reconstruction of "), color=COLORS[q]) for q in qs if (cs := curves_of(rec, q, COLORS[q]))]
+    rows = lambda qs: [
+        Row(cs, _nice(q).removeprefix("reconstruction of "), color=COLORS[q])
+        for q in qs
+        if (cs := curves_of(rec, q, COLORS[q]))
+    ]
     elbo = Row(curves_of(rec, "elbo", COLORS["elbo"]), mark=best_mark(rec))
     terms = [q for q in TERMS if f"{q}_train" in rec.curves]
     together = Row([c for q in terms for c in curves_of(rec, q, COLORS[q])], share=2.6)
-    out = [Panel("ELBO per cell", [elbo]), Panel("reconstruction per cell", rows(["reconstruction_expression", "reconstruction_splicing"])),
-           Panel("latent space", [together, *_single(rec, "learning_rate", "learning rate", 1, log=True)], [(TERMS[q], COLORS[q]) for q in terms])]
-    if held := _single(rec, "held_out_correlation", "", 1, color=OKABE_ITO[0]): out.append(Panel("held-out PSI, correlation with observed", held))
+    out = [
+        Panel("ELBO per cell", [elbo]),
+        Panel("reconstruction per cell", rows(["reconstruction_expression", "reconstruction_splicing"])),
+        Panel(
+            "latent space",
+            [together, *_single(rec, "learning_rate", "learning rate", 1, log=True)],
+            [(TERMS[q], COLORS[q]) for q in terms],
+        ),
+    ]
+    if held := _single(rec, "held_out_correlation", "", 1, color=OKABE_ITO[0]):
+        out.append(Panel("held-out PSI, correlation with observed", held))
     return out

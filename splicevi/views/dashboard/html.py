@@ -10,8 +10,8 @@ from html import escape
 
 import numpy as np
 
-from ...pl.style import OKABE_ITO, colors
 from ...model.record import TrainingRecorder
+from ...pl.style import OKABE_ITO, colors
 from .charts import dots, panel
 from .facts import HEADS, Panel, data_line, headline, panels, stats
 
@@ -41,13 +41,22 @@ STYLE = """
 .svi .svi-log{display:none}
 """
 
+
 def style(name: str) -> str:
     "The style, with the rule of one view's switch."
     rule = f"body:has(#{name}-log:checked) .{name} "
     return f"<style>{STYLE}{rule}.svi-lin{{display:none}}{rule}.svi-log{{display:block}}</style>"
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #a96d99a5
-TONES = {"waiting": "#8A8F98", "training": OKABE_ITO[0], "finished": OKABE_ITO[2], "early stopping": OKABE_ITO[2], "stopped": "#B26F00", "error": OKABE_ITO[5]}
+TONES = {
+    "waiting": "#8A8F98",
+    "training": OKABE_ITO[0],
+    "finished": OKABE_ITO[2],
+    "early stopping": OKABE_ITO[2],
+    "stopped": "#B26F00",
+    "error": OKABE_ITO[5],
+}
+
 
 def title_html(
     rec: TrainingRecorder,
@@ -58,6 +67,7 @@ def title_html(
     box = f'<label><input type="checkbox" id="{name}-log">log scale</label>' if switch else ""
     return f'{style(name)}<div class="svi svi-title"><b>SPLICEVI</b><span>{escape(data_line(rec))}</span>{box}</div>'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #ccfc773a
 def head_html(
     rec: TrainingRecorder,
     hint: str = "",  # how to stop
@@ -69,21 +79,31 @@ def head_html(
     where = f'<div class="svi-where">{escape(rec.where)}</div>' if rec.where else ""
     return f'<div class="svi-head"><span class="svi-badge" style="background:{tone}">{HEADS[rec.phase]}</span><span>{escape(text)}</span></div>{where}{bar}'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #5ded2e90
 def stats_html(rec: TrainingRecorder) -> str:
     "The numbers in a row."
-    one = lambda s: f"<div><small>{escape(s.name)}</small><b>{escape(s.value)}</b>{f'<i>{escape(s.note)}</i>' if s.note else ''}</div>"
+    one = lambda s: (
+        f"<div><small>{escape(s.name)}</small><b>{escape(s.value)}</b>{f'<i>{escape(s.note)}</i>' if s.note else ''}</div>"
+    )
     return f'<div class="svi-stats">{"".join(map(one, stats(rec)))}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #6d97fbc8
-def _dot(name: str, color: str) -> str: return f'<span><span class="svi-dot" style="background:{color}"></span>{escape(name)}</span>'
+def _dot(name: str, color: str) -> str:
+    return f'<span><span class="svi-dot" style="background:{color}"></span>{escape(name)}</span>'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #30ec250e
 def _sample(name: str, dash: str) -> str:
     "What a solid or a dotted line means."
     return f'<span><svg width="18" height="6" style="display:inline-block;vertical-align:2px;margin-right:4px"><path d="M1,3h16" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"{dash}/></svg>{name}</span>'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #cf312820
 def panel_html(p: Panel, rec: TrainingRecorder) -> str:
     "Curves with their title, on both scales."
-    key = "".join(_dot(*k) for k in p.key) or (_sample("train", "") + _sample("validation", ' stroke-dasharray="1.5 3.5"') if p.title.startswith("ELBO") and "elbo_validation" in rec.curves else "")
+    key = "".join(_dot(*k) for k in p.key) or (
+        _sample("train", "") + _sample("validation", ' stroke-dasharray="1.5 3.5"')
+        if p.title.startswith("ELBO") and "elbo_validation" in rec.curves
+        else ""
+    )
     epochs = (1.0, float(max(rec.epoch, 2)))
     drawn = [panel(p.rows, p.title, epochs, rec.warmup + 0.5, log) for log in (False, True)]
     both = f'<div class="svi-lin">{drawn[0]}</div><div class="svi-log">{drawn[1]}</div>'
@@ -95,12 +115,14 @@ def legend_html(hue: Mapping[str, str], most: int = 12) -> str:
     more = f"<span>and {len(hue) - most:,} more</span>" if len(hue) > most else ""
     return f'<div class="svi-legend">{"".join(_dot(k, c) for k, c in list(hue.items())[:most])}{more}</div>'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #407f429e
 def map_html(
     rec: TrainingRecorder,
     hue: Mapping[str, str] | None = None,  # colour of each label; None: the palette
 ) -> str:
     "The latest picture of the latent space."
-    if not rec.maps: return ""
+    if not rec.maps:
+        return ""
     last = rec.maps[-1]
     hue = None if rec.labels is None else dict(hue or colors(rec.labels))
     by = f" by {escape(rec.label_name)}" if rec.labels is not None else ""
@@ -121,6 +143,7 @@ def body_html(
     grid = f'<div class="svi-grid">{shown}{latent}</div>' if shown or latent else ""
     return f'<div class="svi {name}">{head_html(rec, hint)}{stats_html(rec)}{grid}</div>'
 
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #7cb369c2
 def page_html(rec: TrainingRecorder, name: str = "svi-page", hue: Mapping[str, str] | None = None) -> str:
     "Title and view together, for one output or a page."
     return title_html(rec, name) + body_html(rec, name, hue=hue)

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...nn.loader import CellDataset
 from ...core import names as shorten
-from ...tl.heldout import pearson
 from ...model.decode import WholeEvents
+from ...nn.loader import CellDataset
+from ...tl.heldout import pearson
 
 # %% auto #0
 __all__ = ['at_rest', 'sample_rows', 'Probe', 'main_plane', 'turned', 'HeldOut']
@@ -27,9 +27,11 @@ def at_rest(module: torch.nn.Module) -> Iterator[None]:
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(): yield
+        with torch.no_grad():
+            yield
     finally:
-        for m, mode in modes: m.training = mode
+        for m, mode in modes:
+            m.training = mode
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #60ee8914
 def sample_rows(
@@ -42,6 +44,7 @@ def sample_rows(
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #8035d2a8
 class Probe:
     "Some cells of a model's data, encoded by the model as it is now."
+
     def __init__(
         self,
         model,  # a `splicevi.SPLICEVI`, trained or not
@@ -63,7 +66,8 @@ class Probe:
 
     def latent(self) -> np.ndarray:  # (cells, latent)
         "Mean latent point of each cell."
-        with at_rest(self.model.module): return np.concatenate([z.cpu().numpy() for _, z in self.parts()])
+        with at_rest(self.model.module):
+            return np.concatenate([z.cpu().numpy() for _, z in self.parts()])
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #e7adda04
 def main_plane(z: np.ndarray) -> np.ndarray:  # (cells, 2)
@@ -73,38 +77,54 @@ def main_plane(z: np.ndarray) -> np.ndarray:  # (cells, 2)
     xy = centred @ axes[:, ::-1][:, :2]
     return np.pad(xy, ((0, 0), (0, 2 - xy.shape[1]))).astype(np.float32)
 
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #ff3a1cf0
 def turned(
     coords: np.ndarray,  # (cells, 2)
     like: np.ndarray | None,  # (cells, 2) earlier coordinates of the same cells
 ) -> np.ndarray:  # (cells, 2)
     "The same picture, turned to match an earlier one."
-    if like is None: return coords
+    if like is None:
+        return coords
     u, _, vt = np.linalg.svd(coords.T.astype(np.float64) @ like)
     return (coords @ (u @ vt)).astype(np.float32)
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #0dbe02f8
 class HeldOut:
     "Correlation of a model's PSI with held-out reads."
+
     def __init__(
         self,
         model,
         held: pd.DataFrame,  # pairs from `hold_out` of the model's data
         cells: int = 200,  # cells that are looked at, at most
     ):
-        if lost := {"cell_index", "junction_index", "counts", "total"} - set(getattr(held, "columns", ())): raise ValueError(f"held_out lacks the columns {shorten(sorted(lost))}; it is the second result of splicevi.data.hold_out.")
-        if not len(held): raise ValueError("held_out has no pairs.")
+        if lost := {"cell_index", "junction_index", "counts", "total"} - set(getattr(held, "columns", ())):
+            raise ValueError(
+                f"held_out lacks the columns {shorten(sorted(lost))}; it is the second result of splicevi.data.hold_out."
+            )
+        if not len(held):
+            raise ValueError("held_out has no pairs.")
         known = np.unique(held["cell_index"])
         rows = known[sample_rows(len(known), cells)]
-        if rows.max() >= model.adata.n_obs or held["junction_index"].max() >= model.n_junctions: raise ValueError("held_out is of other data: it names cells or junctions that the model does not have.")
+        if rows.max() >= model.adata.n_obs or held["junction_index"].max() >= model.n_junctions:
+            raise ValueError("held_out is of other data: it names cells or junctions that the model does not have.")
         self.probe = Probe(model, rows, chunk=64)
         self.pairs = held[held["cell_index"].isin(rows)].sort_values("cell_index", kind="stable")
 
     def predicted(self) -> np.ndarray:  # (pairs,)
         "PSI of the pairs."
         model, wanted = self.probe.model, np.unique(self.pairs["junction_index"])
-        events = WholeEvents(wanted, model.module.junc2atse.cpu().numpy(), model.module.splicing_loss_type == "dirichlet_multinomial")
-        with at_rest(model.module): psi = np.concatenate([model._usage(model._decoder_inputs(t, z, None), events).cpu().numpy() for t, z in self.probe.parts()])
-        return psi[np.searchsorted(self.probe.rows, self.pairs["cell_index"]), np.searchsorted(wanted, self.pairs["junction_index"])]
+        events = WholeEvents(
+            wanted, model.module.junc2atse.cpu().numpy(), model.module.splicing_loss_type == "dirichlet_multinomial"
+        )
+        with at_rest(model.module):
+            psi = np.concatenate(
+                [model._usage(model._decoder_inputs(t, z, None), events).cpu().numpy() for t, z in self.probe.parts()]
+            )
+        return psi[
+            np.searchsorted(self.probe.rows, self.pairs["cell_index"]),
+            np.searchsorted(wanted, self.pairs["junction_index"]),
+        ]
 
     def correlation(self) -> float:
         "Read-weighted correlation of predicted and observed PSI."

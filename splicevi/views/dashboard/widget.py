@@ -13,8 +13,8 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from ...core import logger, require_extra
-from ...pl.style import OKABE_ITO, _style, colors
 from ...model.record import LatentMap, TrainingRecorder
+from ...pl.style import OKABE_ITO, _style, colors
 from .charts import thin, tick_labels, ticks, value_range
 from .facts import panels
 from .html import body_html, head_html, page_html, stats_html, title_html
@@ -33,6 +33,7 @@ def _places(rec: TrainingRecorder) -> list[tuple]:
             out.append((title + (" (dotted: validation)" if r.mark else ""), r))
     return out
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #a7cf83a1
 def curve_figure(
     rec: TrainingRecorder,
     figure: Callable = go.Figure,  # `go.FigureWidget` for a live one
@@ -41,7 +42,15 @@ def curve_figure(
     "An empty figure with the panels' titles."
     rows = (places + 1) // 2
     fig = make_subplots(rows, 2, subplot_titles=[" "] * places, vertical_spacing=0.36 / rows, horizontal_spacing=0.11)
-    _style(fig, 170 * rows + 40).update_layout(showlegend=False, width=None, autosize=True, hovermode="x unified", uirevision="keep", margin=dict(l=56, r=12, t=40, b=36), modebar=dict(bgcolor="rgba(0,0,0,0)", color="#8A8F98", activecolor=OKABE_ITO[0]))
+    _style(fig, 170 * rows + 40).update_layout(
+        showlegend=False,
+        width=None,
+        autosize=True,
+        hovermode="x unified",
+        uirevision="keep",
+        margin=dict(l=56, r=12, t=40, b=36),
+        modebar=dict(bgcolor="rgba(0,0,0,0)", color="#8A8F98", activecolor=OKABE_ITO[0]),
+    )
     fig.update_xaxes(visible=False).update_yaxes(visible=False)  # until there is something to show
     return figure(fig)
 
@@ -53,16 +62,28 @@ def fill_curves(fig, rec: TrainingRecorder, log: bool = False) -> None:
     shown = [(t, r) for t, r in shown if r.curves][: len(fig.layout.annotations)]
     for i, (title, row) in enumerate(shown):
         at = dict(row=i // 2 + 1, col=i % 2 + 1)
-        for c in row.curves: _set_trace(fig, known, c, at)
+        for c in row.curves:
+            _set_trace(fig, known, c, at)
         _set_axis(fig, i, title, row, log)
-    if (mark := shown[0][1].mark if shown else None) is not None: _set_mark(fig, known, mark)
+    if (mark := shown[0][1].mark if shown else None) is not None:
+        _set_mark(fig, known, mark)
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #797ad10f
 def _set_trace(fig, known: Mapping, c, at: dict) -> None:
     "Make or change one line."
-    if c.name in known: known[c.name].update(x=c.x, y=c.y)
+    if c.name in known:
+        known[c.name].update(x=c.x, y=c.y)
     else:
         color = "#8A8F98" if c.color == "currentColor" else c.color
-        fig.add_scatter(x=c.x, y=c.y, name=c.name, mode="lines", line=dict(color=color, width=1.8, dash="dot" if c.dashed else "solid"), hovertemplate="%{y:,.5~g}", **at)
+        fig.add_scatter(
+            x=c.x,
+            y=c.y,
+            name=c.name,
+            mode="lines",
+            line=dict(color=color, width=1.8, dash="dot" if c.dashed else "solid"),
+            hovertemplate="%{y:,.5~g}",
+            **at,
+        )
 
 # %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #4089ba5a
 def _set_axis(fig, i: int, title: str, row, log: bool) -> None:
@@ -70,46 +91,96 @@ def _set_axis(fig, i: int, title: str, row, log: bool) -> None:
     as_log = (log if row.log is None else row.log) and all((c.y > 0).all() for c in row.curves)
     ends = value_range(row.curves, as_log)
     axis, at = fig.layout["yaxis" if i == 0 else f"yaxis{i + 1}"], ticks(*ends, n=4, log=as_log)
-    axis.update(visible=True, type="log" if as_log else "linear", range=list(np.log10(ends)) if as_log else list(ends), tickvals=at, ticktext=tick_labels(at, as_log))
+    axis.update(
+        visible=True,
+        type="log" if as_log else "linear",
+        range=list(np.log10(ends)) if as_log else list(ends),
+        tickvals=at,
+        ticktext=tick_labels(at, as_log),
+    )
     fig.layout["xaxis" if i == 0 else f"xaxis{i + 1}"].visible = True
-    if fig.layout.annotations[i].text != title: fig.layout.annotations[i].text = title
+    if fig.layout.annotations[i].text != title:
+        fig.layout.annotations[i].text = title
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #4273766b
 def _set_mark(fig, known: Mapping, mark: tuple) -> None:
     "Mark the best epoch."
-    if "best" in known: known["best"].update(x=[mark[0]], y=[mark[1]], text=[mark[2]])
-    else: fig.add_scatter(x=[mark[0]], y=[mark[1]], text=[mark[2]], name="best", mode="markers", marker=dict(symbol="diamond", size=10, color=OKABE_ITO[5]), hovertemplate="%{text}", row=1, col=1)
+    if "best" in known:
+        known["best"].update(x=[mark[0]], y=[mark[1]], text=[mark[2]])
+    else:
+        fig.add_scatter(
+            x=[mark[0]],
+            y=[mark[1]],
+            text=[mark[2]],
+            name="best",
+            mode="markers",
+            marker=dict(symbol="diamond", size=10, color=OKABE_ITO[5]),
+            hovertemplate="%{text}",
+            row=1,
+            col=1,
+        )
 
 # %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #3a0b7f24
 def mark_warmup(fig, rec: TrainingRecorder) -> None:
     "Shade the epochs of the KL warm-up."
     used = [i for i in range(len(fig.layout.annotations)) if fig.layout["yaxis" if i == 0 else f"yaxis{i + 1}"].visible]
-    if not np.isfinite(rec.warmup) or len(fig.layout.shapes) == len(used): return
-    shape = dict(type="rect", x0=0.5, x1=rec.warmup + 0.5, y0=0, y1=1, fillcolor="rgba(128,134,145,0.12)", line_width=0, layer="below")
+    if not np.isfinite(rec.warmup) or len(fig.layout.shapes) == len(used):
+        return
+    shape = dict(
+        type="rect",
+        x0=0.5,
+        x1=rec.warmup + 0.5,
+        y0=0,
+        y1=1,
+        fillcolor="rgba(128,134,145,0.12)",
+        line_width=0,
+        layer="below",
+    )
     axes = [("x" if i == 0 else f"x{i + 1}", "y domain" if i == 0 else f"y{i + 1} domain") for i in used]
     fig.update_layout(shapes=[{**shape, "xref": x, "yref": y} for x, y in axes])
 
 # %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #8ada5add
 def map_figure(rec: TrainingRecorder, hue: Mapping[str, str], figure: Callable = go.Figure):
     "The cells of the latent map, one trace for each label."
-    fig = _style(go.Figure(), 430).update_layout(width=None, autosize=True, uirevision="keep", margin=dict(l=12, r=12, t=40, b=12), modebar=dict(bgcolor="rgba(0,0,0,0)", color="#8A8F98", activecolor=OKABE_ITO[0]))
+    fig = _style(go.Figure(), 430).update_layout(
+        width=None,
+        autosize=True,
+        uirevision="keep",
+        margin=dict(l=12, r=12, t=40, b=12),
+        modebar=dict(bgcolor="rgba(0,0,0,0)", color="#8A8F98", activecolor=OKABE_ITO[0]),
+    )
     for name, color in (hue or {"cells": OKABE_ITO[0]}).items():
-        fig.add_scatter(x=[], y=[], name=name, mode="markers", marker=dict(size=5, color=color, opacity=0.75), hovertemplate=f"{name}<extra></extra>")
-    fig.update_xaxes(showgrid=False, showticklabels=False).update_yaxes(showgrid=False, showticklabels=False, scaleanchor="x")
+        fig.add_scatter(
+            x=[],
+            y=[],
+            name=name,
+            mode="markers",
+            marker=dict(size=5, color=color, opacity=0.75),
+            hovertemplate=f"{name}<extra></extra>",
+        )
+    fig.update_xaxes(showgrid=False, showticklabels=False).update_yaxes(
+        showgrid=False, showticklabels=False, scaleanchor="x"
+    )
     return figure(fig.update_layout(showlegend=bool(hue)))
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #6cc15bda
 def fill_map(fig, rec: TrainingRecorder, hue: Mapping[str, str]) -> None:
     "Move the cells to their places in the latest map."
-    if not rec.maps: return
+    if not rec.maps:
+        return
     last, labels = rec.maps[-1], None if rec.labels is None else np.asarray(rec.labels).astype(str)
     for t in fig.data:
         xy = last.coords if labels is None else last.coords[labels == t.name]
         t.update(x=xy[:, 0], y=xy[:, 1])
     by = f", coloured by {rec.label_name}" if labels is not None else ""
-    fig.layout.title = dict(text=f"latent space after {last.epoch:,} epochs{by} ({len(last.coords):,} cells, PCA)", font_size=13, x=0.01)
+    fig.layout.title = dict(
+        text=f"latent space after {last.epoch:,} epochs{by} ({len(last.coords):,} cells, PCA)", font_size=13, x=0.01
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #1728d42c
 class WidgetView:
     "Header with a Stop button, and tabs with curves and the latent map."
+
     def __init__(
         self,
         stop: Callable[[], None],  # what the button does
@@ -121,7 +192,8 @@ class WidgetView:
         self.stop, self.name, self.live, self.hue, self.rec, self.copy = stop, name, live, dict(hue or {}), None, None
 
     @property
-    def hint(self) -> str: return "" if self.live else "interrupt the kernel (■) to stop"
+    def hint(self) -> str:
+        return "" if self.live else "interrupt the kernel (■) to stop"
 
     def open(self, rec: TrainingRecorder) -> None:
         "Show the view."
@@ -137,20 +209,40 @@ def build(self: WidgetView, rec: TrainingRecorder) -> None:
     "Make the widgets."
     w, self.rec = self.widgets, rec
     self.head, self.stats = w.HTML(layout=w.Layout(flex="1 1 auto", width="auto")), w.HTML()
-    self.button = w.Button(description="Stop", icon="stop", tooltip="End training after the mini-batch at work", layout=w.Layout(width="100px", flex="0 0 auto", margin="8px 0 0 10px", display=None if self.live else "none"))
+    self.button = w.Button(
+        description="Stop",
+        icon="stop",
+        tooltip="End training after the mini-batch at work",
+        layout=w.Layout(width="100px", flex="0 0 auto", margin="8px 0 0 10px", display=None if self.live else "none"),
+    )
     self.button.on_click(lambda _: self._press())
-    self.log = w.Checkbox(value=False, description="log scale", indent=False, layout=w.Layout(width="110px", display=None if self.live else "none"))
+    self.log = w.Checkbox(
+        value=False,
+        description="log scale",
+        indent=False,
+        layout=w.Layout(width="110px", display=None if self.live else "none"),
+    )
     self.log.observe(lambda _: self.update(self.rec), "value")
     self.curves, self.map = self._figures(rec)
     self.tabs = w.Tab([w.VBox([self.log, self.curves]), self.map])
-    for i, title in enumerate(("curves", "latent space")): self.tabs.set_title(i, title)
-    self.box = w.VBox([w.HTML(title_html(rec, self.name, switch=False)), w.HBox([self.head, self.button], layout=w.Layout(align_items="flex-start", max_width="860px")), self.stats, self.tabs])
+    for i, title in enumerate(("curves", "latent space")):
+        self.tabs.set_title(i, title)
+    self.box = w.VBox(
+        [
+            w.HTML(title_html(rec, self.name, switch=False)),
+            w.HBox([self.head, self.button], layout=w.Layout(align_items="flex-start", max_width="860px")),
+            self.stats,
+            self.tabs,
+        ]
+    )
     self.update(rec)
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #b688c26a
 @patch
 def _figures(self: WidgetView, rec: TrainingRecorder) -> tuple:
     "Live figures, or HTML in their place."
-    try: return curve_figure(rec, go.FigureWidget), map_figure(rec, self.hue, go.FigureWidget)
+    try:
+        return curve_figure(rec, go.FigureWidget), map_figure(rec, self.hue, go.FigureWidget)
     except ImportError as e:
         logger.info("No live Plotly figures (%s); showing static ones.", e)
         return self.widgets.HTML(), self.widgets.HTML()
@@ -162,23 +254,30 @@ def _press(self: WidgetView) -> None:
     self.stop()
     self.button.description, self.button.disabled = "stopping …", True
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #a33f681d
 @patch
 def update(self: WidgetView, rec: TrainingRecorder) -> None:
     "Show the record as it is now."
     self.rec = rec
     self.head.value = f'<div class="svi {self.name}">{head_html(rec, self.hint)}</div>'
     self.stats.value = f'<div class="svi">{stats_html(rec)}</div>'
-    if not isinstance(self.curves, self.widgets.HTML): self._update_figures(rec)
-    else: self.curves.value = body_html(rec, self.name, hue=self.hue)
-    if rec.ended: self._finish(rec)
+    if not isinstance(self.curves, self.widgets.HTML):
+        self._update_figures(rec)
+    else:
+        self.curves.value = body_html(rec, self.name, hue=self.hue)
+    if rec.ended:
+        self._finish(rec)
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #00511a6d
 @patch
 def _update_figures(self: WidgetView, rec: TrainingRecorder) -> None:
     with self.curves.batch_update():
         fill_curves(self.curves, rec, self.log.value)
         mark_warmup(self.curves, rec)
-    with self.map.batch_update(): fill_map(self.map, rec, self.hue)
+    with self.map.batch_update():
+        fill_map(self.map, rec, self.hue)
 
+# %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #403e0eab
 @patch
 def _finish(self: WidgetView, rec: TrainingRecorder) -> None:
     "Put the button away, and leave a copy that needs no kernel."

@@ -13,9 +13,9 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .export import bed, event_page, image, still, write
+from .layout import View
 from .panels import PANELS, figures
 from .state import ExplorerState
-from .layout import View
 
 # %% auto #0
 __all__ = ['PSIExplorer']
@@ -23,8 +23,11 @@ __all__ = ['PSIExplorer']
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #83afe13d
 def _of_state(name: str, doc: str) -> property:
     "An attribute that is read from and set in the state."
-    return property(lambda self: getattr(self.state, name), lambda self, value: setattr(self.state, name, value), doc=doc)
+    return property(
+        lambda self: getattr(self.state, name), lambda self, value: setattr(self.state, name, value), doc=doc
+    )
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #e58eb690
 class PSIExplorer:
     """Search events of a model or a MuData and look at them in linked panels.
 
@@ -56,16 +59,36 @@ class PSIExplorer:
     >>> ex.event = "ATSE_00012"
     >>> ex.frame()
     """
+
     __slots__ = ("state", "_view", "__weakref__")
 
-    def __init__(self, source, groupby: str | None = "cell_type", ds: pd.DataFrame | None = None, gtf=None, *, mdata=None, event: str | None = None,
-                 show: str | None = None, latent=None, **keys):
+    def __init__(
+        self,
+        source,
+        groupby: str | None = "cell_type",
+        ds: pd.DataFrame | None = None,
+        gtf=None,
+        *,
+        mdata=None,
+        event: str | None = None,
+        show: str | None = None,
+        latent=None,
+        **keys,
+    ):
         self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **keys)
         self._view = None
 
-    event, junction, gene = (_of_state(n, f"The {n} that is shown; set it to show another.") for n in ("event", "junction", "gene"))
-    groupby, show = _of_state("groupby", "Column of obs with the groups."), _of_state("show", "Kind of PSI that is drawn: decoded, smoothed or observed.")
-    ds, comparison = _of_state("ds", "Table of differential_splicing."), _of_state("comparison", "Which comparison of `ds` is shown.")
+    event, junction, gene = (
+        _of_state(n, f"The {n} that is shown; set it to show another.") for n in ("event", "junction", "gene")
+    )
+    groupby, show = (
+        _of_state("groupby", "Column of obs with the groups."),
+        _of_state("show", "Kind of PSI that is drawn: decoded, smoothed or observed."),
+    )
+    ds, comparison = (
+        _of_state("ds", "Table of differential_splicing."),
+        _of_state("comparison", "Which comparison of `ds` is shown."),
+    )
 
     def __repr__(self) -> str:
         s = self.state
@@ -77,21 +100,25 @@ def search(self: PSIExplorer, text: str, limit: int = 20) -> pd.DataFrame:
     "What a text may mean, the best first; shown at once if it can only be one thing."
     return self.state.search(text, limit)
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #057ae3ff
 @patch
 def compare(self: PSIExplorer, group1: str, group2: str | None = None, **kwargs) -> pd.DataFrame:
     "Test two groups of `groupby` with the model (`None`: all other cells), and show the table; further arguments go to `differential_splicing`."
     return self.state.compare(group1, group2, **kwargs)
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #ae9fe061
 @patch
 def frame(self: PSIExplorer, level: str = "groups") -> pd.DataFrame:
-    "What is shown as a tidy table: PSI of \"groups\" or \"cells\", or the \"events\" to choose from."
+    'What is shown as a tidy table: PSI of "groups" or "cells", or the "events" to choose from.'
     return self.state.frame(level)
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #94ed45ed
 @patch
 def figures(self: PSIExplorer, *names: str, template: str | None = None) -> dict[str, go.Figure]:
     "The panels as Plotly figures: arcs, psi, heatmap, latent, expression, volcano."
     return figures(self.state, *names, template=template)
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #d13e82ba
 @patch(as_prop=True)
 def locus(self: PSIExplorer) -> str:
     "The place of the event, as genome browsers such as IGV take it."
@@ -103,16 +130,21 @@ def to_csv(self: PSIExplorer, path: str | Path, level: str = "groups") -> Path:
     "Write what is shown, see `frame`."
     return write(path, self.frame(level).to_csv(index=False))
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #300164d1
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    return write(path, event_page(self.state, figures(self.state, *(k for k in PANELS if k != "volcano" or self.ds is not None))))
+    return write(
+        path, event_page(self.state, figures(self.state, *(k for k in PANELS if k != "volcano" or self.ds is not None)))
+    )
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #30103f55
 @patch
 def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
     return write(path, bed(self.state, by_group))
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #fb1620ff
 @patch
 def to_image(self: PSIExplorer, path: str | Path, panel: str = "arcs", scale: float = 2.0) -> Path:
     "Write a panel as PNG, SVG, PDF, JPEG or WebP (with kaleido, `splicevi[image]`)."
@@ -126,20 +158,25 @@ def widget(self: PSIExplorer):
         colab = sys.modules.get("google.colab")
         if colab is not None:
             from google.colab import output
+
             output.enable_custom_widget_manager()
         self._view = View(self)
     return self._view.widget
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #01c6139f
 @patch(as_prop=True)
 def still_name(self: PSIExplorer) -> str:
     "Class and display id of the stills of this explorer."
     return f"splicevi-still-{id(self):x}"
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aad0cd87
 @patch
 def _ipython_display_(self: PSIExplorer) -> None:
     "Show the widgets, or say what they need; and a still, seen only where there are no widgets."
     from IPython.display import HTML, display
-    try: w = self.widget
+
+    try:
+        w = self.widget
     except ImportError as e:
         why = f"{e} shows this as linked panels; ex.figures(), ex.frame() and ex.to_html(path) work without."
         return display({"text/plain": f"{self!r}\n{why}", "text/html": still(self.state, why)}, raw=True)

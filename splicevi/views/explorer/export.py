@@ -17,12 +17,11 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...core import KEYS
 from ...core import names as shorten
 from ...core import require_extra
-from .tables import groups_table
-from .state import ExplorerState
 from ...pl.style import INK, colors
+from .state import ExplorerState
+from .tables import groups_table
 
 # %% auto #0
 __all__ = ['IMAGES', 'write', 'bed', 'image', 'table_part', 'figure_part', 'page', 'event_page', 'still_svg', 'still']
@@ -31,10 +30,12 @@ __all__ = ['IMAGES', 'write', 'bed', 'image', 'table_part', 'figure_part', 'page
 def write(path: str | Path, content: str | bytes) -> Path:
     "Write a file under a temporary name, then move it into place."
     path = Path(path)
-    if not path.parent.is_dir(): raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
     handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
     try:
-        with os.fdopen(handle, "wb") as f: f.write(content if isinstance(content, bytes) else content.encode())
+        with os.fdopen(handle, "wb") as f:
+            f.write(content if isinstance(content, bytes) else content.encode())
         os.chmod(part, 0o644)
         os.replace(part, path)
     except BaseException:
@@ -53,14 +54,27 @@ def bed(
     table = groups_table(state.values(), group)
     table = table[(table["kind"] == state.show) & table["psi"].notna()]
     j = state.junctions.loc[table["junction_id"].astype(str)]
-    name = [f"{r.junction_id}|{f'{r.group}|' if by_group else ''}{state.show}_PSI={r.psi:.3f}|reads={r.reads:.0f}".replace(" ", "_") for r in table.itertuples()]
-    columns = zip(j["chrom"], j["start"].astype(int) - 1, j["end"].astype(int), name, (1000 * table["psi"]).round().astype(int), j["strand"])
+    name = [
+        f"{r.junction_id}|{f'{r.group}|' if by_group else ''}{state.show}_PSI={r.psi:.3f}|reads={r.reads:.0f}".replace(
+            " ", "_"
+        )
+        for r in table.itertuples()
+    ]
+    columns = zip(
+        j["chrom"],
+        j["start"].astype(int) - 1,
+        j["end"].astype(int),
+        name,
+        (1000 * table["psi"]).round().astype(int),
+        j["strand"],
+    )
     title = " ".join(filter(None, (state.gene, state.event)))
     head = f'track name="{title}" description="{state.show} PSI of {title}" useScore=1'
     return "\n".join([head, *("\t".join(map(str, row)) for row in columns)]) + "\n"
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #0605f148
 IMAGES = ("png", "svg", "pdf", "jpeg", "webp")
+
 
 def image(
     fig: go.Figure,
@@ -69,12 +83,18 @@ def image(
 ) -> Path:
     "Write a figure as a picture."
     kind = Path(path).suffix.lower().lstrip(".").replace("jpg", "jpeg")
-    if kind not in IMAGES: raise ValueError(f"A picture's name ends with {shorten((f'.{k}' for k in IMAGES), 9)}, not {Path(path).suffix!r}.")
+    if kind not in IMAGES:
+        raise ValueError(
+            f"A picture's name ends with {shorten((f'.{k}' for k in IMAGES), 9)}, not {Path(path).suffix!r}."
+        )
     require_extra("kaleido", "image")
-    try: content = go.Figure(fig).to_image(format=kind, scale=scale)
+    try:
+        content = go.Figure(fig).to_image(format=kind, scale=scale)
     except Exception as e:
-        raise RuntimeError(f"kaleido (splicevi[image]) could not draw the figure: {e} It needs Chrome or Chromium; `kaleido_get_chrome` fetches one, "
-                           "or the variable BROWSER_PATH says where it is.") from e
+        raise RuntimeError(
+            f"kaleido (splicevi[image]) could not draw the figure: {e} It needs Chrome or Chromium; `kaleido_get_chrome` fetches one, "
+            "or the variable BROWSER_PATH says where it is."
+        ) from e
     return write(path, content)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #97625421
@@ -88,12 +108,18 @@ table { border-collapse: collapse; width: 100%; font-size: 13.5px; font-variant-
 thead th { color: var(--soft); font-weight: 500 } td.n, th.n { text-align: right }
 """
 
+
 def table_part(table: pd.DataFrame, digits: int = 3) -> str:
     "A table as HTML, numbers on the right."
     number = {c: pd.api.types.is_numeric_dtype(table[c]) for c in table}
     show = lambda v: "–" if pd.isna(v) else f"{v:,.0f}" if float(v) == int(v) and abs(v) > 1 else f"{v:.{digits}f}"
-    cell = lambda c, v, tag="td": f"<{tag}{' class=n' if number[c] else ''}>{html.escape(show(v) if number[c] and tag == 'td' else str(v))}</{tag}>"
-    rows = "".join(f"<tr>{''.join(cell(c, v) for c, v in zip(table, row))}</tr>" for row in table.itertuples(index=False, name=None))
+    cell = lambda c, v, tag="td": (
+        f"<{tag}{' class=n' if number[c] else ''}>{html.escape(show(v) if number[c] and tag == 'td' else str(v))}</{tag}>"
+    )
+    rows = "".join(
+        f"<tr>{''.join(cell(c, v) for c, v in zip(table, row))}</tr>"
+        for row in table.itertuples(index=False, name=None)
+    )
     return f"<div class=wide><table><thead><tr>{''.join(cell(c, c, 'th') for c in table)}</tr></thead><tbody>{rows}</tbody></table></div>"
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #e6e23268
@@ -112,6 +138,7 @@ addEventListener("resize", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
 """.replace("INK", INK)
 
+
 def figure_part(
     fig: go.Figure,
     tools: bool = False,  # whether zoom and download buttons appear over the figure
@@ -121,6 +148,7 @@ def figure_part(
     data = fig.to_json().replace("</", "<\\/")
     return f'<div class=plot{" data-tools=1" if tools else ""} style="height:{fig.layout.height or 300}px"><script type="application/json">{data}</script></div>'
 
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #720925aa
 def page(
     title: str,
     lead: str,  # a sentence below the title
@@ -128,10 +156,13 @@ def page(
 ) -> str:
     "A self-contained page."
     from plotly.offline import get_plotlyjs
+
     body = "\n".join(f"<div class=row>{''.join(f'<div>{p}</div>' for p in parts)}</div>" for parts in rows)
-    return (f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
-            f"<style>{_PAGE_STYLE}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n{body}\n</main>"
-            f"<script>{get_plotlyjs()}</script><script>{_PAGE_JS}</script></body></html>\n")
+    return (
+        f'<!doctype html>\n<html lang=en><head><meta charset=utf-8><meta name=viewport content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
+        f"<style>{_PAGE_STYLE}</style></head>\n<body><main><h1>{html.escape(title)}</h1><p>{html.escape(lead)}</p>\n{body}\n</main>"
+        f"<script>{get_plotlyjs()}</script><script>{_PAGE_JS}</script></body></html>\n"
+    )
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #be0eecfd
 def event_page(
@@ -140,13 +171,36 @@ def event_page(
 ) -> str:
     "What is shown, as a page."
     title = " · ".join(filter(None, (state.gene, state.event)))
-    try: place = state.locus
-    except ValueError: place = "no coordinates"
-    lead = f"{place} · {len(state.junctions)} junctions · {len(state.data.obs):,} cells" + (f" grouped by {state.groupby}" if state.groupby else "") + f" · {state.show} PSI"
-    columns = {"group": "group", "junction_id": "junction", "kind": "PSI", "psi": "mean", "lower": "95 % from", "upper": "to", "n_cells": "cells", "reads": "reads", "total": "of event"}
+    try:
+        place = state.locus
+    except ValueError:
+        place = "no coordinates"
+    lead = (
+        f"{place} · {len(state.junctions)} junctions · {len(state.data.obs):,} cells"
+        + (f" grouped by {state.groupby}" if state.groupby else "")
+        + f" · {state.show} PSI"
+    )
+    columns = {
+        "group": "group",
+        "junction_id": "junction",
+        "kind": "PSI",
+        "psi": "mean",
+        "lower": "95 % from",
+        "upper": "to",
+        "n_cells": "cells",
+        "reads": "reads",
+        "total": "of event",
+    }
     part = {k: figure_part(f, k in ("latent", "volcano")) for k, f in figures.items()}
-    rows = [[part[k] for k in keys if k in part] for keys in (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",))]
-    return page(title, lead, [*filter(None, rows), ["<h2>Numbers</h2>" + table_part(state.frame()[list(columns)].rename(columns=columns))]])
+    rows = [
+        [part[k] for k in keys if k in part]
+        for keys in (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",))
+    ]
+    return page(
+        title,
+        lead,
+        [*filter(None, rows), ["<h2>Numbers</h2>" + table_part(state.frame()[list(columns)].rename(columns=columns))]],
+    )
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #a20944a7
 def still_svg(
@@ -158,14 +212,31 @@ def still_svg(
     table = table[(table["kind"] == state.show).to_numpy() & (table["junction_id"] == state.junction).to_numpy()]
     hue, left, right, row = colors(state._group), 150, width - 170, 22
     x = lambda psi: left + psi * (right - left)
-    text = lambda at, y, s, anchor="start": f'<text x="{at:.0f}" y="{y}" text-anchor="{anchor}">{html.escape(str(s))}</text>'
+    text = lambda at, y, s, anchor="start": (
+        f'<text x="{at:.0f}" y="{y}" text-anchor="{anchor}">{html.escape(str(s))}</text>'
+    )
     height = row * len(table) + 26
-    parts = [f'<line x1="{x(v):.0f}" x2="{x(v):.0f}" y1="4" y2="{height - 20}" stroke="{INK}" stroke-opacity=".3"/>' + text(x(v), height - 6, f"{v:g}", "middle") for v in (0, 0.5, 1)]
+    parts = [
+        f'<line x1="{x(v):.0f}" x2="{x(v):.0f}" y1="4" y2="{height - 20}" stroke="{INK}" stroke-opacity=".3"/>'
+        + text(x(v), height - 6, f"{v:g}", "middle")
+        for v in (0, 0.5, 1)
+    ]
     for i, r in enumerate(table.itertuples()):
         y = row * i + 15
-        parts.append(text(left - 10, y + 4, r.group, "end") + text(right + 12, y + 4, f"{r.psi:.2f} · {r.n_cells:,} cells · {r.total:,.0f} reads" if np.isfinite(r.psi) else "not observed"))
-        if np.isfinite(r.lower): parts.append(f'<line x1="{x(r.lower):.1f}" x2="{x(r.upper):.1f}" y1="{y}" y2="{y}" stroke="{hue[str(r.group)]}" stroke-width="3" stroke-opacity=".6"/>')
-        if np.isfinite(r.psi): parts.append(f'<circle cx="{x(r.psi):.1f}" cy="{y}" r="5" fill="{hue[str(r.group)]}"/>')
+        parts.append(
+            text(left - 10, y + 4, r.group, "end")
+            + text(
+                right + 12,
+                y + 4,
+                f"{r.psi:.2f} · {r.n_cells:,} cells · {r.total:,.0f} reads" if np.isfinite(r.psi) else "not observed",
+            )
+        )
+        if np.isfinite(r.lower):
+            parts.append(
+                f'<line x1="{x(r.lower):.1f}" x2="{x(r.upper):.1f}" y1="{y}" y2="{y}" stroke="{hue[str(r.group)]}" stroke-width="3" stroke-opacity=".6"/>'
+            )
+        if np.isfinite(r.psi):
+            parts.append(f'<circle cx="{x(r.psi):.1f}" cy="{y}" r="5" fill="{hue[str(r.group)]}"/>')
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">{"".join(parts)}</svg>'
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #1bc04bcb
@@ -178,6 +249,12 @@ def still(
     what = " · ".join(filter(None, (state.gene, state.event)))
     svg = base64.b64encode(still_svg(state).encode()).decode()
     by = f" by {state.groupby}" if state.groupby else ""
-    quiet = f"<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*)) {{ display: none }}</style>" if name else ""
-    return (f'{quiet}<div class="{name}"><b>{html.escape(what)}</b>: {state.show} PSI of {html.escape(state.junction)}{html.escape(by)}, with 95 % intervals<br>'
-            f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}"><br>{html.escape(note)}</div>')
+    quiet = (
+        f"<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*)) {{ display: none }}</style>"
+        if name
+        else ""
+    )
+    return (
+        f'{quiet}<div class="{name}"><b>{html.escape(what)}</b>: {state.show} PSI of {html.escape(state.junction)}{html.escape(by)}, with 95 % intervals<br>'
+        f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}"><br>{html.escape(note)}</div>'
+    )

@@ -14,9 +14,9 @@ from fastcore.basics import patch
 from ...core import KEYS, require_extra
 from .export import still
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
-from .state import ExplorerState, SHOWS
 from .plot_widget import PlotWidget, plotly_library
 from .search_box import SearchBox
+from .state import SHOWS, ExplorerState
 from .table import Column, TableView, TableWidget
 
 # %% auto #0
@@ -28,10 +28,17 @@ def _flex(widgets, grow: str = "1 1 300px", **layout):
     w = require_extra("ipywidgets", "notebook")
     return w.VBox(list(widgets), layout=w.Layout(flex=grow, min_width="0", overflow="visible", **layout))
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #95009a8e
 def _beside(widgets, **layout):
     "Widgets side by side, below each other where there is no room."
     w = require_extra("ipywidgets", "notebook")
-    return w.Box(list(widgets), layout=w.Layout(display="flex", flex_flow="row wrap", min_width="0", overflow="visible", width="100%", **layout))
+    return w.Box(
+        list(widgets),
+        layout=w.Layout(
+            display="flex", flex_flow="row wrap", min_width="0", overflow="visible", width="100%", **layout
+        ),
+    )
+
 
 _STYLE = """<style>
 .splicevi-explorer { font: 13px/1.45 Inter, "Helvetica Neue", Helvetica, Arial, sans-serif; color: var(--jp-ui-font-color1, inherit) }
@@ -41,34 +48,63 @@ _STYLE = """<style>
 </style>"""
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6007373a
-TESTED = [Column("called", "", "flag"), Column("gene_name", "gene"), Column(KEYS.event, "event"), Column("effect_size", "Δψ", "change"), Column("proba_ds", "P", "share"), Column("reads", "reads", "number")]
-LISTED = [Column("gene_name", "gene"), Column(KEYS.event, "event"), Column("n_junctions", "junctions", "number"), Column("reads", "reads", "number")]
+TESTED = [
+    Column("called", "", "flag"),
+    Column("gene_name", "gene"),
+    Column(KEYS.event, "event"),
+    Column("effect_size", "Δψ", "change"),
+    Column("proba_ds", "P", "share"),
+    Column("reads", "reads", "number"),
+]
+LISTED = [
+    Column("gene_name", "gene"),
+    Column(KEYS.event, "event"),
+    Column("n_junctions", "junctions", "number"),
+    Column("reads", "reads", "number"),
+]
+
 
 def table_view(state: ExplorerState, page_size: int = 14) -> TableView:
     "The rows to choose from, as a table."
     rows, tested = state.events(), state.ds is not None
     columns = [c for c in (TESTED if tested else LISTED) if c.key != "gene_name" or (rows["gene_name"] != "").any()]
     view = TableView(rows, columns, page_size)
-    if tested: view.order_by("proba_ds")
+    if tested:
+        view.order_by("proba_ds")
     view.select(state.row)
     return view
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #68f7a764
 class View:
     "The explorer's widgets."
+
     def __init__(self, ex):  # `splicevi.PSIExplorer`
         w = require_extra("ipywidgets", "notebook")
         self.ex, self.state, self._w, self._busy, self.stilled = ex, ex.state, w, False, False
         s = self.state
         self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.ask), s.gene or s.event)
         columns = list(dict.fromkeys([*([s.groupby] if s.groupby else []), *s.data.columns()]))
-        self.groupby = w.Dropdown(options=[(c, c) for c in columns] + [("all cells", None)], value=s.groupby, description="group by", layout=w.Layout(width="210px"), style={"description_width": "62px"})
-        self.show = w.ToggleButtons(options=[k for k in SHOWS if k in s.shows], value=s.show, style={"button_width": "88px"}, layout=w.Layout(width="auto"), tooltips=[_TOLD[k] for k in SHOWS if k in s.shows])
+        self.groupby = w.Dropdown(
+            options=[(c, c) for c in columns] + [("all cells", None)],
+            value=s.groupby,
+            description="group by",
+            layout=w.Layout(width="210px"),
+            style={"description_width": "62px"},
+        )
+        self.show = w.ToggleButtons(
+            options=[k for k in SHOWS if k in s.shows],
+            value=s.show,
+            style={"button_width": "88px"},
+            layout=w.Layout(width="auto"),
+            tooltips=[_TOLD[k] for k in SHOWS if k in s.shows],
+        )
         self.head, self.message, self.above = w.HTML(), w.HTML(), w.HTML()
         self.comparison = w.Dropdown(layout=w.Layout(width="auto"))
         self.table = TableWidget(table_view(s), self.guard(s.choose), hint="filter: words, reads>100, |Δψ|>0.2")
         self.plots = {k: PlotWidget(self.guard(f), tools=k in ("latent", "volcano")) for k, f in self.clicks().items()}
-        self.kind = w.ToggleButtons(options=[("violins", "psi"), ("heatmap", "heatmap")], value="psi", style={"button_width": "84px"})
+        self.kind = w.ToggleButtons(
+            options=[("violins", "psi"), ("heatmap", "heatmap")], value="psi", style={"button_width": "84px"}
+        )
         self.tie()
         self.widget = self.layout()
         self.changed({"event", "ds"})
@@ -77,29 +113,47 @@ class View:
         "What a click on each figure does with the data of its point."
         first = lambda data: str(data[0] if isinstance(data, (list, tuple)) else data)
         junction = lambda data: setattr(self.state, "junction", first(data))
-        return {"arcs": junction, "psi": lambda data: isinstance(data, list) and junction(data), "latent": lambda data: None, "expression": lambda data: None,
-                "volcano": lambda data: self.state.choose(first(data))}
+        return {
+            "arcs": junction,
+            "psi": lambda data: isinstance(data, list) and junction(data),
+            "latent": lambda data: None,
+            "expression": lambda data: None,
+            "volcano": lambda data: self.state.choose(first(data)),
+        }
 
-_TOLD = {"decoded": "what the model says of every cell", "smoothed": "the model and the cell's own reads together", "observed": "reads of the junction over reads of its event"}
+
+_TOLD = {
+    "decoded": "what the model says of every cell",
+    "smoothed": "the model and the cell's own reads together",
+    "observed": "reads of the junction over reads of its event",
+}
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c2111aa9
 @patch
 def guard(self: View, function):
     "The function, with its errors shown in the explorer."
+
     def run(*args):
         self.say("")
-        try: return function(*args)
+        try:
+            return function(*args)
         except Exception as e:
             text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
             self.say(text or type(e).__name__, error=True)
-            if not isinstance(e, (KeyError, ValueError, ImportError, OSError, RuntimeError)): logging.getLogger("splicevi").exception("The explorer failed.")
+            if not isinstance(e, (KeyError, ValueError, ImportError, OSError, RuntimeError)):
+                logging.getLogger("splicevi").exception("The explorer failed.")
+
     return run
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #e2de154c
 @patch
 def say(self: View, text: str, error: bool = False) -> None:
     "Write a line below the search box."
-    self.message.value = f'<span class="{"sv-error" if error else "sv-soft"}">{html.escape(text)}</span>' if text else ""
+    self.message.value = (
+        f'<span class="{"sv-error" if error else "sv-soft"}">{html.escape(text)}</span>' if text else ""
+    )
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #375f48df
 @patch
 def ask(self: View, text: str) -> None:
     "Go where a text that was entered means one thing."
@@ -109,7 +163,10 @@ def ask(self: View, text: str) -> None:
 @patch
 def tie(self: View) -> None:
     "Let each control set the state, and the state draw."
-    s, ours = self.state, lambda control, f: control.observe(lambda c: None if self._busy else self.guard(f)(c["new"]), "value")
+    s, ours = (
+        self.state,
+        lambda control, f: control.observe(lambda c: None if self._busy else self.guard(f)(c["new"]), "value"),
+    )
     ours(self.groupby, lambda v: setattr(s, "groupby", v))
     ours(self.show, lambda v: setattr(s, "show", v))
     ours(self.comparison, lambda v: setattr(s, "comparison", v))
@@ -117,17 +174,33 @@ def tie(self: View) -> None:
     s.observe(self.changed)
     s.observe(self.keep_still)
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #e96b3e2e
 @patch
 def layout(self: View):
     "Everything in its place."
     w, box = self._w, lambda k: self.plots[k].widget
     search = _flex([self.search.widget], "1 1 260px")
-    show = w.Box([w.HTML("PSI"), self.show], layout=w.Layout(display="flex", align_items="center", grid_gap="8px", overflow="visible"))
+    show = w.Box(
+        [w.HTML("PSI"), self.show],
+        layout=w.Layout(display="flex", align_items="center", grid_gap="8px", overflow="visible"),
+    )
     top = _beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
-    left = _flex([self.above, self.comparison, self.test_row(), self.table.widget, box("volcano")], "1 1 330px", grid_gap="6px")
+    left = _flex(
+        [self.above, self.comparison, self.test_row(), self.table.widget, box("volcano")], "1 1 330px", grid_gap="6px"
+    )
     pair = _beside([_flex([box("latent")], "1 1 330px"), _flex([box("expression")], "1 1 300px")], grid_gap="8px")
     right = _flex([self.head, box("arcs"), self.kind, box("psi"), pair], "2.2 1 500px", grid_gap="4px")
-    out = w.VBox([w.HTML(_STYLE), plotly_library(self.ex.still_name), top, self.message, _beside([left, right], grid_gap="10px 22px", align_items="flex-start"), self.export_row()], layout=w.Layout(width="100%", overflow="visible"))
+    out = w.VBox(
+        [
+            w.HTML(_STYLE),
+            plotly_library(self.ex.still_name),
+            top,
+            self.message,
+            _beside([left, right], grid_gap="10px 22px", align_items="flex-start"),
+            self.export_row(),
+        ],
+        layout=w.Layout(width="100%", overflow="visible"),
+    )
     out.add_class("splicevi-explorer")
     return out
 
@@ -136,20 +209,33 @@ def layout(self: View):
 def test_row(self: View):
     "Controls of a new comparison; empty without a model."
     w, s = self._w, self.state
-    self.group1, self.group2 = (w.Dropdown(layout=w.Layout(width="auto", flex="1 1 90px", min_width="80px")) for _ in range(2))
-    run = w.Button(description="test", tooltip="run model.differential_splicing for the two groups", layout=w.Layout(width="56px"))
+    self.group1, self.group2 = (
+        w.Dropdown(layout=w.Layout(width="auto", flex="1 1 90px", min_width="80px")) for _ in range(2)
+    )
+    run = w.Button(
+        description="test", tooltip="run model.differential_splicing for the two groups", layout=w.Layout(width="56px")
+    )
+
     def test(_):
         self.say(f"testing {self.group1.value} against {self.group2.value or 'all other cells'} …")
         run.disabled = True
-        try: s.compare(self.group1.value, self.group2.value or None)
-        finally: run.disabled = False
+        try:
+            s.compare(self.group1.value, self.group2.value or None)
+        finally:
+            run.disabled = False
         self.say("")
+
     run.on_click(self.guard(test))
-    self.test = w.Box([self.group1, w.HTML("<span class=sv-soft>against</span>"), self.group2, run], layout=w.Layout(display="flex", align_items="center", grid_gap="6px", overflow="visible"))
-    if s.data.model is None: self.test.layout.display = "none"
+    self.test = w.Box(
+        [self.group1, w.HTML("<span class=sv-soft>against</span>"), self.group2, run],
+        layout=w.Layout(display="flex", align_items="center", grid_gap="6px", overflow="visible"),
+    )
+    if s.data.model is None:
+        self.test.layout.display = "none"
     self.fill_groups()
     return self.test
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a3cbeea8
 @patch
 def fill_groups(self: View) -> None:
     "Offer the groups of the grouping for a comparison."
@@ -163,39 +249,62 @@ def export_row(self: View):
     "Buttons that write files beside the notebook."
     w, ex = self._w, self.ex
     name = lambda ending: Path("_".join(filter(None, (ex.gene, ex.event))).replace("/", "-").replace(":", "-") + ending)
-    kinds = {"CSV": (lambda: ex.to_csv(name(".csv")), "the numbers that are shown"), "HTML": (lambda: ex.to_html(name(".html")), "all panels as a page to send"),
-             "BED": (lambda: ex.to_bed(name(".bed")), "junctions for a genome browser"), "PNG": (lambda: ex.to_image(name(".png")), "the arcs as a picture")}
+    kinds = {
+        "CSV": (lambda: ex.to_csv(name(".csv")), "the numbers that are shown"),
+        "HTML": (lambda: ex.to_html(name(".html")), "all panels as a page to send"),
+        "BED": (lambda: ex.to_bed(name(".bed")), "junctions for a genome browser"),
+        "PNG": (lambda: ex.to_image(name(".png")), "the arcs as a picture"),
+    }
+
     def button(label, make, told):
         b = w.Button(description=label, tooltip=f"write {told} beside the notebook", layout=w.Layout(width="64px"))
         b.on_click(self.guard(lambda _: self.say_written(make())))
         return b
+
     self.buttons = {k: button(k, *v) for k, v in kinds.items()}
     self.written = w.HTML()
-    return _beside([w.HTML("<span class=sv-soft>take along</span>"), *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
+    return _beside(
+        [w.HTML("<span class=sv-soft>take along</span>"), *self.buttons.values(), self.written],
+        grid_gap="6px",
+        align_items="center",
+    )
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #1ae64861
 @patch
 def say_written(self: View, path: Path) -> None:
     "Say what was written, and where."
     self.written.value = f"<span class=sv-soft>wrote {html.escape(str(path))} ({path.stat().st_size / 1000:,.0f} kB) in {html.escape(str(path.resolve().parent))}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #8172b7cf
-DEPENDS = {"event": ("arcs", "psi", "latent", "expression"), "junction": ("arcs", "psi", "latent"), "groupby": ("arcs", "psi", "expression"), "show": ("arcs", "psi", "latent"),
-           "ds": ("volcano",), "comparison": ("volcano",)}
+DEPENDS = {
+    "event": ("arcs", "psi", "latent", "expression"),
+    "junction": ("arcs", "psi", "latent"),
+    "groupby": ("arcs", "psi", "expression"),
+    "show": ("arcs", "psi", "latent"),
+    "ds": ("volcano",),
+    "comparison": ("volcano",),
+}
+
 
 @patch
 def changed(self: View, what: set[str]) -> None:
     "Draw what depends on what has changed."
     self._busy = True
-    try: self.controls(what)
-    finally: self._busy = False
-    for name in dict.fromkeys(p for k in what for p in DEPENDS[k]): self.draw(name)
+    try:
+        self.controls(what)
+    finally:
+        self._busy = False
+    for name in dict.fromkeys(p for k in what for p in DEPENDS[k]):
+        self.draw(name)
     self.plots["volcano"].mark(volcano_mark(self.state))
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c3f5c8b9
 @patch
 def draw(self: View, name: str) -> None:
     "Draw a panel; the title of the event stands above the arcs."
     s = self.state
-    if name == "arcs": self.head.value = self.heading()
+    if name == "arcs":
+        self.head.value = self.heading()
     panel = self.kind.value if name == "psi" else name
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
@@ -205,9 +314,11 @@ def draw(self: View, name: str) -> None:
 def controls(self: View, what: set[str]) -> None:
     "Bring the controls in line with the state."
     s = self.state
-    if s.groupby not in [v for _, v in self.groupby.options]: self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
+    if s.groupby not in [v for _, v in self.groupby.options]:
+        self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
     self.groupby.value, self.show.value = s.groupby, s.show
-    if what & {"event"}: self.search.show(s.gene or s.event)
+    if what & {"event"}:
+        self.search.show(s.gene or s.event)
     if what & {"ds", "comparison"}:
         self.comparison.options = s.comparisons or [""]
         self.comparison.value = s.comparison or ""
@@ -217,35 +328,59 @@ def controls(self: View, what: set[str]) -> None:
     else:
         self.table.view.select(s.row)
         self.table.draw()
-    if "groupby" in what: self.fill_groups()
+    if "groupby" in what:
+        self.fill_groups()
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b4802625
 @patch
 def told(self: View) -> str:
     "What the table lists."
     s = self.state
-    if s.ds is None: return f'<span class=sv-name>Events</span> <span class=sv-soft>{len(s.all_events()):,}, most reads first. For a table of tests {"choose two groups" if s.data.model else "pass ds="}.</span>'
+    if s.ds is None:
+        return f"<span class=sv-name>Events</span> <span class=sv-soft>{len(s.all_events()):,}, most reads first. For a table of tests {'choose two groups' if s.data.model else 'pass ds='}.</span>"
     tested = s.tested()
-    pair = f"{tested['group1'].iloc[0]} → {tested['group2'].iloc[0]}" if len(tested) and {"group1", "group2"} <= set(tested) else "tests"
-    return f'<span class=sv-name>{html.escape(str(pair))}</span> <span class=sv-soft>{int(s.events()["called"].sum()):,} of {len(tested):,} called</span>'
+    pair = (
+        f"{tested['group1'].iloc[0]} → {tested['group2'].iloc[0]}"
+        if len(tested) and {"group1", "group2"} <= set(tested)
+        else "tests"
+    )
+    return f"<span class=sv-name>{html.escape(str(pair))}</span> <span class=sv-soft>{int(s.events()['called'].sum()):,} of {len(tested):,} called</span>"
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b47cb863
 @patch
 def heading(self: View) -> str:
     "Gene, event and place."
     s = self.state
-    try: place = f"{s.junctions['chrom'].iloc[0]}:{int(s.junctions['start'].min()):,}-{int(s.junctions['end'].max()):,} ({s.junctions['strand'].iloc[0].replace('-', '−')})"
-    except (TypeError, ValueError): place = "no coordinates"
+    try:
+        place = f"{s.junctions['chrom'].iloc[0]}:{int(s.junctions['start'].min()):,}-{int(s.junctions['end'].max()):,} ({s.junctions['strand'].iloc[0].replace('-', '−')})"
+    except (TypeError, ValueError):
+        place = "no coordinates"
     n = len(s.junctions)
-    parts = [place, f"{n} junction{'s' * (n > 1)}", f"{s.values().y.sum():,.0f} reads in {(s.values().n > 0).sum():,} of {len(s.data.obs):,} cells"]
+    parts = [
+        place,
+        f"{n} junction{'s' * (n > 1)}",
+        f"{s.values().y.sum():,.0f} reads in {(s.values().n > 0).sum():,} of {len(s.data.obs):,} cells",
+    ]
     names = [x for x in (s.gene, s.event) if x]
     few, many = len(lanes(s)), len(s._group.categories)
-    how = f"Width of an arc and first number: {s.show} PSI; second number: reads. Click an arc to choose its junction." + (f" {few} of {many} groups, those with most reads." if few < many else "")
-    lines = [f"<span class=sv-head>{html.escape(names[0])}</span> <span class=sv-soft>{html.escape(' · '.join(names[1:] + parts))}</span>", f"<span class=sv-soft>{how}</span>"]
+    how = (
+        f"Width of an arc and first number: {s.show} PSI; second number: reads. Click an arc to choose its junction."
+        + (f" {few} of {many} groups, those with most reads." if few < many else "")
+    )
+    lines = [
+        f"<span class=sv-head>{html.escape(names[0])}</span> <span class=sv-soft>{html.escape(' · '.join(names[1:] + parts))}</span>",
+        f"<span class=sv-soft>{how}</span>",
+    ]
     return "<br>".join(lines)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3583bead
 @patch
 def keep_still(self: View, what: set[str]) -> None:
     "Bring the stills in the notebook up to date."
-    if not self.stilled: return
+    if not self.stilled:
+        return
     from IPython.display import HTML, update_display
-    update_display(HTML(still(self.state, "Run the cell to explore.", self.ex.still_name)), display_id=self.ex.still_name)
+
+    update_display(
+        HTML(still(self.state, "Run the cell to explore.", self.ex.still_name)), display_id=self.ex.still_name
+    )

@@ -12,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ... import pl
-from ...pl.style import empty_figure
 from ...core import names as shorten
+from ...pl.style import empty_figure
 from .state import ExplorerState
 
 # %% auto #0
@@ -28,16 +28,25 @@ def empty(sentence: str, title: str, look: dict) -> go.Figure:
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #5c44705d
 MOST_LANES = 6
 
+
 def lanes(state: ExplorerState) -> list[str]:
     "The groups that the arcs are drawn for, in their order."
     there = list(state._group.categories)
-    if len(there) <= MOST_LANES: return there
+    if len(there) <= MOST_LANES:
+        return there
     tested = state.tested()
-    named = [] if tested is None else [g for c in ("group1", "group2") if c in tested for g in tested[c].astype(str).unique()]
-    reads = state.groups().drop_duplicates("group").set_index("group")["total"].sort_values(ascending=False, kind="stable")
+    named = (
+        []
+        if tested is None
+        else [g for c in ("group1", "group2") if c in tested for g in tested[c].astype(str).unique()]
+    )
+    reads = (
+        state.groups().drop_duplicates("group").set_index("group")["total"].sort_values(ascending=False, kind="stable")
+    )
     chosen = [g for g in dict.fromkeys([*named, *reads.index]) if g in there][:MOST_LANES]
     return [g for g in there if g in chosen]
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #86ffdecb
 def wide(state: ExplorerState, column: str, kind: str) -> pd.DataFrame:  # (junctions, groups)
     "A column of the groups' table with a row for each junction."
     table = state.groups()
@@ -47,17 +56,43 @@ def wide(state: ExplorerState, column: str, kind: str) -> pd.DataFrame:  # (junc
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a7e32964
 def arcs(state: ExplorerState, **look) -> go.Figure:
     "The junctions of the event over its exons."
-    if state.junctions["start"].isna().any(): return empty("The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.", state.event, look)
+    if state.junctions["start"].isna().any():
+        return empty(
+            "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.",
+            state.event,
+            look,
+        )
     j = state.junctions.astype({"start": int, "end": int})
     few = lanes(state)
-    fig = pl.event_arcs(j, wide(state, "psi", state.show), wide(state, "reads", "observed"), state.event_exons(), few, state.junction, pl.colors(state._group), **look)
-    return _add_note(fig, "" if len(few) == len(state._group.categories) else f"{len(few)} of {len(state._group.categories)} groups, those with most reads")
+    fig = pl.event_arcs(
+        j,
+        wide(state, "psi", state.show),
+        wide(state, "reads", "observed"),
+        state.event_exons(),
+        few,
+        state.junction,
+        pl.colors(state._group),
+        **look,
+    )
+    return _add_note(
+        fig,
+        ""
+        if len(few) == len(state._group.categories)
+        else f"{len(few)} of {len(state._group.categories)} groups, those with most reads",
+    )
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #07e52660
 def _add_note(fig: go.Figure, note: str) -> go.Figure:
     "The figure with one more remark in its last line of text."
     if note and fig.layout.title.text:
-        head, end = fig.layout.title.text.rsplit("</span>", 1) if "</span>" in fig.layout.title.text else (fig.layout.title.text, "")
-        fig.layout.title.text = f"{head} · {note}" + ("</span>" + end if end or "</span>" in fig.layout.title.text else "")
+        head, end = (
+            fig.layout.title.text.rsplit("</span>", 1)
+            if "</span>" in fig.layout.title.text
+            else (fig.layout.title.text, "")
+        )
+        fig.layout.title.text = f"{head} · {note}" + (
+            "</span>" + end if end or "</span>" in fig.layout.title.text else ""
+        )
     return fig
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7835ad07
@@ -66,6 +101,7 @@ def psi(state: ExplorerState, **look) -> go.Figure:
     order = [state.junction, *(j for j in state.junctions.index if j != state.junction)]
     return pl.psi_violin(state.cells(), state.groups(), state.show, order[:2], pl.colors(state._group), **look)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #9c0c4ffe
 def heatmap(state: ExplorerState, **look) -> go.Figure:
     "Means of the groups, observed, decoded and smoothed side by side."
     table = state.groups()
@@ -75,55 +111,87 @@ def heatmap(state: ExplorerState, **look) -> go.Figure:
 def latent(state: ExplorerState, **look) -> go.Figure:
     "The map of the cells, coloured by the PSI of the junction."
     if (found := state.coords()) is None:
-        return empty("No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].", "Latent map", look)
+        return empty(
+            "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].",
+            "Latent map",
+            look,
+        )
     v = state.values()
     at = list(v.junctions.index).index(state.junction)
-    fig = pl.latent_psi(found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look)
+    fig = pl.latent_psi(
+        found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look
+    )
     return fig if state.show == "observed" else _renamed(fig, state)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #f62e2cf8
 def _renamed(fig: go.Figure, state: ExplorerState) -> go.Figure:
     "The map with a title that says that PSI were predicted."
     n, seen = len(state.data.obs), int((state.values().n > 0).sum())
     if fig.layout.title.text and "<span" in fig.layout.title.text:
         head, rest = fig.layout.title.text.split("<span", 1)
-        fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{state.show} in all cells · {seen:,} of {n:,} observed</span>"
+        fig.layout.title.text = (
+            f"{head}<span{rest.split('>', 1)[0]}>{state.show} in all cells · {seen:,} of {n:,} observed</span>"
+        )
     return fig
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #412050aa
 def expression(state: ExplorerState, **look) -> go.Figure:
     "The gene's expression by group."
     gene, title = state.gene, f"Expression of {state.gene}" if state.gene else "Expression of the gene"
-    if not gene: return empty("The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can).", title, look)
-    if state.data.x is None: return empty("The data have no expression modality.", title, look)
+    if not gene:
+        return empty("The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can).", title, look)
+    if state.data.x is None:
+        return empty("The data have no expression modality.", title, look)
     values = state.data.expression(gene)
-    if values is None: return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)
-    return pl.expression_violin(values, state._group, gene, "log(1 + counts per 10,000)", pl.colors(state._group), **look)
+    if values is None:
+        return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)
+    return pl.expression_violin(
+        values, state._group, gene, "log(1 + counts per 10,000)", pl.colors(state._group), **look
+    )
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e3092c87
 NO_TEST = "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, or call ex.compare(group1, group2)."
 
+
 def volcano(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
-    if tested is None: return empty(NO_TEST, "Differential splicing", look)
+    if tested is None:
+        return empty(NO_TEST, "Differential splicing", look)
     return pl.volcano(tested, selected=state.row if marked else None, **look)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e637deed
 def narrow_volcano(state: ExplorerState) -> go.Figure:
     "The volcano for a narrow column: no title, no names of genes, nothing marked."
     fig = volcano(state, marked=False, title="")
-    if state.ds is None: return fig.update_annotations(text="No test yet.<br>" + ("Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)") + "<br>or set ex.ds = table.")
+    if state.ds is None:
+        return fig.update_annotations(
+            text="No test yet.<br>"
+            + ("Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)")
+            + "<br>or set ex.ds = table."
+        )
     genes = set(state.events()["gene_name"])
     fig.layout.annotations = [a for a in fig.layout.annotations if a.text not in genes]
     return fig.update_layout(margin_t=26, height=400)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c3d38d9a
 def volcano_mark(state: ExplorerState) -> list:
     "The traces of the chosen row alone."
     tested, row = state.tested(), state.row
-    if tested is None or row is None: return []
+    if tested is None or row is None:
+        return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #5ad690d5
-PANELS: dict[str, Callable] = {"arcs": arcs, "psi": psi, "heatmap": heatmap, "latent": latent, "expression": expression, "volcano": volcano}
+PANELS: dict[str, Callable] = {
+    "arcs": arcs,
+    "psi": psi,
+    "heatmap": heatmap,
+    "latent": latent,
+    "expression": expression,
+    "volcano": volcano,
+}
+
 
 def figures(
     state: ExplorerState,
@@ -131,5 +199,6 @@ def figures(
     template: str | None = None,  # "light", "dark" or None (transparent, for any page)
 ) -> dict[str, go.Figure]:  # name to figure
     "The panels as figures."
-    if lost := [n for n in names if n not in PANELS]: raise KeyError(f"There is no panel {shorten(lost)}; there are {shorten(PANELS, 9)}.")
+    if lost := [n for n in names if n not in PANELS]:
+        raise KeyError(f"There is no panel {shorten(lost)}; there are {shorten(PANELS, 9)}.")
     return {n: PANELS[n](state, template=template) for n in names or PANELS}

@@ -24,7 +24,9 @@ __all__ = ['packed_plotly', 'plotly_library', 'PlotWidget']
 def packed_plotly() -> str:
     "plotly.js, gzipped, in base64."
     from plotly.offline import get_plotlyjs
+
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode()
+
 
 _LIBRARY_JS = """
 const shared = (globalThis.__splicevi ??= {});
@@ -47,7 +49,7 @@ export default { render };
 """
 
 # %% ../../../nbs/70_views/50_explorer/60_plot_widget.ipynb #d845ca2a
-_PLOT_JS = """
+_PLOT_JS = r"""
 const shared = (globalThis.__splicevi ??= {});
 shared.plotly ??= new Promise(give => { shared.give = give });
 function render({ model, el }) {
@@ -88,15 +90,19 @@ _PLOT_CSS = """
 def _classes() -> tuple[type, type]:
     "The widgets' classes, made when anywidget is there."
     anywidget, traitlets = require_extra("anywidget", "notebook"), require_extra("traitlets", "notebook")
+
     class Library(anywidget.AnyWidget):
         _esm = _LIBRARY_JS
         packed, hides = (traitlets.Unicode("").tag(sync=True) for _ in range(2))
+
     class Plot(anywidget.AnyWidget):
         _esm, _css = _PLOT_JS, _PLOT_CSS
         figure, marks, ink = (traitlets.Unicode("").tag(sync=True) for _ in range(3))
         clicked, tools = traitlets.List([]).tag(sync=True), traitlets.Bool(True).tag(sync=True)
+
     return Library, Plot
 
+# %% ../../../nbs/70_views/50_explorer/60_plot_widget.ipynb #1668a70d
 def plotly_library(
     hides: str = "",  # class of elements that are not shown where widgets are
 ):
@@ -106,14 +112,17 @@ def plotly_library(
 # %% ../../../nbs/70_views/50_explorer/60_plot_widget.ipynb #cfa58d85
 class PlotWidget:
     "A Plotly figure on the screen."
-    def __init__(self,
+
+    def __init__(
+        self,
         on_click: Callable[[object], None] | None = None,  # called with the `customdata` of a point that was clicked
         tools: bool = True,  # whether zoom and download buttons appear over the figure
         ink: str = INK,  # the colour of text and lines, replaced by a shade of the page's text
     ):
         self.figure = go.Figure()  # what is shown
         self.widget = _classes()[1](tools=tools, ink=ink)
-        if on_click: self.widget.observe(lambda c: on_click(c["new"][0]), "clicked")
+        if on_click:
+            self.widget.observe(lambda c: on_click(c["new"][0]), "clicked")
 
     def draw(self, fig: go.Figure) -> None:
         "Show a figure in place of the last."

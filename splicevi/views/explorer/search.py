@@ -23,12 +23,15 @@ from ...data.gtf import bare_chrom
 COORDINATES = ("chrom", "start", "end", "strand")
 _NAME = r"^(?P<chrom>[^:\s]+):(?P<start>\d+)[:-](?P<end>\d+)(?::(?P<strand>[+\-.*]))?$"
 
+
 def named_coordinates(
     names: pd.Index,  # such as chr10:78037305:78037438:+
 ) -> pd.DataFrame:  # chrom, start, end, strand; missing where a name says nothing
     "Coordinates out of junction names."
     found = names.to_series().astype(str).str.extract(_NAME)
-    return found.assign(start=found["start"].astype("Float64").astype("Int64"), end=found["end"].astype("Float64").astype("Int64"))
+    return found.assign(
+        start=found["start"].astype("Float64").astype("Int64"), end=found["end"].astype("Float64").astype("Int64")
+    )
 
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #1e06a002
 def junction_frame(
@@ -48,6 +51,7 @@ def junction_frame(
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #4a83e428
 class Names:
     "Names of one kind, to be found by their beginning or any part."
+
     def __init__(self, names):
         self.names = sorted({str(n) for n in names if str(n)}, key=lambda n: (n.casefold(), n))
         lines = [n.casefold() for n in self.names]
@@ -65,6 +69,7 @@ class Names:
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #26dbe8f4
 RANKS = ("exact", "prefix", "substring")
 
+
 @patch
 def find(self: Names, text: str, rank: str, limit: int) -> list[str]:
     "At most `limit` names that are, begin with, or hold the text."
@@ -72,15 +77,18 @@ def find(self: Names, text: str, rank: str, limit: int) -> list[str]:
     found = []
     for line in self._at(pattern):
         found.append(self.names[line])
-        if len(found) == limit: break
+        if len(found) == limit:
+            break
     return found
 
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #9ae97f66
 _PLACE = re.compile(r"^\s*([\w.]+)\s*:\s*([\d,]+)(?:\s*(?:-|–|:|\.\.)\s*([\d,]+))?\s*(?:[:(]?\s*([+-])\)?)?\s*$")
 
+
 def place(text: str) -> tuple[str, int, int, str | None] | None:
     "Chromosome, ends and strand of coordinates as people write them; None if the text is none."
-    if not (found := _PLACE.match(text)) or not found[2].strip(","): return None
+    if not (found := _PLACE.match(text)) or not found[2].strip(","):
+        return None
     chrom, start, end, strand = found.groups()
     start = int(start.replace(",", ""))
     end = int(end.replace(",", "")) if end and end.strip(",") else start
@@ -89,6 +97,7 @@ def place(text: str) -> tuple[str, int, int, str | None] | None:
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #a165beb9
 class Places:
     "Junctions by chromosome and position."
+
     def __init__(self, junctions: pd.DataFrame):  # see `junction_frame`
         known = junctions[junctions["start"].notna() & junctions["end"].notna()]
         chrom = pd.Series(known["chrom"].astype(str).to_numpy())
@@ -111,15 +120,19 @@ class Places:
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #92667f2e
 KINDS = ("gene", "event", "junction")
 
+
 class Hit(NamedTuple):
     "One answer of a search."
+
     kind: str  # "gene", "event" or "junction"
     name: str
     rank: str  # "exact", "prefix", "substring", or "near" for coordinates
     note: str  # what else a person wants to know of it
 
+# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #58731351
 class SearchIndex:
     "Genes, events and junctions by name and by place."
+
     def __init__(self, junctions: pd.DataFrame):  # see `junction_frame`
         self.junctions = junctions
         gene, event = junctions[KEYS.gene_name], junctions[KEYS.event]
@@ -137,7 +150,8 @@ def note(self: SearchIndex, kind: str, name: str) -> str:
     rows = (self.genes if kind == "gene" else self.events)[name]
     size = f"{len(rows)} junction{'s' * (len(rows) > 1)}"
     part = self.junctions.iloc[rows]
-    if kind == "event": return " · ".join(filter(None, (part[KEYS.gene_name].iloc[0], size)))
+    if kind == "event":
+        return " · ".join(filter(None, (part[KEYS.gene_name].iloc[0], size)))
     n = part[KEYS.event].nunique()
     return f"{n} event{'s' * (n > 1)} · {size}"
 
@@ -153,14 +167,17 @@ def _answers(self: SearchIndex, text: str, limit: int) -> Iterator[tuple[str, st
         for kind, names in self.names.items():
             yield from ((kind, n, rank) for n in names.find(text.casefold(), rank, limit))
 
+# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #3f2b4cb0
 @patch
 def search(self: SearchIndex, text: str, limit: int = 20) -> list[Hit]:
     "What the text may mean, the best first: exact names, then beginnings, then parts; genes before events before junctions."
     text, found = " ".join(str(text).split()), {}
-    if not text: return []
+    if not text:
+        return []
     for kind, name, rank in self._answers(text, limit):
         found.setdefault((kind, name), rank)
-        if len(found) == limit: break
+        if len(found) == limit:
+            break
     return [Hit(kind, name, rank, self.note(kind, name)) for (kind, name), rank in found.items()]
 
 # %% ../../../nbs/70_views/50_explorer/10_search.ipynb #b866d1fe
@@ -170,16 +187,26 @@ def one(self: SearchIndex, text: str) -> Hit:
     hits = self.search(text, 12)
     exact = [h for h in hits if h.rank == "exact"]
     same = [h for h in exact if h.name == str(text).strip()] or [h for h in exact if h.kind == exact[0].kind]
-    if len(same or hits) == 1 or (same and same[0].name == str(text).strip()): return (same or hits)[0]
-    if not hits: raise KeyError(f"Nothing is called {text!r}{self._suggest(text)}.")
+    if len(same or hits) == 1 or (same and same[0].name == str(text).strip()):
+        return (same or hits)[0]
+    if not hits:
+        raise KeyError(f"Nothing is called {text!r}{self._suggest(text)}.")
     several = shorten((f"{h.name} ({h.kind})" for h in same or hits), 8)
     raise ValueError(f"{text!r} may be {several}; type more of the name.")
 
+# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #45e214c2
 @patch
 def _suggest(self: SearchIndex, text: str) -> str:
     "Names that look similar, as the end of a message."
     from difflib import get_close_matches
+
     known = [n for k in ("gene", "event") for n in self.names[k].names]
     lower = {n.casefold(): n for n in known}
     close = [lower[n] for n in get_close_matches(str(text).casefold(), lower, 3, 0.75)]
-    return f"; did you mean {shorten(close)}" if close else f"; there are, for example, {shorten(known[:3])}" if known else ""
+    return (
+        f"; did you mean {shorten(close)}"
+        if close
+        else f"; there are, for example, {shorten(known[:3])}"
+        if known
+        else ""
+    )

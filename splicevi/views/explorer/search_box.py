@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from fastcore.basics import patch
-
 from ...core import require_extra
-from .search import Hit, SearchIndex
+from .search import SearchIndex
 
 # %% auto #0
 __all__ = ['SearchBox']
@@ -77,16 +75,20 @@ _BOX_CSS = """
 def _box_class():
     "The widget's class, made when anywidget is there."
     anywidget, traitlets = require_extra("anywidget", "notebook"), require_extra("traitlets", "notebook")
+
     class Box(anywidget.AnyWidget):
         _esm, _css = _BOX_JS, _BOX_CSS
         text, query = (traitlets.Unicode("").tag(sync=True) for _ in range(2))
         hits, taken, asked = (traitlets.List([]).tag(sync=True) for _ in range(3))
+
     return Box
 
 # %% ../../../nbs/70_views/50_explorer/62_search_box.ipynb #7b8f2914
 class SearchBox:
     "A `SearchIndex` on the screen."
-    def __init__(self,
+
+    def __init__(
+        self,
         index: SearchIndex,
         on_take,  # called with the kind and the name of an answer that was chosen
         on_ask=None,  # called with a text that was entered before its answers were there

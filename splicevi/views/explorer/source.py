@@ -19,7 +19,7 @@ from mudata import MuData
 from ...core import KEYS
 from ...core import names as shorten
 from ...data.build import assemble_mudata
-from ...data.gtf import Annotation, read_gtf, with_chroms
+from ...data.gtf import read_gtf, with_chroms
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
 from .search import SearchIndex, junction_frame
 
@@ -36,6 +36,7 @@ def by_junction(
     indptr = np.concatenate([[0], np.cumsum(hit)])[pairs.indptr]
     return sp.csr_matrix((pairs.y[hit], pairs.junction[hit], indptr), shape=pairs.shape).tocsc()
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #9daf40a1
 def visible_reads(
     counts,  # (cells, junctions) reads
     event: np.ndarray,  # (junctions,) event codes
@@ -44,7 +45,8 @@ def visible_reads(
     "The reads that are not hidden by a mask, stored by junction."
     y = sp.csr_matrix(counts, dtype=np.float32)
     shown = y if mask is None else y.multiply(sp.csr_matrix(mask != 0))
-    if (shown != y).nnz: return by_junction(observed_pairs(y, event, mask))
+    if (shown != y).nnz:
+        return by_junction(observed_pairs(y, event, mask))
     out = y.tocsc()
     out.eliminate_zeros()
     return out
@@ -52,7 +54,9 @@ def visible_reads(
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #b68578aa
 class EventData:
     "Where views take the numbers of an event from; made by `event_data`."
-    def __init__(self,
+
+    def __init__(
+        self,
         obs: pd.DataFrame,  # (cells, ...) columns of the cells
         junctions: pd.DataFrame,  # see `junction_frame`
         y: sp.csc_matrix,  # (cells, junctions) visible reads
@@ -64,7 +68,15 @@ class EventData:
         adata=None,  # the model's data
         why: str = "Decoded and smoothed PSI need a trained model: PSIExplorer(model).",  # why there is no model
     ):
-        self.obs, self.junctions, self.y, self.n, self.x, self.genes, self.obsm = obs, junctions, y, n, x, genes or {}, obsm or {}
+        self.obs, self.junctions, self.y, self.n, self.x, self.genes, self.obsm = (
+            obs,
+            junctions,
+            y,
+            n,
+            x,
+            genes or {},
+            obsm or {},
+        )
         self.model, self.adata, self.why = model, adata, "" if model is not None else why
         self.index = SearchIndex(junctions)
         self._kept = {}  # what is computed once
@@ -78,16 +90,19 @@ def all_obs(data) -> pd.DataFrame:  # the same cells; the object's own columns f
     parts = [data.obs, *(a.obs.reindex(data.obs_names) for a in getattr(data, "mod", {}).values())]
     columns = {}
     for part in parts:
-        for c in part: columns.setdefault(c, part[c])
+        for c in part:
+            columns.setdefault(c, part[c])
     hidden = lambda c: str(c).startswith("_scvi") or (":" in str(c) and str(c).split(":", 1)[1] in columns)
     return pd.DataFrame({c: v for c, v in columns.items() if not hidden(c)}, index=data.obs_names)
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #07d8cfe8
 def all_obsm(data) -> dict[str, np.ndarray]:
     "Arrays of at least two columns in `obsm`, those of the modalities included."
     found = {}
     for part in (data, *getattr(data, "mod", {}).values()):
         for k, v in part.obsm.items():
-            if len(getattr(v, "shape", ())) == 2 and v.shape[0] == len(data.obs_names) and v.shape[1] > 1: found.setdefault(k, v)
+            if len(getattr(v, "shape", ())) == 2 and v.shape[0] == len(data.obs_names) and v.shape[1] > 1:
+                found.setdefault(k, v)
     return found
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #5011d1f8
@@ -96,41 +111,72 @@ def gene_columns(var: pd.DataFrame) -> dict[str, int]:
     symbols = var[KEYS.gene_name].astype(object) if KEYS.gene_name in var else var.index
     return {str(k): i for keys in (symbols, var.index) for i, k in reversed(list(enumerate(keys))) if not pd.isna(k)}
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #5f8a1a19
 def from_mudata(mdata: MuData, splicing: str, rna: str, rna_layer: str | None) -> EventData:
     "The parts of a MuData."
-    if splicing not in mdata.mod: raise KeyError(f"There is no modality {splicing!r}; there are {shorten(mdata.mod)}. Name yours with splicing=.")
+    if splicing not in mdata.mod:
+        raise KeyError(f"There is no modality {splicing!r}; there are {shorten(mdata.mod)}. Name yours with splicing=.")
     a = mdata[splicing]
     for key, have, what in ((KEYS.junction_counts, a.layers, "layers"), (KEYS.event, a.var, "var")):
-        if key not in have: raise KeyError(f"mdata[{splicing!r}].{what} has no {key!r}; splicevi.data.make_mudata makes a complete MuData.")
+        if key not in have:
+            raise KeyError(
+                f"mdata[{splicing!r}].{what} has no {key!r}; splicevi.data.make_mudata makes a complete MuData."
+            )
     y = visible_reads(a.layers[KEYS.junction_counts], event_codes(a.var[KEYS.event])[0], a.layers.get(KEYS.mask))
     g = mdata[rna] if rna in mdata.mod else None
-    if g is not None and rna_layer is not None and rna_layer not in g.layers: raise KeyError(f"mdata[{rna!r}] has no layer {rna_layer!r}.")
+    if g is not None and rna_layer is not None and rna_layer not in g.layers:
+        raise KeyError(f"mdata[{rna!r}] has no layer {rna_layer!r}.")
     x = None if g is None else g.X if rna_layer is None else g.layers[rna_layer]
-    return EventData(all_obs(mdata), junction_frame(a.var), y, x, None if g is None else gene_columns(g.var), all_obsm(mdata))
+    return EventData(
+        all_obs(mdata), junction_frame(a.var), y, x, None if g is None else gene_columns(g.var), all_obsm(mdata)
+    )
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #9db05358
 def shell(data):
     "An object of its own around the same matrices."
-    if isinstance(data, MuData): return assemble_mudata({k: shell(a) for k, a in data.mod.items()}, data.obs)
-    return AnnData(data.X, obs=data.obs.copy(), var=data.var.copy(), obsm=dict(data.obsm), layers={k: v for k, v in data.layers.items() if k is not None})
+    if isinstance(data, MuData):
+        return assemble_mudata({k: shell(a) for k, a in data.mod.items()}, data.obs)
+    return AnnData(
+        data.X,
+        obs=data.obs.copy(),
+        var=data.var.copy(),
+        obsm=dict(data.obsm),
+        layers={k: v for k, v in data.layers.items() if k is not None},
+    )
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #ed903c22
 def from_model(model, mdata=None) -> EventData:
     "The parts of a model's data."
     from scvi import REGISTRY_KEYS
 
     from splicevi.nn.loader import SplicingKeys, get_store
+
     model._need("splicing")
     given = model.adata if mdata is None else mdata
-    if given is None: raise ValueError("The model was loaded without data; pass them with mdata=.")
+    if given is None:
+        raise ValueError("The model was loaded without data; pass them with mdata=.")
     adata = model._validate_anndata(given if given is model.adata else shell(given))
     store, registry = get_store(model.get_anndata_manager(adata, required=True)), model.adata_manager.data_registry
     modality = lambda key: adata if (k := registry[key].get("mod_key")) is None else adata[k]
-    var = modality(SplicingKeys.COUNTS).var.iloc[model.split_at or 0:]
-    genes = modality(REGISTRY_KEYS.X_KEY).var.iloc[:model.n_genes] if model.n_genes else None
+    var = modality(SplicingKeys.COUNTS).var.iloc[model.split_at or 0 :]
+    genes = modality(REGISTRY_KEYS.X_KEY).var.iloc[: model.n_genes] if model.n_genes else None
     alone = None if model._event() is not None else by_junction(total_pairs(store.pairs))
-    trained = dict(model=model) if model.is_trained_ else dict(why="Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again.")
-    return EventData(all_obs(given), junction_frame(var), by_junction(store.pairs), store.x, None if genes is None else gene_columns(genes),
-                     all_obsm(given), alone, adata=adata, **trained)
+    trained = (
+        dict(model=model)
+        if model.is_trained_
+        else dict(why="Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again.")
+    )
+    return EventData(
+        all_obs(given),
+        junction_frame(var),
+        by_junction(store.pairs),
+        store.x,
+        None if genes is None else gene_columns(genes),
+        all_obsm(given),
+        alone,
+        adata=adata,
+        **trained,
+    )
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #992f8d4a
 def total_pairs(pairs: ObservedPairs) -> ObservedPairs:
@@ -138,6 +184,7 @@ def total_pairs(pairs: ObservedPairs) -> ObservedPairs:
     fields = {f: getattr(pairs, f) for f in pairs.__dataclass_fields__}
     return ObservedPairs(**fields | {"y": pairs.n})
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #a968fa8b
 def event_data(
     source,  # a `SPLICEVI` model, or a MuData
     mdata: MuData | None = None,  # other data than the model's own
@@ -146,30 +193,45 @@ def event_data(
     rna_layer: str | None = None,  # layer of gene counts; None: X
 ) -> EventData:
     "The data of a view, from a model or a MuData."
-    if hasattr(source, "get_normalized_splicing"): return from_model(source, mdata)
-    if isinstance(source, MuData): return from_mudata(source, splicing, rna, rna_layer)
-    raise TypeError(f"A SPLICEVI model or a MuData is needed, not {type(source).__name__}; splicevi.data.make_mudata makes a MuData from AnnData.")
+    if hasattr(source, "get_normalized_splicing"):
+        return from_model(source, mdata)
+    if isinstance(source, MuData):
+        return from_mudata(source, splicing, rna, rna_layer)
+    raise TypeError(
+        f"A SPLICEVI model or a MuData is needed, not {type(source).__name__}; splicevi.data.make_mudata makes a MuData from AnnData."
+    )
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #f7057ae3
 @patch
 def columns(self: EventData, most: int = 60) -> list[str]:
     "Columns of `obs` that can group cells."
-    kinds = lambda v: isinstance(v.dtype, pd.CategoricalDtype) or v.dtype.kind in "ObSU" or pd.api.types.is_string_dtype(v.dtype)
+    kinds = lambda v: (
+        isinstance(v.dtype, pd.CategoricalDtype) or v.dtype.kind in "ObSU" or pd.api.types.is_string_dtype(v.dtype)
+    )
     return [c for c, v in self.obs.items() if kinds(v) and 0 < v.nunique() <= most]
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #d55d1bed
 @patch
 def groups(self: EventData, column: str | None, most: int = 60) -> pd.Categorical:  # (cells,)
     "The group of each cell, its name as text; without a column all cells are one group."
-    if column is None: return pd.Categorical(["all cells"] * len(self.obs))
-    if column not in self.obs: raise KeyError(f"groupby={column!r} is no column of obs; there are {shorten(self.columns(), 20) or 'none that can group cells'}.")
+    if column is None:
+        return pd.Categorical(["all cells"] * len(self.obs))
+    if column not in self.obs:
+        raise KeyError(
+            f"groupby={column!r} is no column of obs; there are {shorten(self.columns(), 20) or 'none that can group cells'}."
+        )
     values = self.obs[column]
-    if (n := values.nunique()) > most: raise ValueError(f"groupby={column!r} has {n:,} different values, too many to be drawn as groups (at most {most}); cut it into classes first.")
+    if (n := values.nunique()) > most:
+        raise ValueError(
+            f"groupby={column!r} has {n:,} different values, too many to be drawn as groups (at most {most}); cut it into classes first."
+        )
     out = pd.Categorical(values).remove_unused_categories()
     return out.rename_categories([str(c) for c in out.categories])
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #3764007b
 class EventValues(NamedTuple):
     "One event in all cells."
+
     event: str
     junctions: pd.DataFrame  # (k, ...) its junctions
     y: np.ndarray  # (cells, k) reads
@@ -189,22 +251,27 @@ def stamp(self: EventData) -> tuple | None:
     "Changes when the model is trained further."
     return None if self.model is None else tuple(p._version for p in self.model.module.parameters())
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #dd9fa268
 @patch
 def _once(self: EventData, key: str, make):
     "What `make` returns, computed once for each state of the model."
-    if key not in self._kept or self._kept[key][0] != self.stamp: self._kept[key] = self.stamp, make()
+    if key not in self._kept or self._kept[key][0] != self.stamp:
+        self._kept[key] = self.stamp, make()
     return self._kept[key][1]
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #50e1e125
 @patch
 def points(self: EventData):
     "The cells' latent points, see `SPLICEVI.latent_points`."
     return self._once("points", lambda: self.model.latent_points(self.adata, batch_size=1024))
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #b15e51a3
 @patch
 def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
-    from splicevi.nn.loader import get_store
     from splicevi.model.splicing_test import event_concentration
+    from splicevi.nn.loader import get_store
+
     m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
     return self._once("concentrations", lambda: event_concentration(m, store())[m.junc2atse.cpu().numpy()])
 
@@ -213,16 +280,20 @@ def concentrations(self: EventData) -> np.ndarray:
 def _predicted(self: EventData, rows: np.ndarray, y: np.ndarray, n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Decoded and smoothed PSI of the junctions in `rows`, NaN where there are none."
     none = np.full(y.shape, np.nan)
-    if self.model is None: return none, none
+    if self.model is None:
+        return none, none
     p = self.model.decode_splicing(self.points(), list(self.junctions.index[rows]))
-    if self.model.module.splicing_loss_type == "binomial": return p, none
+    if self.model.module.splicing_loss_type == "binomial":
+        return p, none
     c = self.model._concentration(rows).detach().cpu().numpy()
     return p, (c * p + y) / (c + n[:, None])
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #79d127a0
 @patch
 def event(self: EventData, name: str) -> EventValues:
     "Reads and PSI of one event in all cells."
-    if name not in self.index.events: raise KeyError(f"There is no event {name!r}{self.index._suggest(name)}.")
+    if name not in self.index.events:
+        raise KeyError(f"There is no event {name!r}{self.index._suggest(name)}.")
     rows = self.index.events[name]
     y = self.y[:, rows].toarray().astype(np.float64)
     n = y.sum(1) if self.n is None else self.n[:, rows].toarray().astype(np.float64).max(1)
@@ -231,6 +302,7 @@ def event(self: EventData, name: str) -> EventValues:
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #b0160239
 MAPS = ("X_splicevi_umap", "X_umap", "X_tsne")  # keys of obsm that are maps
+
 
 def map_of(
     z: np.ndarray,  # (cells, latent)
@@ -242,37 +314,51 @@ def map_of(
         x = z - z.mean(0)
         return x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :2], "PC"
     from umap import UMAP
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return UMAP(n_neighbors=min(15, len(z) - 1), random_state=seed).fit_transform(z), "UMAP"
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #24925eee
 @patch
-def coords(self: EventData, key: str | np.ndarray | None = None) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes
+def coords(
+    self: EventData, key: str | np.ndarray | None = None
+) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes
     "Coordinates of the cells: the given ones, those of `obsm`, or a map of the latent space; None where there is nothing to lay out."
     if isinstance(key, str):
-        if key not in self.obsm: raise KeyError(f"latent={key!r} is not in obsm; there are {shorten(self.obsm, 9) or 'no coordinates'}.")
+        if key not in self.obsm:
+            raise KeyError(f"latent={key!r} is not in obsm; there are {shorten(self.obsm, 9) or 'no coordinates'}.")
         return np.asarray(self.obsm[key], float)[:, :2], key.removeprefix("X_")
     if key is not None:
-        if np.shape(key) != (len(self.obs), 2): raise ValueError(f"latent has shape {np.shape(key)}, but ({len(self.obs):,}, 2) is needed: two coordinates for each cell.")
+        if np.shape(key) != (len(self.obs), 2):
+            raise ValueError(
+                f"latent has shape {np.shape(key)}, but ({len(self.obs):,}, 2) is needed: two coordinates for each cell."
+            )
         return np.asarray(key, float), "latent"
-    if known := next((k for k in MAPS if k in self.obsm), None): return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
-    if self.model is not None: return self._once("map", lambda: map_of(self.points().z.numpy()))
-    if "X_splicevi" in self.obsm: return self._once("map", lambda: map_of(np.asarray(self.obsm["X_splicevi"])))
+    if known := next((k for k in MAPS if k in self.obsm), None):
+        return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
+    if self.model is not None:
+        return self._once("map", lambda: map_of(self.points().z.numpy()))
+    if "X_splicevi" in self.obsm:
+        return self._once("map", lambda: map_of(np.asarray(self.obsm["X_splicevi"])))
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #ae5cc044
 def one_column(matrix, at: int) -> np.ndarray:  # (rows,)
     "A column of a matrix; of one stored by rows, without a copy of the whole."
-    if not sp.issparse(matrix) or matrix.format != "csr": return np.asarray(matrix[:, [at]].todense() if sp.issparse(matrix) else matrix[:, at], float).ravel()
+    if not sp.issparse(matrix) or matrix.format != "csr":
+        return np.asarray(matrix[:, [at]].todense() if sp.issparse(matrix) else matrix[:, at], float).ravel()
     hit = np.flatnonzero(matrix.indices == at)
     return np.bincount(np.searchsorted(matrix.indptr, hit, "right") - 1, matrix.data[hit], matrix.shape[0])
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #506cc34d
 @patch
 def expression(self: EventData, gene: str) -> np.ndarray | None:  # (cells,) log1p of counts per 10,000
     "Expression of a gene in each cell; None where there is no such gene."
-    if self.x is None or gene not in self.genes: return None
+    if self.x is None or gene not in self.genes:
+        return None
     total = self._once("library", lambda: np.asarray(self.x.sum(1), float).ravel())
-    with np.errstate(invalid="ignore", divide="ignore"): return np.log1p(1e4 * one_column(self.x, self.genes[gene]) / np.where(total > 0, total, np.nan))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.log1p(1e4 * one_column(self.x, self.genes[gene]) / np.where(total > 0, total, np.nan))
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #974eaad8
 def exon_table(
@@ -280,21 +366,33 @@ def exon_table(
     chroms: Iterable[str],  # chromosomes as the junctions name them
 ) -> pd.DataFrame | None:  # chrom, start, end, strand, gene_name
     "Exons of an annotation with the names of genes."
-    if gtf is None: return None
+    if gtf is None:
+        return None
     if isinstance(gtf, pd.DataFrame):
-        if missing := {"chrom", "start", "end"} - set(gtf): raise KeyError(f"gtf as a DataFrame needs the columns chrom, start and end; {shorten(sorted(missing))} is missing.")
+        if missing := {"chrom", "start", "end"} - set(gtf):
+            raise KeyError(
+                f"gtf as a DataFrame needs the columns chrom, start and end; {shorten(sorted(missing))} is missing."
+            )
         return gtf
     found = with_chroms(read_gtf(gtf), chroms)
     return found.exons.merge(found.genes[["gene_id", "gene_name"]].drop_duplicates("gene_id"), on="gene_id", how="left")
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #8e740415
 def exons_of(
     exons: pd.DataFrame | None,  # see `exon_table`
     junctions: pd.DataFrame,  # of one event
 ) -> pd.DataFrame | None:  # chrom, start, end, strand; None where nothing is known
     "The exons that touch an event."
-    if exons is None or junctions["start"].isna().any(): return None
+    if exons is None or junctions["start"].isna().any():
+        return None
     first = junctions.iloc[0]
-    near = exons[(exons["chrom"] == first["chrom"]) & (exons["end"] >= junctions["start"].min() - 1) & (exons["start"] <= junctions["end"].max() + 1)]
-    if "strand" in near and first["strand"] in "+-": near = near[near["strand"] == first["strand"]]
-    if "gene_name" in near and (near["gene_name"] == first[KEYS.gene_name]).any(): near = near[near["gene_name"] == first[KEYS.gene_name]]
+    near = exons[
+        (exons["chrom"] == first["chrom"])
+        & (exons["end"] >= junctions["start"].min() - 1)
+        & (exons["start"] <= junctions["end"].max() + 1)
+    ]
+    if "strand" in near and first["strand"] in "+-":
+        near = near[near["strand"] == first["strand"]]
+    if "gene_name" in near and (near["gene_name"] == first[KEYS.gene_name]).any():
+        near = near[near["gene_name"] == first[KEYS.gene_name]]
     return near[[c for c in ("chrom", "start", "end", "strand") if c in near]].drop_duplicates(ignore_index=True)

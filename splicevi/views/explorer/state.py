@@ -22,29 +22,49 @@ __all__ = ['SHOWS', 'FRAMES', 'check_ds', 'ds_rows', 'ExplorerState']
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #febf5a9e
 def check_ds(ds, junctions: pd.DataFrame) -> pd.DataFrame:
     "The table, if it is one of `differential_splicing` on these junctions."
-    if not isinstance(ds, pd.DataFrame): raise TypeError(f"ds is the table of model.differential_splicing(...), not {type(ds).__name__}.")
+    if not isinstance(ds, pd.DataFrame):
+        raise TypeError(f"ds is the table of model.differential_splicing(...), not {type(ds).__name__}.")
     if lost := [c for c in ("effect_size", "proba_ds") if c not in ds]:
-        raise KeyError(f"ds has no column {shorten(lost)}; it is the table of model.differential_splicing(..., mode='change').")
+        raise KeyError(
+            f"ds has no column {shorten(lost)}; it is the table of model.differential_splicing(..., mode='change')."
+        )
     known = ds.index.isin(junctions.index) | ds.index.isin(junctions[KEYS.event])
-    if len(ds) and not known.any(): raise KeyError(f"No row of ds is a junction or an event of the data: {shorten(ds.index)} are not among {shorten(junctions.index)}.")
+    if len(ds) and not known.any():
+        raise KeyError(
+            f"No row of ds is a junction or an event of the data: {shorten(ds.index)} are not among {shorten(junctions.index)}."
+        )
     return ds[known]
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #ccb9a7e6
 def ds_rows(
     ds: pd.DataFrame,  # one comparison, see `check_ds`
     junctions: pd.DataFrame,  # see `splicevi.views.explorer.search.junction_frame`
 ) -> pd.DataFrame:  # index: label of the row; event_id, junction_id, gene_name, effect_size, proba_ds, called, reads
     "Rows of a test with the event and the junction that each is about."
-    if not ds.index.is_unique: raise ValueError(f"Rows of ds occur twice ({shorten(ds.index[ds.index.duplicated()].unique())}); give one comparison, or keep its column 'comparison'.")
+    if not ds.index.is_unique:
+        raise ValueError(
+            f"Rows of ds occur twice ({shorten(ds.index[ds.index.duplicated()].unique())}); give one comparison, or keep its column 'comparison'."
+        )
     label = ds.index.astype(str)
     of_junctions = label.isin(junctions.index)
     top = ds["top_junction"].astype(str).to_numpy() if "top_junction" in ds else _first(label, of_junctions, junctions)
     junction = np.where(of_junctions, label, top)
     about = junctions.loc[junction]
     reads = ds[[c for c in ("n_reads_group1", "n_reads_group2") if c in ds]].sum(axis=1, min_count=1)
-    return pd.DataFrame({KEYS.event: about[KEYS.event].to_numpy(), "junction_id": junction, KEYS.gene_name: about[KEYS.gene_name].to_numpy(),
-                         "effect_size": ds["effect_size"].to_numpy(float), "proba_ds": ds["proba_ds"].to_numpy(float),
-                         "called": ds["is_ds_fdr"].to_numpy(bool) if "is_ds_fdr" in ds else ds["proba_ds"].to_numpy() >= 0.95, "reads": reads.to_numpy(float)}, index=label)
+    return pd.DataFrame(
+        {
+            KEYS.event: about[KEYS.event].to_numpy(),
+            "junction_id": junction,
+            KEYS.gene_name: about[KEYS.gene_name].to_numpy(),
+            "effect_size": ds["effect_size"].to_numpy(float),
+            "proba_ds": ds["proba_ds"].to_numpy(float),
+            "called": ds["is_ds_fdr"].to_numpy(bool) if "is_ds_fdr" in ds else ds["proba_ds"].to_numpy() >= 0.95,
+            "reads": reads.to_numpy(float),
+        },
+        index=label,
+    )
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9e9cfb07
 def _first(label: pd.Index, of_junctions: np.ndarray, junctions: pd.DataFrame) -> np.ndarray:
     "First junction of the events among the labels."
     first = junctions.index.to_series().groupby(junctions[KEYS.event].to_numpy()).first()
@@ -53,54 +73,78 @@ def _first(label: pd.Index, of_junctions: np.ndarray, junctions: pd.DataFrame) -
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #7565dd77
 SHOWS = ("decoded", "smoothed", "observed")
 
+
 class _Listening:
     "Tells listeners what has changed."
+
     def observe(self, function: Callable[[set[str]], None]) -> None:
         "Call a function with the names of what has changed."
         self._listeners.append(function)
 
     def _tell(self, *changed: str) -> None:
-        for f in list(self._listeners): f(set(changed))
+        for f in list(self._listeners):
+            f(set(changed))
 
     def _last(self, name: str, key: tuple, make):
         "A value that is kept until its key changes."
-        if self._kept.get(name, (None,))[0] != key: self._kept[name] = key, make()
+        if self._kept.get(name, (None,))[0] != key:
+            self._kept[name] = key, make()
         return self._kept[name][1]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #77e5107f
 class _Selection(_Listening):
     "Which event and junction are shown."
-    @property
-    def event(self) -> str: return self._event
-    @event.setter
-    def event(self, name: str):
-        if name not in self.data.index.events: raise KeyError(f"There is no event {name!r}{self.data.index._suggest(name)}.")
-        if name != self._event: self._look(name, self._stands_for(name))
 
     @property
-    def junction(self) -> str: return self._junction
+    def event(self) -> str:
+        return self._event
+
+    @event.setter
+    def event(self, name: str):
+        if name not in self.data.index.events:
+            raise KeyError(f"There is no event {name!r}{self.data.index._suggest(name)}.")
+        if name != self._event:
+            self._look(name, self._stands_for(name))
+
+    @property
+    def junction(self) -> str:
+        return self._junction
+
     @junction.setter
     def junction(self, name: str):
-        if name not in self.data.junctions.index: raise KeyError(f"There is no junction {name!r}; those of {self.event} are {shorten(self.junctions.index, 9)}.")
+        if name not in self.data.junctions.index:
+            raise KeyError(
+                f"There is no junction {name!r}; those of {self.event} are {shorten(self.junctions.index, 9)}."
+            )
         self._look(self.data.junctions.at[name, KEYS.event], name)
 
     @property
-    def gene(self) -> str: return self.junctions[KEYS.gene_name].iloc[0]
+    def gene(self) -> str:
+        return self.junctions[KEYS.gene_name].iloc[0]
+
     @gene.setter
     def gene(self, name: str):
-        if not name or name not in self.data.index.genes: raise KeyError(f"There is no gene {name!r}{self.data.index._suggest(name)}.")
-        if name != self.gene: self.event = self._best(self.data.junctions[KEYS.event].iloc[self.data.index.genes[name]].unique())
+        if not name or name not in self.data.index.genes:
+            raise KeyError(f"There is no gene {name!r}{self.data.index._suggest(name)}.")
+        if name != self.gene:
+            self.event = self._best(self.data.junctions[KEYS.event].iloc[self.data.index.genes[name]].unique())
 
     def _look(self, event: str, junction: str) -> None:
-        changed = [k for k, old, new in (("event", self._event, event), ("junction", self._junction, junction)) if old != new]
+        changed = [
+            k for k, old, new in (("event", self._event, event), ("junction", self._junction, junction)) if old != new
+        ]
         self._event, self._junction = event, junction
-        if changed: self._tell(*changed)
+        if changed:
+            self._tell(*changed)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #28429a0f
 class _Shown(_Listening):
     "How cells are grouped, and which PSI is drawn."
+
     @property
-    def groupby(self) -> str | None: return self._groupby
+    def groupby(self) -> str | None:
+        return self._groupby
+
     @groupby.setter
     def groupby(self, column: str | None):
         self._group = self.data.groups(column)
@@ -109,11 +153,17 @@ class _Shown(_Listening):
             self._tell("groupby")
 
     @property
-    def show(self) -> str: return self._show
+    def show(self) -> str:
+        return self._show
+
     @show.setter
     def show(self, kind: str):
-        if kind not in SHOWS: raise ValueError(f"show={kind!r} is not one of {shorten(SHOWS)}.")
-        if kind not in self.shows: raise ValueError(f"show={kind!r}: {self.data.why or 'a binomial likelihood has no concentration to smooth with.'}")
+        if kind not in SHOWS:
+            raise ValueError(f"show={kind!r} is not one of {shorten(SHOWS)}.")
+        if kind not in self.shows:
+            raise ValueError(
+                f"show={kind!r}: {self.data.why or 'a binomial likelihood has no concentration to smooth with.'}"
+            )
         if kind != self._show:
             self._show = kind
             self._tell("show")
@@ -121,29 +171,37 @@ class _Shown(_Listening):
     @property
     def shows(self) -> tuple[str, ...]:
         "The kinds of PSI that there are."
-        if self.data.model is None: return ("observed",)
+        if self.data.model is None:
+            return ("observed",)
         return tuple(k for k in SHOWS if k != "smoothed" or self.data.model.module.splicing_loss_type != "binomial")
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #746335d3
 class _Tested(_Listening):
     "The table of tests."
+
     @property
-    def ds(self) -> pd.DataFrame | None: return self._ds
+    def ds(self) -> pd.DataFrame | None:
+        return self._ds
+
     @ds.setter
     def ds(self, table: pd.DataFrame | None):
         ds = None if table is None else check_ds(table, self.data.junctions)
         comparisons = () if ds is None or "comparison" not in ds else tuple(ds["comparison"].astype(str).unique())
         first = comparisons[0] if comparisons else None
-        if ds is not None: ds_rows(_part(ds, first), self.data.junctions)  # complains before anything is changed
+        if ds is not None:
+            ds_rows(_part(ds, first), self.data.junctions)  # complains before anything is changed
         self._ds, self.comparisons, self._comparison = ds, comparisons, first
         self._kept.pop("tests", None)
         self._tell("ds", "comparison")
 
     @property
-    def comparison(self) -> str | None: return self._comparison
+    def comparison(self) -> str | None:
+        return self._comparison
+
     @comparison.setter
     def comparison(self, name: str | None):
-        if name not in (self.comparisons or (None,)): raise KeyError(f"comparison={name!r} is not in ds; there are {shorten(self.comparisons, 12) or 'none'}.")
+        if name not in (self.comparisons or (None,)):
+            raise KeyError(f"comparison={name!r} is not in ds; there are {shorten(self.comparisons, 12) or 'none'}.")
         if name != self._comparison:
             self._comparison = name
             self._tell("comparison")
@@ -152,6 +210,7 @@ class _Tested(_Listening):
         "The part of `ds` that is shown; None without tests."
         return None if self._ds is None else _part(self._ds, self._comparison)
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #58f3222f
 def _part(ds: pd.DataFrame, comparison: str | None) -> pd.DataFrame:
     "One comparison of a table."
     return ds if comparison is None else ds[(ds["comparison"].astype(str) == comparison).to_numpy()]
@@ -159,13 +218,16 @@ def _part(ds: pd.DataFrame, comparison: str | None) -> pd.DataFrame:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #0369d923
 class ExplorerState(_Selection, _Shown, _Tested):
     "What an explorer shows, as plain data."
-    def __init__(self,
+
+    def __init__(
+        self,
         source,  # a `SPLICEVI` model, or a MuData
         groupby: str | None = "cell_type",  # column of obs; None: all cells are one group
         ds: pd.DataFrame | None = None,  # table of `model.differential_splicing`
         gtf=None,  # exons: GTF file, `splicevi.data.gtf.Annotation`, or DataFrame with chrom, start, end
         mdata=None,  # other data than the model's own
-        event: str | None = None,  # what to show first; None: the event that was tested to change most, or has most reads
+        event: str
+        | None = None,  # what to show first; None: the event that was tested to change most, or has most reads
         show: str | None = None,  # "decoded", "smoothed" or "observed"; None: the first that there is
         latent=None,  # key of obsm or (cells, 2) coordinates; None: a map in obsm, else one of the latent space
         **keys,  # names of the modalities and the layer, see `splicevi.views.explorer.source.event_data`
@@ -173,7 +235,8 @@ class ExplorerState(_Selection, _Shown, _Tested):
         self.data = event_data(source, mdata, **keys)
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
         self._latent, self._listeners, self._kept = latent, [], {}
-        if latent is not None: self.data.coords(latent)  # complains now, not at the first figure
+        if latent is not None:
+            self.data.coords(latent)  # complains now, not at the first figure
         self._event = self._junction = self._groupby = self._show = None
         self.groupby, self.show, self.ds = groupby, show or self.shows[0], ds
         self.event = self._best(self.data.index.events) if event is None else event
@@ -182,27 +245,48 @@ class ExplorerState(_Selection, _Shown, _Tested):
 @patch
 def all_events(self: ExplorerState) -> pd.DataFrame:  # index: event; event_id, gene_name, n_junctions, reads
     "All events, those with most reads first."
+
     def make():
         j = self.data.junctions
-        table = pd.DataFrame({KEYS.event: j[KEYS.event].to_numpy(), KEYS.gene_name: j[KEYS.gene_name].to_numpy(), "reads": np.asarray(self.data.y.sum(0)).ravel()})
-        out = table.groupby(KEYS.event, sort=False).agg(gene_name=(KEYS.gene_name, "first"), n_junctions=("reads", "size"), reads=("reads", "sum"))
-        return out.assign(**{KEYS.event: out.index}).sort_values("reads", ascending=False, kind="stable").rename_axis(None)
+        table = pd.DataFrame(
+            {
+                KEYS.event: j[KEYS.event].to_numpy(),
+                KEYS.gene_name: j[KEYS.gene_name].to_numpy(),
+                "reads": np.asarray(self.data.y.sum(0)).ravel(),
+            }
+        )
+        out = table.groupby(KEYS.event, sort=False).agg(
+            gene_name=(KEYS.gene_name, "first"), n_junctions=("reads", "size"), reads=("reads", "sum")
+        )
+        return (
+            out.assign(**{KEYS.event: out.index}).sort_values("reads", ascending=False, kind="stable").rename_axis(None)
+        )
+
     return self._last("all", (), make)
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #08fa64a9
 @patch
 def events(self: ExplorerState) -> pd.DataFrame:
     "The rows that an event can be chosen from: tests (see `ds_rows`), or all events."
-    if self._ds is None: return self.all_events()
+    if self._ds is None:
+        return self.all_events()
     return self._last("tests", (self._comparison,), lambda: ds_rows(self.tested(), self.data.junctions))
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f36a8bbc
 @patch
 def _best(self: ExplorerState, events) -> str:
     "Of some events the one to show first."
     rows, wanted = self.events(), set(events)
     some = rows[rows[KEYS.event].isin(wanted).to_numpy()]
-    if not len(some): some = self.all_events().loc[lambda t: t.index.isin(wanted)]
-    if "effect_size" not in some: return some.index[0]
-    return some.assign(size=some["effect_size"].abs()).sort_values(["called", "size"], ascending=False, kind="stable")[KEYS.event].iloc[0]
+    if not len(some):
+        some = self.all_events().loc[lambda t: t.index.isin(wanted)]
+    if "effect_size" not in some:
+        return some.index[0]
+    return (
+        some.assign(size=some["effect_size"].abs())
+        .sort_values(["called", "size"], ascending=False, kind="stable")[KEYS.event]
+        .iloc[0]
+    )
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d60b0e59
 @patch
@@ -211,26 +295,33 @@ def _stands_for(self: ExplorerState, event: str) -> str:
     if self._ds is not None:
         rows = self.events()
         rows = rows[(rows[KEYS.event] == event).to_numpy() & rows["effect_size"].notna().to_numpy()]
-        if len(rows): return rows["junction_id"].iloc[int(rows["effect_size"].abs().to_numpy().argmax())]
+        if len(rows):
+            return rows["junction_id"].iloc[int(rows["effect_size"].abs().to_numpy().argmax())]
     groups = self.groups(event)
     psi = groups[groups["kind"] == self._show].groupby("junction_id", observed=True, sort=False)["psi"]
     spread = psi.max() - psi.min()
     return str(spread.idxmax()) if spread.notna().any() else self.data.junctions.index[self.data.index.events[event][0]]
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #40f99b93
 @patch(as_prop=True)
 def row(self: ExplorerState) -> str | None:
     "The row of `events` that is shown; None if it is not among them."
     rows = self.events()
-    if self._junction in rows.index: return self._junction
+    if self._junction in rows.index:
+        return self._junction
     return self._event if self._event in rows.index else None
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #6fd1cd74
 @patch
 def choose(self: ExplorerState, row: str) -> None:
     "Show a row of `events`, as a click on the table or the volcano does."
     rows = self.events()
-    if row not in rows.index: raise KeyError(f"There is no row {row!r}; rows are {shorten(rows.index)}.")
-    if "junction_id" in rows: self.junction = rows.at[row, "junction_id"]
-    else: self.event = row
+    if row not in rows.index:
+        raise KeyError(f"There is no row {row!r}; rows are {shorten(rows.index)}.")
+    if "junction_id" in rows:
+        self.junction = rows.at[row, "junction_id"]
+    else:
+        self.event = row
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #09c9ae06
 @patch(as_prop=True)
@@ -238,28 +329,39 @@ def junctions(self: ExplorerState) -> pd.DataFrame:
     "The junctions of the event."
     return self.data.junctions.iloc[self.data.index.events[self._event]]
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5602e0e1
 @patch
 def values(self: ExplorerState, event: str | None = None) -> EventValues:
     "The event, or another one, in all cells."
     event = event or self._event
     return self._last("values", (event, self.data.stamp), lambda: self.data.event(event))
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #aaf8a13c
 @patch
 def cells(self: ExplorerState) -> pd.DataFrame:
     "One row for each cell and junction of the event, see `splicevi.views.explorer.tables.cells_table`."
-    return self._last("cells", (self._event, self._groupby, self.data.stamp), lambda: cells_table(self.values(), self.data.obs.index, self._group))
+    return self._last(
+        "cells",
+        (self._event, self._groupby, self.data.stamp),
+        lambda: cells_table(self.values(), self.data.obs.index, self._group),
+    )
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #87ef9ce1
 @patch
 def groups(self: ExplorerState, event: str | None = None) -> pd.DataFrame:
     "One row for each group, junction and kind of PSI, see `splicevi.views.explorer.tables.groups_table`."
     event = event or self._event
-    return self._last("groups", (event, self._groupby, self.data.stamp), lambda: groups_table(self.values(event), self._group))
+    return self._last(
+        "groups", (event, self._groupby, self.data.stamp), lambda: groups_table(self.values(event), self._group)
+    )
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #82bf22a0
 @patch
 def event_exons(self: ExplorerState) -> pd.DataFrame | None:
     "The exons that touch the event."
     return exons_of(self.exons, self.junctions)
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #60101ccc
 @patch
 def coords(self: ExplorerState) -> tuple[np.ndarray, str] | None:
     "Coordinates of the cells and the name of their axes; None where there are none."
@@ -268,22 +370,30 @@ def coords(self: ExplorerState) -> tuple[np.ndarray, str] | None:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b94a3c9f
 FRAMES = ("groups", "cells", "events")
 
+
 @patch
 def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
-    "What is shown, as a tidy table: PSI of \"groups\" or \"cells\" with the place of each junction, or the \"events\" to choose from."
-    if level not in FRAMES: raise ValueError(f"level={level!r} is not one of {shorten(FRAMES)}.")
-    if level == "events": return self.events().copy()
+    'What is shown, as a tidy table: PSI of "groups" or "cells" with the place of each junction, or the "events" to choose from.'
+    if level not in FRAMES:
+        raise ValueError(f"level={level!r} is not one of {shorten(FRAMES)}.")
+    if level == "events":
+        return self.events().copy()
     table = getattr(self, level)()
-    if level == "groups": table = table[table["kind"].isin(self.shows).to_numpy()].assign(groupby=self._groupby)
+    if level == "groups":
+        table = table[table["kind"].isin(self.shows).to_numpy()].assign(groupby=self._groupby)
     about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand"]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #7deb5d11
 @patch(as_prop=True)
 def locus(self: ExplorerState) -> str:
     "The place of the event with a tenth to either side, as genome browsers take it."
     j = self.junctions
-    if j["start"].isna().any(): raise ValueError(f"The junctions of {self.event} have no coordinates; put chrom, start and end into var, or name them chrom:start:end:strand.")
+    if j["start"].isna().any():
+        raise ValueError(
+            f"The junctions of {self.event} have no coordinates; put chrom, start and end into var, or name them chrom:start:end:strand."
+        )
     start, end = int(j["start"].min()), int(j["end"].max())
     edge = max((end - start) // 10, 50)
     return f"{j['chrom'].iloc[0]}:{max(start - edge, 1)}-{end + edge}"
@@ -294,22 +404,30 @@ def go(self: ExplorerState, kind: str, name: str) -> None:
     "Show an answer of a search."
     setattr(self, kind, name)
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d19da0c2
 @patch
 def search(self: ExplorerState, text: str, limit: int = 20) -> pd.DataFrame:  # kind, name, rank, note
     "What a text may mean, the best first; shown at once if it is one thing."
-    try: self.go(*self.data.index.one(text)[:2])
-    except (KeyError, ValueError): pass  # several or none: the table says so
+    try:
+        self.go(*self.data.index.one(text)[:2])
+    except (KeyError, ValueError):
+        pass  # several or none: the table says so
     return pd.DataFrame(self.data.index.search(text, limit), columns=["kind", "name", "rank", "note"])
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #ebea6169
 @patch
 def compare(self: ExplorerState, group1: str, group2: str | None = None, **kwargs) -> pd.DataFrame:
     "Test two groups of `groupby` (`None`: all other cells) by `model.differential_splicing`, and show its table."
-    if self.data.model is None: raise ValueError(f"A comparison needs a trained model. {self.data.why}")
+    if self.data.model is None:
+        raise ValueError(f"A comparison needs a trained model. {self.data.why}")
     there = list(self._group.categories)
-    if lost := [g for g in (group1, group2) if g is not None and str(g) not in there]: raise KeyError(f"{shorten(lost)} is no group of {self.groupby!r}; there are {shorten(there, 20)}.")
+    if lost := [g for g in (group1, group2) if g is not None and str(g) not in there]:
+        raise KeyError(f"{shorten(lost)} is no group of {self.groupby!r}; there are {shorten(there, 20)}.")
     rows = lambda g: np.flatnonzero(np.asarray(self._group) == str(g))
     given = dict(silent=True) | kwargs
-    table = self.data.model.differential_splicing(self.data.adata, idx1=rows(group1), idx2=None if group2 is None else rows(group2), **given)
+    table = self.data.model.differential_splicing(
+        self.data.adata, idx1=rows(group1), idx2=None if group2 is None else rows(group2), **given
+    )
     second = "Rest" if group2 is None else group2
     self.ds = table.assign(comparison=f"{group1} vs {second}", group1=group1, group2=second)
     return self.ds

@@ -22,45 +22,65 @@ __all__ = ['Column', 'comparison', 'TableView', 'TableWidget']
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #554f38bc
 class Column(NamedTuple):
     "How a column of a table is shown."
+
     key: str  # name in the DataFrame
     label: str  # name for people
     form: str = "text"  # "text", "number" (thousands separators), "share" (three decimals), "change" (with its sign), "flag" (a dot where true)
 
     def text(self, value) -> str:
         "A value for people."
-        if self.form == "flag": return "●" if value is True or value is np.True_ else ""
-        if pd.isna(value): return "–" if self.form != "text" else ""
-        if self.form == "text": return str(value)
-        out = {"number": f"{value:,.0f}", "share": f"{value:.3f}", "change": f"{value:+.2f}" if abs(value) >= 0.005 else "0.00"}[self.form]
+        if self.form == "flag":
+            return "●" if value is True or value is np.True_ else ""
+        if pd.isna(value):
+            return "–" if self.form != "text" else ""
+        if self.form == "text":
+            return str(value)
+        out = {
+            "number": f"{value:,.0f}",
+            "share": f"{value:.3f}",
+            "change": f"{value:+.2f}" if abs(value) >= 0.005 else "0.00",
+        }[self.form]
         return out.replace("-", "−")
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #eae43966
 _COMPARE = re.compile(r"^(\|?)(.+?)\|?\s*(>=|<=|>|<|=)\s*([-−+]?[\d.,]+(?:e-?\d+)?)$")
 _OPERATORS = {">": np.greater, "<": np.less, ">=": np.greater_equal, "<=": np.less_equal, "=": np.equal}
 
+
 def comparison(
     word: str,  # such as reads>100
     columns: list[Column],
 ) -> tuple[str, bool, object, float] | None:  # key, whether the size is meant, operator, value; None: just a word
     "What a word of a filter compares."
-    if not (found := _COMPARE.match(word)): return None
+    if not (found := _COMPARE.match(word)):
+        return None
     name = found[2].strip("|").casefold()
-    column = next((c for c in columns if c.form not in ("text", "flag") and name in (c.label.casefold(), c.key.casefold())), None)
-    try: value = float(found[4].replace("−", "-").replace(",", ""))
-    except ValueError: return None
+    column = next(
+        (c for c in columns if c.form not in ("text", "flag") and name in (c.label.casefold(), c.key.casefold())), None
+    )
+    try:
+        value = float(found[4].replace("−", "-").replace(",", ""))
+    except ValueError:
+        return None
     return column and (column.key, bool(found[1]), _OPERATORS[found[3]], value)
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #b534d1a8
 class TableView:
     "A sorted and filtered table of which a page is seen."
-    def __init__(self,
+
+    def __init__(
+        self,
         frame: pd.DataFrame,  # unique index, the rows' names
         columns: list[Column],
         page_size: int = 10,  # rows on a page
         sort: str | None = None,  # key of the column to sort by; None: as given
     ):
-        if not frame.index.is_unique: raise ValueError(f"Rows of the table need unique names; {shorten(frame.index[frame.index.duplicated()].unique())} occur twice.")
-        if lost := [c.key for c in columns if c.key not in frame]: raise KeyError(f"The table has no column {shorten(lost)}; it has {shorten(frame, 12)}.")
+        if not frame.index.is_unique:
+            raise ValueError(
+                f"Rows of the table need unique names; {shorten(frame.index[frame.index.duplicated()].unique())} occur twice."
+            )
+        if lost := [c.key for c in columns if c.key not in frame]:
+            raise KeyError(f"The table has no column {shorten(lost)}; it has {shorten(frame, 12)}.")
         self.frame, self.columns, self.page_size = frame, columns, page_size
         self.sort, self.ascending, self.query, self.offset, self.selected = None, True, "", 0, None
         text = [c.key for c in columns if c.form == "text"]
@@ -71,21 +91,31 @@ class TableView:
 @patch
 def _column(self: TableView, key: str) -> Column:
     "The column of a key."
-    if found := next((c for c in self.columns if c.key == key), None): return found
+    if found := next((c for c in self.columns if c.key == key), None):
+        return found
     raise KeyError(f"There is no column {key!r} to sort by; there are {shorten((c.key for c in self.columns), 12)}.")
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #134d57db
 @patch
 def order_by(self: TableView, key: str | None, ascending: bool | None = None) -> None:
     "Sort by a column: numbers from the largest, text from A, unless it is said otherwise."
     column = None if key is None else self._column(key)
     self.sort, self.ascending = key, (column is None or column.form == "text") if ascending is None else ascending
-    if column is None: self._sorted = np.arange(len(self.frame))
+    if column is None:
+        self._sorted = np.arange(len(self.frame))
     else:
         values = self.frame[key].reset_index(drop=True)
-        values = values.astype(str).str.casefold() if column.form == "text" else pd.to_numeric(values.astype(float)).abs() if column.form == "change" else values.astype(float)
+        values = (
+            values.astype(str).str.casefold()
+            if column.form == "text"
+            else pd.to_numeric(values.astype(float)).abs()
+            if column.form == "change"
+            else values.astype(float)
+        )
         self._sorted = values.sort_values(ascending=self.ascending, kind="stable", na_position="last").index.to_numpy()
     self._apply()
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #eba20595
 @patch
 def filter(self: TableView, query: str) -> None:
     "Keep the rows that fit all words of the query."
@@ -96,48 +126,70 @@ def filter(self: TableView, query: str) -> None:
 @patch
 def _fits(self: TableView, word: str) -> np.ndarray:  # (rows,) bool
     "The rows that fit a word of a filter."
-    if not (found := comparison(word, self.columns)): return np.fromiter((word.casefold() in t for t in self._text), bool, len(self._text))
+    if not (found := comparison(word, self.columns)):
+        return np.fromiter((word.casefold() in t for t in self._text), bool, len(self._text))
     key, size, operator, value = found
     values = self.frame[key].to_numpy(float)
-    with np.errstate(invalid="ignore"): return operator(np.abs(values) if size else values, value)
+    with np.errstate(invalid="ignore"):
+        return operator(np.abs(values) if size else values, value)
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #0dd6cfef
 @patch
 def _apply(self: TableView) -> None:
     "The rows that are left, in their order; the page with the chosen row, or the first."
     keep = np.ones(len(self.frame), bool)
-    for word in self.query.split(): keep &= self._fits(word)
+    for word in self.query.split():
+        keep &= self._fits(word)
     self.rows = self._sorted[keep[self._sorted]]
     self.offset = 0
     self.reveal()
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #adf17864
 @patch
 def reveal(self: TableView) -> None:
     "Turn to the page with the chosen row."
     at = self.frame.index.get_indexer([self.selected])[0] if self.selected is not None else -1
     place = np.flatnonzero(self.rows == at)
-    if at >= 0 and len(place): self.offset = int(place[0]) // self.page_size * self.page_size
+    if at >= 0 and len(place):
+        self.offset = int(place[0]) // self.page_size * self.page_size
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #d1fd184d
 @patch
 def select(self: TableView, name: str | None) -> None:
     "Choose a row and turn to its page."
-    if name is not None and name not in self.frame.index: raise KeyError(f"The table has no row {name!r}.")
+    if name is not None and name not in self.frame.index:
+        raise KeyError(f"The table has no row {name!r}.")
     self.selected = name
     self.reveal()
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #bfa4fdc8
 @patch
 def turn(self: TableView, offset: int) -> None:
     "Go to the page that holds a row of the filtered table."
     last = max(len(self.rows) - 1, 0) // self.page_size * self.page_size
     self.offset = int(np.clip(offset // self.page_size * self.page_size, 0, last))
 
+# %% ../../../nbs/70_views/50_explorer/64_table.ipynb #175bb1da
 @patch
 def page(self: TableView) -> dict:  # what is drawn, JSON only
     "The page that is seen."
     part = self.frame.iloc[self.rows[self.offset : self.offset + self.page_size]]
-    cells = [[c.text(v) for c, v in zip(self.columns, row)] for row in part[[c.key for c in self.columns]].itertuples(index=False, name=None)]
-    return dict(columns=[[c.key, c.label, c.form] for c in self.columns], names=[str(n) for n in part.index], cells=cells, offset=self.offset, size=self.page_size,
-                rows=len(self.rows), all=len(self.frame), sort=self.sort, ascending=self.ascending, selected=self.selected)
+    cells = [
+        [c.text(v) for c, v in zip(self.columns, row)]
+        for row in part[[c.key for c in self.columns]].itertuples(index=False, name=None)
+    ]
+    return dict(
+        columns=[[c.key, c.label, c.form] for c in self.columns],
+        names=[str(n) for n in part.index],
+        cells=cells,
+        offset=self.offset,
+        size=self.page_size,
+        rows=len(self.rows),
+        all=len(self.frame),
+        sort=self.sort,
+        ascending=self.ascending,
+        selected=self.selected,
+    )
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #04834f04
 _TABLE_JS = """
@@ -200,17 +252,21 @@ def _table_class():
     "The widget's class, made when anywidget is there."
     anywidget, traitlets = require_extra("anywidget", "notebook"), require_extra("traitlets", "notebook")
     synced = lambda trait: trait.tag(sync=True)
+
     class Table(anywidget.AnyWidget):
         _esm, _css = _TABLE_JS, _TABLE_CSS
         page, hint, query = synced(traitlets.Dict()), synced(traitlets.Unicode("filter")), synced(traitlets.Unicode(""))
         sort, selected = (synced(traitlets.Unicode(None, allow_none=True)) for _ in range(2))
         ascending, offset = synced(traitlets.Bool(True)), synced(traitlets.Int(0))
+
     return Table
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #1f9e9c29
 class TableWidget:
     "A `TableView` on the screen."
-    def __init__(self,
+
+    def __init__(
+        self,
         view: TableView,
         on_select=None,  # called with the name of a row that was clicked
         hint: str = "filter",  # what stands in the empty filter
@@ -229,7 +285,8 @@ class TableWidget:
         "Bring the widget in line with the view."
         self._quiet, v = True, self.view
         with self.widget.hold_sync():
-            for k in ("query", "sort", "ascending", "offset", "selected"): setattr(self.widget, k, getattr(v, k))
+            for k in ("query", "sort", "ascending", "offset", "selected"):
+                setattr(self.widget, k, getattr(v, k))
             self.widget.page = v.page()
         self._quiet = False
 
@@ -237,14 +294,19 @@ class TableWidget:
 @patch
 def _changed(self: TableWidget, change) -> None:
     "What was clicked or typed."
-    if self._quiet: return
+    if self._quiet:
+        return
     v, w, what = self.view, self.widget, change["name"]
     if what == "selected":
         v.select(w.selected)
         self.draw()
-        if self.on_select and w.selected is not None: self.on_select(w.selected)
+        if self.on_select and w.selected is not None:
+            self.on_select(w.selected)
         return
-    if what == "query": v.filter(w.query)
-    elif what == "offset": v.turn(w.offset)
-    else: v.order_by(w.sort, w.ascending)
+    if what == "query":
+        v.filter(w.query)
+    elif what == "offset":
+        v.turn(w.offset)
+    else:
+        v.order_by(w.sort, w.ascending)
     self.draw()

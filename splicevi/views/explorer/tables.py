@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from .source import EventData, EventValues, event_data, exon_table, exons_of
-from .search import Hit, SearchIndex, junction_frame
+from .source import EventValues, event_data
 
 # %% auto #0
 __all__ = ['KINDS_OF_PSI', 'cells_table', 'scatter', 'beta_interval', 'group_sums', 'observed_groups', 'mean_groups',
@@ -25,11 +24,18 @@ def cells_table(
     "One row for each cell and junction of an event."
     k, n = len(values.junctions), len(cells)
     flat = lambda a: np.asarray(a).T.ravel()  # one junction after the other
-    return pd.DataFrame({
-        "cell": np.tile(cells.to_numpy(), k), "group": pd.Categorical.from_codes(np.tile(group.codes, k), dtype=group.dtype),
-        "junction_id": pd.Categorical.from_codes(np.repeat(np.arange(k), n), values.junctions.index.astype(str)),
-        "observed": flat(values.observed), "decoded": flat(values.decoded), "smoothed": flat(values.smoothed),
-        "reads": flat(values.y), "total": np.tile(values.n, k)})
+    return pd.DataFrame(
+        {
+            "cell": np.tile(cells.to_numpy(), k),
+            "group": pd.Categorical.from_codes(np.tile(group.codes, k), dtype=group.dtype),
+            "junction_id": pd.Categorical.from_codes(np.repeat(np.arange(k), n), values.junctions.index.astype(str)),
+            "observed": flat(values.observed),
+            "decoded": flat(values.decoded),
+            "smoothed": flat(values.smoothed),
+            "reads": flat(values.y),
+            "total": np.tile(values.n, k),
+        }
+    )
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #9285c454
 def scatter(
@@ -42,7 +48,11 @@ def scatter(
     n = y.sum(1)
     use = (n > 1) & (code >= 0)
     y, n, code = y[use], n[use], code[use]
-    pooled = np.stack([np.bincount(code, v, code.max(initial=0) + 1) for v in y.T], 1) if len(n) else np.zeros((1, y.shape[1]))
+    pooled = (
+        np.stack([np.bincount(code, v, code.max(initial=0) + 1) for v in y.T], 1)
+        if len(n)
+        else np.zeros((1, y.shape[1]))
+    )
     expected = n[:, None] * (pooled / np.maximum(pooled.sum(1, keepdims=True), 1e-12))[code]
     x2 = ((y - expected) ** 2 / np.where(expected > 0, expected, 1)).sum(1)
     free = np.maximum((expected > 0).sum(1) - 1, 1)
@@ -61,26 +71,31 @@ def beta_interval(
     first, second = a + share, np.maximum(b - a, 0) + 1 - share
     lower = np.where(a > 0, beta.ppf(tail, first, second), 0)
     upper = np.where(a < b * (1 - 1e-9), beta.ppf(1 - tail, first, second), 1)
-    with np.errstate(invalid="ignore", divide="ignore"): psi = a / b
+    with np.errstate(invalid="ignore", divide="ignore"):
+        psi = a / b
     read = np.broadcast_to(b > 0, a.shape)
     return np.where(read, np.minimum(lower, psi), np.nan), np.where(read, np.maximum(upper, psi), np.nan)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #ed43050f
 KINDS_OF_PSI = ("observed", "decoded", "smoothed")
 
+
 def group_sums(values: np.ndarray, code: np.ndarray, n_groups: int) -> np.ndarray:
     "Sums over the cells of each group, (groups, k)."
     use = code >= 0
     return np.stack([np.bincount(code[use], v[use], n_groups) for v in values.T], 1)
 
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #7a820768
 def observed_groups(v: EventValues, code: np.ndarray, n_groups: int) -> tuple[np.ndarray, ...]:
     "PSI, interval and cells of the reads of each group."
     c = scatter(v.y, code) if v.concentration is None else v.concentration
     weight = np.where(v.n > 0, (1 + c) / (v.n + c), 0)[:, None]
     a, b = group_sums(weight * v.y, code, n_groups), group_sums(weight * v.n[:, None], code, n_groups)
-    with np.errstate(invalid="ignore"): psi = a / b
+    with np.errstate(invalid="ignore"):
+        psi = a / b
     return psi, *beta_interval(a, b), group_sums((v.n > 0).astype(float)[:, None], code, n_groups) + 0 * a
 
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #11ec7a9b
 def mean_groups(psi: np.ndarray, code: np.ndarray, n_groups: int) -> tuple[np.ndarray, ...]:
     "Mean, its interval and number of cells of each group."
     known = np.isfinite(psi)
@@ -103,7 +118,16 @@ def groups_table(
     for kind in KINDS_OF_PSI:
         found = observed_groups(values, code, g) if kind == "observed" else mean_groups(getattr(values, kind), code, g)
         columns = dict(zip(("psi", "lower", "upper", "n_cells", "reads", "total"), (*found, reads, total)))
-        parts.append(pd.DataFrame({"group": pd.Categorical.from_codes(np.repeat(np.arange(g), k), dtype=group.dtype),
-                                   "junction_id": pd.Categorical.from_codes(np.tile(np.arange(k), g), values.junctions.index.astype(str)), "kind": kind,
-                                   **{c: v.ravel() for c, v in columns.items()}}))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "group": pd.Categorical.from_codes(np.repeat(np.arange(g), k), dtype=group.dtype),
+                    "junction_id": pd.Categorical.from_codes(
+                        np.tile(np.arange(k), g), values.junctions.index.astype(str)
+                    ),
+                    "kind": kind,
+                    **{c: v.ravel() for c, v in columns.items()},
+                }
+            )
+        )
     return pd.concat(parts, ignore_index=True).astype({"n_cells": int})
