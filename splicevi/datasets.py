@@ -104,29 +104,29 @@ def detection_rate(
 
 # %% ../nbs/15_datasets.ipynb #c8d8a485
 def event_reads(
-    rate: np.ndarray,  # (slots,) k s_i w_e of each observed event
+    rate: np.ndarray,  # (observations,) k s_i w_e of each observed event
     scale: float,  # reads at rate 1
     rng: np.random.Generator,
     sigma: float = 0.9,  # standard deviation of log reads
-) -> np.ndarray:  # (slots,) int64, at least 1
+) -> np.ndarray:  # (observations,) int64, at least 1
     "Reads of each observed event."
     x = rng.standard_normal(len(rate)) * sigma - sigma**2 / 2
     return np.ceil(scale * np.sqrt(rate) * np.exp(x)).astype(np.int64)
 
 # %% ../nbs/15_datasets.ipynb #ff9668b6
 def dirichlet_multinomial(
-    n: np.ndarray,  # (slots,) reads of each slot
-    alpha: np.ndarray,  # (pairs,) c·psi, the junctions of each slot side by side
-    size: np.ndarray,  # (slots,) junctions of each slot
+    n: np.ndarray,  # (observations,) reads of each observation
+    alpha: np.ndarray,  # (pairs,) c·psi, the junctions of each observation side by side
+    size: np.ndarray,  # (observations,) junctions of each observation
     rng: np.random.Generator,
 ) -> np.ndarray:  # (pairs,) reads of each junction
-    "Dirichlet-multinomial draws for slots of several sizes."
+    "Dirichlet-multinomial draws for observations of several sizes."
     y, start = np.zeros(len(alpha), np.int64), np.cumsum(size) - size
     for m in np.unique(size):
-        slots = np.flatnonzero(size == m)
-        at = start[slots, None] + np.arange(m)
+        observations = np.flatnonzero(size == m)
+        at = start[observations, None] + np.arange(m)
         q = rng.standard_gamma(alpha[at])
-        y[at] = rng.multinomial(n[slots], q / q.sum(1, keepdims=True))
+        y[at] = rng.multinomial(n[observations], q / q.sum(1, keepdims=True))
     return y
 
 # %% ../nbs/15_datasets.ipynb #0a7cce6d

@@ -18,7 +18,15 @@ from splicevi.data.build import make_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.metacells import aggregate_cells
 from splicevi.datasets import simulate
-from splicevi.views.coverage import VERDICTS, coverage_report, depth, extremes, filter_table, group_coverage, verdict
+from splicevi.views.coverage import (
+    VERDICTS,
+    coverage_report,
+    depth,
+    filter_table,
+    group_coverage,
+    share_all_or_none,
+    verdict,
+)
 
 Y = np.array([[3, 1, 0, 0, 2], [0, 1, 0, 0, 0], [4, 0, 5, 1, 0], [0, 0, 0, 0, 0]], np.float32)  # events a a b b b
 
@@ -43,7 +51,7 @@ def test_numbers_by_hand(toy):
     "Every number of a data set that can be counted on fingers."
     d = depth(toy)
     assert d.reads.tolist() == [6, 1, 10, 0] and d.observed.tolist() == [0.75, 0.5]
-    share = extremes(d)
+    share = share_all_or_none(d)
     assert share["observed"].tolist() == [1, 1, 2, 1, 0, 0, 0]  # totals 4, 2 | 1 | 4, 6
     assert share["share"].tolist()[:4] == [1, 1, 0.5, 0] and share["share"][4:].isna().all()
     groups = group_coverage(d, toy.obs["cell_type"], min_reads=4, min_cells=1)

@@ -198,7 +198,7 @@ def test_interrupt_keeps_the_model(model, shown):
     count.on_train_batch_end = lambda trainer, plan, out, batch, i: batches.append((trainer.current_epoch, i))
     dash = TrainingDashboard("html")
     model.train(max_epochs=50, dashboard=dash, callbacks=[count, At(interrupt, epoch=2, batch=1)], **QUICK)
-    assert batches[-1] == (2, 1)  # the mini-batch at work was the last
+    assert batches[-1] == (2, 1)  # the current mini-batch was the last
     assert model.is_trained and len(model.history["elbo_train"]) == len(model.history["elbo_validation"]) == 3
     assert np.isfinite(model.get_latent_representation()).all()
     assert dash.recorder.phase == "stopped" and "stopped by you · epoch 3 / 50" in shown[-1][1]

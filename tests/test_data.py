@@ -81,10 +81,10 @@ def test_pairs_are_the_dense_definition(table):
     assert [(i, event[j], j) for i, j in zip(pairs.cell, pairs.junction)] == want
     np.testing.assert_array_equal(pairs.y, y[pairs.cell, pairs.junction])
     np.testing.assert_array_equal(pairs.n, n[pairs.cell, pairs.junction])
-    assert pairs.indptr[-1] == len(pairs) and pairs.slot_indptr[-1] == len(pairs.slot_event)
-    assert pairs.slot_size.sum() == len(pairs)
-    np.testing.assert_array_equal(np.repeat(pairs.slot_event, pairs.slot_size), event[pairs.junction])
-    assert (pairs.indptr.dtype, pairs.junction.dtype, pairs.y.dtype, pairs.slot_event.dtype) == (
+    assert pairs.indptr[-1] == len(pairs) and pairs.observation_indptr[-1] == len(pairs.observation_event)
+    assert pairs.observation_size.sum() == len(pairs)
+    np.testing.assert_array_equal(np.repeat(pairs.observation_event, pairs.observation_size), event[pairs.junction])
+    assert (pairs.indptr.dtype, pairs.junction.dtype, pairs.y.dtype, pairs.observation_event.dtype) == (
         np.int64,
         np.int32,
         np.float32,
@@ -129,7 +129,7 @@ def test_any_storage_gives_the_same_pairs_and_stays_as_it_is(table):
     for m in (sp.csc_matrix(y), unsorted, doubled, sp.csr_array(y), sp.csr_matrix(y.astype(np.int64))):
         data, indices = m.data.copy(), m.indices.copy()
         got = observed_pairs(m, event)
-        for name in ("indptr", "junction", "y", "slot_indptr", "slot_event", "slot_total"):
+        for name in ("indptr", "junction", "y", "observation_indptr", "observation_event", "observation_total"):
             np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
         np.testing.assert_array_equal(m.data, data)
         np.testing.assert_array_equal(m.indices, indices)
@@ -144,7 +144,7 @@ def test_chunks_do_not_matter(monkeypatch):
     chunks = pairs_module._row_chunks
     monkeypatch.setattr(pairs_module, "_row_chunks", lambda indptr: chunks(indptr, 17))
     parts = observed_pairs(y, event, mask)
-    for name in ("indptr", "junction", "y", "slot_indptr", "slot_event", "slot_total"):
+    for name in ("indptr", "junction", "y", "observation_indptr", "observation_event", "observation_total"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
     assert whole.indptr[3] == whole.indptr[4]
 
@@ -497,8 +497,8 @@ def test_hold_out_hides_whole_groups(seed, fraction):
     event, _ = event_codes(s.var.event_id)
     full = observed_pairs(s.layers[KEYS.junction_counts], event)
     left = observed_pairs(train[KEYS.splicing].layers[KEYS.junction_counts], event)
-    n_held = round(fraction * len(full.slot_event))
-    assert len(left.slot_event) == len(full.slot_event) - n_held
+    n_held = round(fraction * len(full.observation_event))
+    assert len(left.observation_event) == len(full.observation_event) - n_held
     assert len(held.drop_duplicates(["cell", "event"])) == n_held
     assert len(held) + len(left) == len(full)
     assert (held.total > 0).all()

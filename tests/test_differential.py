@@ -14,13 +14,12 @@ from scipy import sparse, stats
 from splicevi import SPLICEVI
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
-from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
+from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.splicing_test import batch_agreement, event_concentration
 from splicevi.nn.loader import get_store
 from splicevi.tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
-from splicevi.tl.event_batches import batch_scatter, discounted, moved_reads
-from splicevi.tl.event_test import Contrast, Events, fit_prior, posterior
+from splicevi.tl.event_test import Contrast, batch_corrected_reads, batch_scatter, downweighted, fit_prior, posterior
 from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.tl.groups import call_at_fdr
 
@@ -672,9 +671,9 @@ def test_moved_reads_keep_their_number():
     rng = np.random.default_rng(0)
     event = np.array([1, 0, 1, 0, 0])
     a, own, average = rng.random((3, 5)) * 9, rng.random((3, 5)), rng.random((3, 5))
-    moved, e = moved_reads(a, own, average, event), Events(event)
+    moved, e = batch_corrected_reads(a, own, average, event), EventOrder(event)
     assert np.allclose(e.sum(moved[:, e.order]), e.sum(a[:, e.order])) and np.allclose(
-        moved_reads(a, own, own, event), a
+        batch_corrected_reads(a, own, own, event), a
     )
 
 
@@ -690,11 +689,11 @@ def test_scatter_of_batches(seed, scatter):
     a = np.stack([y, n - y], axis=-1).reshape(4, -1).astype(float)
     found = batch_scatter([a[:2], a[2:]], event)
     assert found == pytest.approx(scatter, rel=0.25, abs=0.002)
-    less = discounted(a, event, found)
+    less = downweighted(a, event, found)
     assert (
         (less <= a.sum(0) + 1e-9).all()
-        and np.allclose(discounted(a, event, 0.0), a.sum(0))
-        and (discounted(a, event, 1.0) <= 4 + 1e-9).all()
+        and np.allclose(downweighted(a, event, 0.0), a.sum(0))
+        and (downweighted(a, event, 1.0) <= 4 + 1e-9).all()
     )
 
 

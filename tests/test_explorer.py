@@ -15,10 +15,12 @@ from scipy.stats import beta
 
 from splicevi import SPLICEVI
 from splicevi.data.build import hold_out
+from splicevi.data.events import junction_frame
+from splicevi.data.gtf import exons_of
 from splicevi.datasets import simulate
 from splicevi.views.explorer.explorer import PSIExplorer
-from splicevi.views.explorer.search import SearchIndex, junction_frame
-from splicevi.views.explorer.source import event_data, exons_of
+from splicevi.views.explorer.search import SearchIndex
+from splicevi.views.explorer.source import event_data
 from splicevi.views.explorer.state import ExplorerState
 from splicevi.views.explorer.tables import cells_table, groups_table
 
@@ -646,14 +648,14 @@ def test_a_still_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
     (widget, _), (page, known) = shown
     assert (
         widget is ex.widget
-        and known["display_id"] == ex.still_name
+        and known["display_id"] == ex.snapshot_name
         and ex.event in page.data
-        and f'class="{ex.still_name}"' in page.data
+        and f'class="{ex.snapshot_name}"' in page.data
     )
-    assert view_of(ex).widget.children[1].hides == ex.still_name
+    assert view_of(ex).widget.children[1].hides == ex.snapshot_name
     event = list(ex.state.data.index.events)[9]
     ex.event = event
-    assert len(updated) == 1 and event in updated[0][0] and updated[0][1] == ex.still_name
+    assert len(updated) == 1 and event in updated[0][0] and updated[0][1] == ex.snapshot_name
 
 
 def test_colab_is_asked_for_its_widgets(ex, monkeypatch):

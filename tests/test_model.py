@@ -15,8 +15,9 @@ from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata, make_mudata
 from splicevi.data.pairs import event_codes
 from splicevi.datasets import simulate
+from splicevi.nn.batch import splicing_batch
 from splicevi.nn.encoders import MLPInteraction, PartialEncoder, VanillaEncoder
-from splicevi.nn.loader import get_store, splicing_batch
+from splicevi.nn.loader import get_store
 from splicevi.nn.plan import SplicingTrainingPlan
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -266,15 +267,15 @@ def test_splicing_loss(build, loss, shape):
             y, n, *(m.log_phi_j.detach().exp()[s.junction].double().numpy() * q for q in (p, 1 - p))
         )
     if loss == "dirichlet_multinomial":
-        c = m.log_phi_j.detach().exp().double().numpy()[s.slot_event]
-        slots = [np.flatnonzero(s.slot.numpy() == k) for k in range(len(c))]
+        c = m.log_phi_j.detach().exp().double().numpy()[s.observation_event]
+        observations = [np.flatnonzero(s.observation.numpy() == k) for k in range(len(c))]
         expected = np.array(
             [
                 stats.dirichlet_multinomial.logpmf(y[k], c[i] * p[k] / p[k].sum(), y[k].sum())
-                for i, k in enumerate(slots)
+                for i, k in enumerate(observations)
             ]
         )
-        by_cell = np.bincount(s.slot_cell, weights=expected, minlength=20)
+        by_cell = np.bincount(s.observation_cell, weights=expected, minlength=20)
     else:
         by_cell = np.bincount(s.cell, weights=expected, minlength=20)
     np.testing.assert_allclose(got.reconstruction_loss["splicing"], -by_cell, rtol=1e-3)
@@ -412,7 +413,7 @@ def test_mask_hides_events(build, mdata):
     pairs = get_store(build(setup={"psi_mask_layer": "shown"}).adata_manager).pairs
     hidden = event_codes(s.var[KEYS.event])[0][0]
     whole = get_store(build().adata_manager).pairs
-    assert hidden in whole.slot_event and hidden not in pairs.slot_event and len(pairs) < len(whole)
+    assert hidden in whole.observation_event and hidden not in pairs.observation_event and len(pairs) < len(whole)
     z = build(setup={"psi_mask_layer": "shown"}).get_latent_representation()
     reads = s.layers[KEYS.junction_counts].tolil()
     reads[:, np.flatnonzero(s.var[KEYS.event] == s.var[KEYS.event].iloc[0])] = 0

@@ -51,8 +51,8 @@ def test_the_task_is_as_hard_as_promised(seed):
     assert 0.025 < pooled_rmse(mdata, types) < 0.033
     pairs = pairs_of(mdata)
     assert abs(len(pairs) / np.prod(pairs.shape) / 0.12 - 1) < 0.05
-    assert 8 < pairs.slot_total.mean() < 10
-    assert pairs.slot_total.max() > 20 * pairs.slot_total.mean()
+    assert 8 < pairs.observation_total.mean() < 10
+    assert pairs.observation_total.max() > 20 * pairs.observation_total.mean()
 
 
 @settings(max_examples=15, deadline=None)

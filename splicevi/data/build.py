@@ -17,8 +17,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, logger, names
-from .checks import check_mudata
+from ..core import KEYS, logger, shortlist
 from .pairs import ObservedPairs, event_codes, observed_pairs, splicing_layers
 
 # %% ../../nbs/10_data/30_build.ipynb #253ea1d3
@@ -55,7 +54,7 @@ def _cell_order(
     both = first[first.isin(second)]
     if not len(both):
         raise ValueError(
-            f"No cell is in both modalities: expression has {names(first)}, splicing has {names(second)}. "
+            f"No cell is in both modalities: expression has {shortlist(first)}, splicing has {shortlist(second)}. "
             'Are the barcodes written in the same way? cells="union" keeps the cells of both.'
         )
     return both
@@ -196,7 +195,7 @@ def _check_input(rna: AnnData | None, splicing: AnnData | None) -> None:
     for what, adata in (("expression", rna), ("splicing", splicing)):
         if adata is not None and not adata.obs_names.is_unique:
             again = adata.obs_names[adata.obs_names.duplicated()].unique()
-            raise ValueError(f"Cells of the {what} data occur twice: {names(again)}. Make obs_names unique.")
+            raise ValueError(f"Cells of the {what} data occur twice: {shortlist(again)}. Make obs_names unique.")
     if rna is None and splicing is None:
         raise ValueError("Give at least one of rna and splicing.")
     if splicing is not None and KEYS.event not in splicing.var:
@@ -254,17 +253,17 @@ def _without(
 
 # %% ../../nbs/10_data/30_build.ipynb #3264f775
 def _held_table(pairs: ObservedPairs, chosen: np.ndarray, adata: AnnData, events: pd.Index) -> pd.DataFrame:
-    "The pairs of the chosen slots with their reads."
-    at = np.flatnonzero(np.repeat(chosen, pairs.slot_size))
-    slot = np.repeat(np.flatnonzero(chosen), pairs.slot_size[chosen])
+    "The pairs of the chosen observations with their reads."
+    at = np.flatnonzero(np.repeat(chosen, pairs.observation_size))
+    observation = np.repeat(np.flatnonzero(chosen), pairs.observation_size[chosen])
     cell, junction = pairs.cell[at], pairs.junction[at]
     return pd.DataFrame(
         {
             "cell": adata.obs_names.to_numpy()[cell],
             "junction": adata.var_names.to_numpy()[junction],
-            "event": events.to_numpy()[pairs.slot_event[slot]],
+            "event": events.to_numpy()[pairs.observation_event[observation]],
             "counts": pairs.y[at],
-            "total": pairs.slot_total[slot],
+            "total": pairs.observation_total[observation],
             "cell_index": cell,
             "junction_index": junction,
         }
@@ -274,7 +273,7 @@ def _held_table(pairs: ObservedPairs, chosen: np.ndarray, adata: AnnData, events
 def _splicing_of(mdata: MuData, modality: str, junc_counts_layer: str) -> AnnData:
     "The splicing modality, if it has what is needed to hide events."
     if modality not in mdata.mod:
-        raise ValueError(f"There is no modality {modality!r}; there are {names(mdata.mod)}.")
+        raise ValueError(f"There is no modality {modality!r}; there are {shortlist(mdata.mod)}.")
     adata = mdata[modality]
     if junc_counts_layer not in adata.layers or KEYS.event not in adata.var:
         raise ValueError(
@@ -299,13 +298,13 @@ def hold_out(
     adata = _splicing_of(mdata, modality, junc_counts_layer)
     event, events = event_codes(adata.var[KEYS.event])
     pairs = observed_pairs(adata.layers[junc_counts_layer], event, adata.layers.get(psi_mask_layer))
-    n_slots = len(pairs.slot_event)
-    chosen = np.zeros(n_slots, bool)
-    chosen[np.random.default_rng(seed).permutation(n_slots)[: round(fraction * n_slots)]] = True
+    n_observations = len(pairs.observation_event)
+    chosen = np.zeros(n_observations, bool)
+    chosen[np.random.default_rng(seed).permutation(n_observations)[: round(fraction * n_observations)]] = True
     with quiet_mudata():
         train = mdata.copy()
     x_is_psi = KEYS.psi in adata.layers and adata.X is adata.layers[KEYS.psi]  # one matrix stays one matrix
-    _hide(train[modality], pairs.csr(np.repeat(chosen, pairs.slot_size)), x_is_psi)
+    _hide(train[modality], pairs.csr(np.repeat(chosen, pairs.observation_size)), x_is_psi)
     return train, _held_table(pairs, chosen, adata, events)
 
 # %% ../../nbs/10_data/30_build.ipynb #f554c18b

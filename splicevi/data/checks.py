@@ -16,7 +16,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ..core import KEYS, modality_keys, names
+from ..core import KEYS, modality_keys, shortlist
 from .pairs import event_codes, observed_pairs, pairs_and_split
 
 # %% ../../nbs/10_data/20_checks.ipynb #39726b94
@@ -56,7 +56,7 @@ def _check_names(mdata: MuData, keys: list[str], found: Findings) -> None:
                     "error",
                     f"mdata[{k!r}]",
                     f"{what}_names",
-                    f"{len(again):,} names occur more than once: {names(again)}.",
+                    f"{len(again):,} names occur more than once: {shortlist(again)}.",
                     f"mdata[{k!r}].{what}_names_make_unique(), or drop the copies.",
                 )
         _check_order(mdata, k, found)
@@ -65,7 +65,7 @@ def _check_names(mdata: MuData, keys: list[str], found: Findings) -> None:
             "warning",
             "mdata",
             "var_names",
-            f"{len(shared):,} names are both a gene and a junction: {names(shared)}.",
+            f"{len(shared):,} names are both a gene and a junction: {shortlist(shared)}.",
             "rename the junctions.",
         )
 
@@ -81,7 +81,7 @@ def _check_order(mdata: MuData, k: str, found: Findings) -> None:
             "error",
             f"mdata[{k!r}]",
             "obs_names",
-            f"{len(missing):,} cells are not in this modality: {names(missing)}.",
+            f"{len(missing):,} cells are not in this modality: {shortlist(missing)}.",
             'make_mudata(rna, splicing, cells="union") (rows of zeros) or cells="intersection".',
         )
     else:
@@ -266,7 +266,7 @@ def _report_faults(faults: _Faults, split: int, adata: AnnData, k: str, label: d
 # %% ../../nbs/10_data/20_checks.ipynb #ca0d9acd
 def _layer_names(adata: AnnData) -> str:
     "The names of the layers (from anndata 0.13 on, None stands for X and is none)."
-    return names((k for k in adata.layers if k is not None), 9) or "none"
+    return shortlist((k for k in adata.layers if k is not None), 9) or "none"
 
 # %% ../../nbs/10_data/20_checks.ipynb #b9c366ec
 def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> dict[str, object]:
@@ -309,7 +309,7 @@ def _check_events(adata: AnnData, k: str, found: Findings) -> np.ndarray | None:
             where,
             KEYS.event,
             "the column with the event (ATSE) of each junction is missing.",
-            f"add it (there are: {names(adata.var.columns, 9) or 'no columns'}).",
+            f"add it (there are: {shortlist(adata.var.columns, 9) or 'no columns'}).",
         )
         return None
     missing = adata.var[KEYS.event].isna().to_numpy()
@@ -318,7 +318,7 @@ def _check_events(adata: AnnData, k: str, found: Findings) -> np.ndarray | None:
             "error",
             where,
             KEYS.event,
-            f"{missing.sum():,} junctions have no event: {names(adata.var_names[missing])}.",
+            f"{missing.sum():,} junctions have no event: {shortlist(adata.var_names[missing])}.",
             "give them one, or drop them.",
         )
         return None
@@ -456,7 +456,7 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
         "error",
         "mdata.mod",
         k,
-        f"there is no such modality (there are: {names(mdata.mod)}).",
+        f"there is no such modality (there are: {shortlist(mdata.mod)}).",
         'name yours with modalities={"rna_layer": …, "junc_ratio_layer": …}; leave one out to use the other alone.',
     )
 

@@ -17,7 +17,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ..core import KEYS, logger, names
+from ..core import KEYS, logger, shortlist
 from ..data.gtf import Annotation, bare_chrom, read_gtf, strand_of, with_chroms
 
 # %% ../../nbs/20_io/10_junctions.ipynb #abea63ce
@@ -142,7 +142,9 @@ def one_naming(
         best.setdefault(bare_chrom(c), c)
     out = [best[bare_chrom(c)] for c in chroms]
     if to := {c: o for c, o in zip(chroms, out) if c != o}:
-        warnings.warn(f"The files name chromosomes in two ways: {names(to)} became {names(to.values())}.", stacklevel=5)
+        warnings.warn(
+            f"The files name chromosomes in two ways: {shortlist(to)} became {shortlist(to.values())}.", stacklevel=5
+        )
     return out
 
 # %% ../../nbs/20_io/10_junctions.ipynb #053110eb
@@ -249,7 +251,7 @@ def _anndata(counts: sp.csr_matrix, table: pd.DataFrame, cells: list[str]) -> An
     if not cells.is_unique:
         again = cells[cells.duplicated()].unique()
         raise ValueError(
-            f"{len(again):,} cells occur twice: {names(again)}. "
+            f"{len(again):,} cells occur twice: {shortlist(again)}. "
             "Give the files as a dict, sample name to path, so that cells of different samples keep apart."
         )
     table.insert(4, KEYS.junction, junction_ids(table).to_numpy())

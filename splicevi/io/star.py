@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, names
+from ..core import KEYS, shortlist
 from ..data.build import assemble_mudata
 from ..data.gtf import Annotation
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
@@ -47,7 +47,7 @@ def _solo_folder(path: Path) -> Path:
         return found[0]
     if found:
         raise ValueError(
-            f"{path} holds several runs: {names(p.name for p in found)}. Give one, or a dict, sample name to path."
+            f"{path} holds several runs: {shortlist(p.name for p in found)}. Give one, or a dict, sample name to path."
         )
     raise FileNotFoundError(
         f"{path} holds no Solo.out folder with junctions (SJ). STARsolo counts junctions when it is told --soloFeatures Gene SJ."
@@ -72,7 +72,7 @@ def _junction_list(
             else "is missing"
         )
         raise FileNotFoundError(
-            f"{link} {state}, and there is no {names(dict.fromkeys(str(p) for p in beside))}. Copy the run's SJ.out.tab there."
+            f"{link} {state}, and there is no {shortlist(dict.fromkeys(str(p) for p in beside))}. Copy the run's SJ.out.tab there."
         )
     return found
 
@@ -109,7 +109,7 @@ def _read_genes(solo: Path, gene: str, cells) -> AnnData:
     "Gene counts of the wanted cells."
     if not (solo / gene).is_dir():
         there = [p.name for p in sorted(solo.iterdir()) if (p / "raw").is_dir()]
-        raise FileNotFoundError(f"{solo} has no folder {gene!r}; there are {names(there)}.")
+        raise FileNotFoundError(f"{solo} has no folder {gene!r}; there are {shortlist(there)}.")
     kind = "filtered" if isinstance(cells, str) and cells == "filtered" else "raw"
     if not (solo / gene / kind).is_dir():
         raise FileNotFoundError(
@@ -131,7 +131,7 @@ def _positions(wanted: pd.Index, barcodes: pd.Index, where: Path) -> np.ndarray:
     at = barcodes.get_indexer(wanted)
     if (at < 0).any():
         raise ValueError(
-            f"{(at < 0).sum():,} of {len(wanted):,} cells are not among the barcodes of {where}: {names(wanted[at < 0])} (it has {names(barcodes)})."
+            f"{(at < 0).sum():,} of {len(wanted):,} cells are not among the barcodes of {where}: {shortlist(wanted[at < 0])} (it has {shortlist(barcodes)})."
         )
     return at
 
@@ -158,7 +158,7 @@ def read_starsolo(
     samples = path if isinstance(path, Mapping) else {"": path}
     chosen = cells if isinstance(cells, Mapping) else dict.fromkeys(samples, cells)
     if missing := set(samples) - set(chosen):
-        raise ValueError(f"cells has no entry for {names(missing)}.")
+        raise ValueError(f"cells has no entry for {shortlist(missing)}.")
     found = list(read_ahead(lambda s: _read_sample(samples[s], gene, chosen[s]), samples, progress, threads=1))
     if isinstance(path, Mapping):
         for sample, (rna, junctions) in zip(samples, found):
@@ -198,11 +198,11 @@ def read_splicing_dataset(
     key = event_key or next((k for k in _EVENTS if k in adata.var), None)
     if key not in adata.var:
         raise ValueError(
-            f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {names(adata.var, 8) or 'none'})."
+            f"{path}: var has no column {event_key or KEYS.event!r} with the event of each junction (it has {shortlist(adata.var, 8) or 'none'})."
         )
     if KEYS.junction_counts not in adata.layers:
         raise ValueError(
-            f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {names(adata.layers) or 'none'})."
+            f"{path} has no layer {KEYS.junction_counts!r} with the reads of each junction (it has {shortlist(adata.layers) or 'none'})."
         )
     counts = sp.csr_matrix(adata.layers[KEYS.junction_counts], dtype=np.float32)
     if bad := int((~(counts.data >= 0) | np.isinf(counts.data)).sum()):

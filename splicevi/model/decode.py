@@ -19,8 +19,8 @@ from scvi import REGISTRY_KEYS
 from scvi.utils import track
 from torch import Tensor
 
-from ..core import names as shorten
-from ..nn.loader import splicing_batch
+from ..core import shortlist
+from ..nn.batch import splicing_batch
 
 # %% ../../nbs/50_model/50_decode.ipynb #afb7eb04
 def columns_of(
@@ -33,10 +33,10 @@ def columns_of(
         return np.arange(len(known))
     wanted = [wanted] if isinstance(wanted, str) else list(wanted)
     if len(set(wanted)) < len(wanted):
-        raise ValueError(f"{what} are named twice: {shorten(sorted({n for n in wanted if wanted.count(n) > 1}))}.")
+        raise ValueError(f"{what} are named twice: {shortlist(sorted({n for n in wanted if wanted.count(n) > 1}))}.")
     at = known.get_indexer(wanted)
     if missing := [n for n, i in zip(wanted, at) if i < 0]:
-        raise KeyError(f"{len(missing):,} {what} are not in the model: {shorten(missing)}.")
+        raise KeyError(f"{len(missing):,} {what} are not in the model: {shortlist(missing)}.")
     return at
 
 # %% ../../nbs/50_model/50_decode.ipynb #ca94dc5e
@@ -97,7 +97,7 @@ class DecodeMixin:
         codes = [None if b is None else code(b) for b in given]
         if bad := [b for b, c in zip(given, codes) if b is not None and c is None]:
             raise ValueError(
-                f"transform_batch: {shorten(bad)} is no batch of the model; batches are {shorten(known, 20)}."
+                f"transform_batch: {shortlist(bad)} is no batch of the model; batches are {shortlist(known, 20)}."
             )
         return codes
 

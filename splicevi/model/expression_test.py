@@ -17,7 +17,7 @@ from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
 from .decode import DecodeMixin
-from ..tl.fold_changes import FLAT, FoldPosterior, Level, fit_folds, group_level
+from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_level
 from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
 
 # %% auto #0
@@ -52,9 +52,9 @@ def raw_columns(x, rows1: np.ndarray, rows2: np.ndarray) -> dict[str, np.ndarray
     return out
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #4fde831e
-def average(levels: list[Level]) -> Level:
+def average(levels: list[GroupMean]) -> GroupMean:
     "Mean of a group's expression under several batches."
-    return Level(*(np.mean(v, axis=0) for v in zip(*levels)))
+    return GroupMean(*(np.mean(v, axis=0) for v in zip(*levels)))
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #31a50849
 class ExpressionDraws:
@@ -71,7 +71,7 @@ class ExpressionDraws:
         one, two = (average(list(v.values())) for v in levels)
         self.lfc, variance = one.mean - two.mean, one.variance + two.variance
         self.posterior = FoldPosterior(
-            self.lfc, variance, fit_folds(self.lfc, variance) if shrink else FLAT, one.common + two.common
+            self.lfc, variance, fit_folds(self.lfc, variance) if shrink else NO_PRIOR, one.common + two.common
         )
         self.share = one.variance / variance if paired else np.ones(len(variance))
 

@@ -21,11 +21,11 @@ from lightning.pytorch.callbacks import Callback
 from ..core import logger
 
 # %% auto #0
-__all__ = ['REMARKS', 'Stopper', 'interrupt_stops', 'without_remarks', 'claim', 'release', 'TrainingRun']
+__all__ = ['REMARKS', 'Stopper', 'interrupt_stops', 'quiet_lightning', 'lock', 'unlock', 'TrainingRun']
 
 # %% ../../nbs/50_model/30_run.ipynb #b1d25236
 class Stopper(Callback):
-    "Ends training after the mini-batch at work, once it was asked to."
+    "Ends training after the current mini-batch, once it was asked to."
 
     def __init__(self):
         self.requested = False
@@ -80,7 +80,7 @@ REMARKS = (
 
 
 @contextmanager
-def without_remarks(
+def quiet_lightning(
     quiet: bool = True,
 ) -> Iterator[None]:
     "Within, Lightning's remarks on its own workings are left out."
@@ -104,7 +104,7 @@ def without_remarks(
 _TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()
 
 
-def claim(model) -> None:
+def lock(model) -> None:
     "Note that the model is being trained; raise if it already is."
     with _LOCK:
         if model in _TRAINING:
@@ -112,7 +112,7 @@ def claim(model) -> None:
         _TRAINING.add(model)
 
 # %% ../../nbs/50_model/30_run.ipynb #d63de512
-def release(model) -> None:
+def unlock(model) -> None:
     "Note that the model is not being trained any more."
     with _LOCK:
         _TRAINING.discard(model)
@@ -160,7 +160,7 @@ def _leave(run: weakref.ref) -> None:
 # %% ../../nbs/50_model/30_run.ipynb #981fbd9f
 @patch
 def stop(self: TrainingRun) -> None:
-    "Ask for the end of training after the mini-batch at work."
+    "Ask for the end of training after the current mini-batch."
     self._stopper.stop()
 
 # %% ../../nbs/50_model/30_run.ipynb #006b7328

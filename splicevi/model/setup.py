@@ -15,8 +15,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
-from ..core import KEYS, logger
-from ..core import names as shorten
+from ..core import KEYS, logger, shortlist
 from ..data.build import assemble_mudata
 from ..data.checks import check_mudata
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
@@ -84,19 +83,19 @@ def resolve_modalities(mdata: MuData, modalities: dict[str, str] | None) -> dict
     )
     if unknown := set(given) - {"rna_layer", *SPLICING_ARGS, *OBS_ARGS}:
         raise ValueError(
-            f"modalities has unknown keys {shorten(sorted(unknown))}; it maps 'rna_layer' and 'junc_ratio_layer' to modality names."
+            f"modalities has unknown keys {shortlist(sorted(unknown))}; it maps 'rna_layer' and 'junc_ratio_layer' to modality names."
         )
     splicing = {given.pop(k) for k in SPLICING_ARGS if k in given}
     if len(splicing) > 1:
-        raise ValueError(f"modalities names several splicing modalities: {shorten(sorted(splicing))}.")
+        raise ValueError(f"modalities names several splicing modalities: {shortlist(sorted(splicing))}.")
     out = {**given, "rna_layer": given.get("rna_layer"), "junc_ratio_layer": next(iter(splicing), None)}
     if missing := [m for m in out.values() if m is not None and m not in mdata.mod]:
         raise ValueError(
-            f"The MuData has no modality {shorten(missing)}; it has {shorten(mdata.mod)}. Say which is which with modalities={{'rna_layer': …, 'junc_ratio_layer': …}}."
+            f"The MuData has no modality {shortlist(missing)}; it has {shortlist(mdata.mod)}. Say which is which with modalities={{'rna_layer': …, 'junc_ratio_layer': …}}."
         )
     if not (out["rna_layer"] or out["junc_ratio_layer"]):
         raise ValueError(
-            f"The MuData has neither 'rna' nor 'splicing', it has {shorten(mdata.mod)}. Say which is which with modalities={{'rna_layer': …, 'junc_ratio_layer': …}}."
+            f"The MuData has neither 'rna' nor 'splicing', it has {shortlist(mdata.mod)}. Say which is which with modalities={{'rna_layer': …, 'junc_ratio_layer': …}}."
         )
     return out
 
@@ -105,7 +104,7 @@ def require_layer(adata: AnnData, layer: str | None, argument: str, where: str) 
     "Raise if a named layer does not exist."
     if layer is not None and layer not in adata.layers:
         raise KeyError(
-            f"{argument}={layer!r}: {where} has no such layer; it has {shorten([k for k in adata.layers if k], 10) or 'none'}."
+            f"{argument}={layer!r}: {where} has no such layer; it has {shortlist([k for k in adata.layers if k], 10) or 'none'}."
         )
 
 # %% ../../nbs/50_model/10_setup.ipynb #bc476bc2
@@ -113,7 +112,7 @@ def require_obs(adata, key: str | None, argument: str, where: str) -> None:
     "Raise if a named column of obs does not exist."
     if key is not None and key not in adata.obs:
         raise KeyError(
-            f"{argument}={key!r}: {where}.obs has no such column; it has {shorten(adata.obs, 20) or 'none'}."
+            f"{argument}={key!r}: {where}.obs has no such column; it has {shortlist(adata.obs, 20) or 'none'}."
         )
     if key is not None and (missing := int(adata.obs[key].isna().sum())):
         raise ValueError(
@@ -300,7 +299,7 @@ def _size_factor_field(mdata, x, key: str, mod: str | None):
         return fields.MuDataObsmField(REGISTRY_KEYS.SIZE_FACTOR_KEY, key, mod_key=mod, is_count_data=False)
     if key not in owner.obs:
         raise KeyError(
-            f"size_factor_key={key!r} is neither in mdata.obsm ({shorten(owner.obsm, 10)}) nor in mdata.obs."
+            f"size_factor_key={key!r} is neither in mdata.obsm ({shortlist(owner.obsm, 10)}) nor in mdata.obs."
         )
     check_size_factor(owner.obs[key], has_counts, key)
     return fields.MuDataNumericalObsField(REGISTRY_KEYS.SIZE_FACTOR_KEY, key, mod_key=mod)
@@ -445,7 +444,7 @@ def _anndata_obs_fields(adata, batch_key, labels_key, size_factor_key, categoric
         return out
     if size_factor_key not in adata.obsm and size_factor_key not in adata.obs:
         raise KeyError(
-            f"size_factor_key={size_factor_key!r} is neither in adata.obsm ({shorten(adata.obsm, 10)}) nor in adata.obs."
+            f"size_factor_key={size_factor_key!r} is neither in adata.obsm ({shortlist(adata.obsm, 10)}) nor in adata.obs."
         )
     where, values = (
         (fields.ObsmField, adata.obsm[size_factor_key])
@@ -463,11 +462,11 @@ def feature_order(have: pd.Index, need: pd.Index, what: str) -> np.ndarray | Non
     missing = need.difference(have, sort=False)
     if len(missing):
         raise ValueError(
-            f"{len(missing):,} of the model's {len(need):,} {what} are missing from the data: {shorten(missing)}."
+            f"{len(missing):,} of the model's {len(need):,} {what} are missing from the data: {shortlist(missing)}."
         )
     if not have.is_unique:
         raise ValueError(
-            f"The data have duplicate {what}: {shorten(have[have.duplicated()].unique())}; make them unique first."
+            f"The data have duplicate {what}: {shortlist(have[have.duplicated()].unique())}; make them unique first."
         )
     return have.get_indexer(need)
 
@@ -476,7 +475,7 @@ def realign(adata, need: dict[str | None, pd.Index]):
     "The data with the model's features in the model's order; the same object if they are already."
     part = lambda k: adata if k is None else adata.mod[k]
     if absent := [k for k in need if k is not None and k not in adata.mod]:
-        raise ValueError(f"The model was trained with the modality {shorten(absent)}, which the data lack.")
+        raise ValueError(f"The model was trained with the modality {shortlist(absent)}, which the data lack.")
     order = {
         k: feature_order(part(k).var_names, names, "features" if k is None else f"features of mdata[{k!r}]")
         for k, names in need.items()

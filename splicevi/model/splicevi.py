@@ -21,7 +21,7 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
 from .decode import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
-from .run import Stopper, TrainingRun, claim, interrupt_stops, release, without_remarks
+from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
 from .setup import AnnDataSetupMixin, realign
 from .splicing_test import DifferentialMixin
 from ..nn.loader import CellLoader, CellSplitter, SplicingKeys, get_store, register_store
@@ -261,7 +261,7 @@ class TrainMixin:
     ) -> TrainingRun | None:
         """Train by amortised variational inference on expression and splicing together.
 
-        An interrupt (Ctrl-C, or the kernel's ■) ends training after the mini-batch at work: the model keeps what it has learnt, is trained and has its history. A second one interrupts at once.
+        An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has learnt, is trained and has its history. A second one interrupts at once.
 
         Parameters
         ----------
@@ -351,7 +351,7 @@ class TrainMixin:
                 stacklevel=2,
             )
         splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
-        with without_remarks(any(getattr(c, "draws", False) for c in kwargs["callbacks"])):
+        with quiet_lightning(any(getattr(c, "draws", False) for c in kwargs["callbacks"])):
             runner = self._train_runner_cls(
                 self,
                 training_plan=self._training_plan_cls(
@@ -386,12 +386,12 @@ def _callbacks(given, dashboard, background: bool) -> list[Callback]:
 @patch
 def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool) -> TrainingRun | None:
     "Train here, where an interrupt asks for the end, or in a thread."
-    claim(self)
+    lock(self)
     try:
         for w in watchers:
             w.watch(self, background)
     except BaseException:
-        release(self)
+        unlock(self)
         raise
     drawn = any(getattr(w, "draws", False) for w in watchers)
     if background:
@@ -410,10 +410,10 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 def _run(self: TrainMixin, runner, quiet: bool) -> None:
     "Train."
     try:
-        with without_remarks(quiet):
+        with quiet_lightning(quiet):
             runner()
     finally:
-        release(self)
+        unlock(self)
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #07a79b06
 class SPLICEVI(

@@ -15,14 +15,22 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
-from ..core import KEYS
-from ..core import names as shorten
+from ..core import KEYS, shortlist
+from ..data.pairs import CellStore, EventOrder
 from .decode import WholeEvents, columns_of
 from .expression_test import FoldChangeMixin
-from ..nn.loader import CellStore, SplicingKeys, get_store
-from ..nn.module import moment_concentration, starting_psi
-from ..tl.event_batches import batch_scatter, discounted, moved_reads
-from ..tl.event_test import GRID, Contrast, Effect, EventEffect, Events, posterior
+from ..nn.loader import SplicingKeys, get_store
+from ..tl.concentration import scatter_concentration
+from splicevi.tl.event_test import (
+    GRID,
+    Contrast,
+    Effect,
+    EventEffect,
+    batch_corrected_reads,
+    batch_scatter,
+    downweighted,
+    posterior,
+)
 from splicevi.tl.groups import (
     Comparison,
     GroupReads,
@@ -36,9 +44,8 @@ from splicevi.tl.groups import (
 )
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'scatter_concentration', 'with_rest', 'check_splicing_test',
-           'effect_columns', 'proba_columns', 'read_columns', 'batch_agreement', 'DifferentialMixin', 'DecodedContrast',
-           'top_junctions']
+__all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'with_rest', 'check_splicing_test', 'effect_columns', 'proba_columns',
+           'read_columns', 'batch_agreement', 'DifferentialMixin', 'DecodedContrast', 'top_junctions']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #eb92cd33
 def event_concentration(
@@ -53,17 +60,6 @@ def event_concentration(
     if log_c.size in (1, n_events):
         return np.exp(np.broadcast_to(log_c, n_events))
     return np.exp(np.bincount(event, log_c) / np.bincount(event))
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #b26ff63c
-def scatter_concentration(store: CellStore, event: np.ndarray) -> np.ndarray:
-    "Concentration by the method of moments: of each event, or one for all where junctions stand by themselves."
-    p = store.pairs
-    psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2))
-    if (p.event_size > 1).any():
-        return moment_concentration(store, psi)
-    n, at = p.n.astype(np.float64), psi[p.junction]
-    excess = (p.y - n * at) ** 2 / (n * at * (1 - at)) - 1
-    return np.full(len(p.event_size), 1 / np.clip(excess.sum() / max((n - 1).sum(), 1), 1 / 201, 1 / 2) - 1)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
 def with_rest(
@@ -89,7 +85,7 @@ def check_splicing_test(delta, mode: str, level: str, norm: str, extra: dict) ->
     known = ("n_draws", "n_samples_overall", "no_change", "grid", "seed")
     if unknown := set(extra) - set(known):
         raise TypeError(
-            f"differential_splicing has no argument {shorten(sorted(unknown))}; beyond the named ones it takes {shorten(known, 9)}."
+            f"differential_splicing has no argument {shortlist(sorted(unknown))}; beyond the named ones it takes {shortlist(known, 9)}."
         )
     if extra.get("n_draws", 1) < 1:
         raise ValueError(f"n_draws={extra['n_draws']} must be at least 1.")
@@ -218,7 +214,7 @@ def _moved(
     own, average = (self._decoded_sums(adata, some, weights, c, every, True, batch_size) for c in ([None], codes))
     if self._event() is None:
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
-    return moved_reads(a, own, average, event), event
+    return batch_corrected_reads(a, own, average, event), event
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #95b429da
 class DecodedContrast:
@@ -230,7 +226,7 @@ class DecodedContrast:
         junctions: np.ndarray,  # (junctions,) which these are
         event: np.ndarray,  # (junctions,) event codes
     ):
-        self.events = Events(event)
+        self.events = EventOrder(event)
         self.junctions, self.psi = junctions[self.events.order], psi[:, :, self.events.order]
 
     def draws(self, block: slice, n_draws: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -285,7 +281,7 @@ def _contrast(
         ]
     )
     scatter = batch_scatter(moved, event)
-    return Contrast(np.stack([discounted(a, event, scatter) for a in moved]), event, grid).restrict(wanted)
+    return Contrast(np.stack([downweighted(a, event, scatter) for a in moved]), event, grid).restrict(wanted)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #953bdb50
 @patch

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from scvi.nn import FCLayers
 from torch import Tensor, nn
 
-from .likelihoods import SplicingBatch
+from .batch import SplicingBatch
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #322495c9
 @lru_cache

@@ -13,7 +13,7 @@ from fastcore.basics import patch
 from scvi.nn import Encoder, FCLayers
 from torch import Tensor, nn
 
-from .likelihoods import SplicingBatch
+from .batch import SplicingBatch
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
 def depth_aware_residual(

@@ -5,49 +5,29 @@
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #53b593ed
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .batch import SplicingBatch
+
 # %% auto #0
-__all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'SplicingBatch', 'slot_log_softmax', 'event_softmax', 'log_rising',
+__all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'log_rising',
            'log_binomial_coefficient', 'sum_by_cell', 'Binomial', 'log_rising_or_zero', 'BetaBinomial',
            'DirichletMultinomial', 'NegativeBinomial', 'ZeroInflatedNegativeBinomial', 'Poisson']
 
-# %% ../../nbs/40_nn/20_likelihoods.ipynb #7f0e5a93
-class SplicingBatch(NamedTuple):
-    "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event)."
-
-    cell: Tensor  # (pairs,) row of the mini-batch
-    junction: Tensor  # (pairs,) int32 junction index
-    y: Tensor  # (pairs,) reads of the junction
-    n: Tensor  # (pairs,) reads of the junction's event
-    psi: Tensor  # (pairs,) observed PSI, y / n unless a PSI layer says otherwise
-    indptr: Tensor  # (cells + 1,) int32 where each cell's pairs start
-    slot: Tensor  # (pairs,) observed (cell, event) group of each pair
-    slot_cell: Tensor  # (slots,) row of the mini-batch
-    slot_event: Tensor  # (slots,) event index
-    slot_total: Tensor  # (slots,) reads of the group
-    hit: Tensor  # (pairs with reads,) positions where y > 0
-
-    @property
-    def n_cells(self):
-        return self.indptr.numel() - 1
-
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
-def slot_log_softmax(
+def observation_log_softmax(
     logits: Tensor,  # (pairs,)
-    slot: Tensor,  # (pairs,) group of each pair
-    n_slots: int,  # number of groups
+    observation: Tensor,  # (pairs,) group of each pair
+    n_observations: int,  # number of groups
 ) -> Tensor:  # (pairs,) log p, which sums to one in each group
     "Log-softmax within each observed (cell, event) group."
     with torch.no_grad():
-        top = logits.new_full((n_slots,), -torch.inf).scatter_reduce_(0, slot, logits, "amax")
-    shifted = logits - top[slot]
-    norm = logits.new_zeros(n_slots).index_add_(0, slot, shifted.exp())
-    return shifted - norm.log()[slot]
+        top = logits.new_full((n_observations,), -torch.inf).scatter_reduce_(0, observation, logits, "amax")
+    shifted = logits - top[observation]
+    norm = logits.new_zeros(n_observations).index_add_(0, observation, shifted.exp())
+    return shifted - norm.log()[observation]
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #99ffd103
 def event_softmax(
@@ -132,16 +112,16 @@ class DirichletMultinomial:
         self.log_c = log_c
 
     def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        return slot_log_softmax(logits, batch.slot, batch.slot_total.numel()).exp()
+        return observation_log_softmax(logits, batch.observation, batch.observation_total.numel()).exp()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        total = batch.slot_total
-        log_c = self.log_c.expand_as(total) if self.log_c.numel() == 1 else self.log_c[batch.slot_event]
-        log_p, y = slot_log_softmax(logits, batch.slot, total.numel())[batch.hit], batch.y[batch.hit]
-        reads = log_rising(log_c[batch.slot[batch.hit]] + log_p, y) - torch.lgamma(y + 1)
+        total = batch.observation_total
+        log_c = self.log_c.expand_as(total) if self.log_c.numel() == 1 else self.log_c[batch.observation_event]
+        log_p, y = observation_log_softmax(logits, batch.observation, total.numel())[batch.hit], batch.y[batch.hit]
+        reads = log_rising(log_c[batch.observation[batch.hit]] + log_p, y) - torch.lgamma(y + 1)
         events = torch.lgamma(total + 1) - log_rising(log_c, total)
         return sum_by_cell(reads, batch.cell[batch.hit], batch.n_cells) + sum_by_cell(
-            events, batch.slot_cell, batch.n_cells
+            events, batch.observation_cell, batch.n_cells
         )
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #ae69c96f

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -16,17 +15,23 @@ from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
-from torch import Tensor
 
 from ..core import KEYS
-from ..data.pairs import ObservedPairs, event_codes, observed_pairs
-from .likelihoods import SplicingBatch
+from splicevi.data.pairs import (
+    CellStore,
+    ObservedPairs,
+    at_pairs,
+    event_codes,
+    observed_pairs,
+    require_counts,
+    take_ranges,
+)
+from .batch import PAIR
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'MATRICES', 'PAIR', 'OURS', 'SplicingKeys', 'EventField', 'at_pairs', 'CellStore',
-           'informative_psi', 'pairs_from_totals', 'require_counts', 'require_totals', 'registered', 'build_store',
-           'checksum', 'register_store', 'get_store', 'take_ranges', 'splicing_arrays', 'expression_arrays',
-           'splicing_batch', 'CellDataset', 'CellLoader', 'CellSplitter']
+__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
+           'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
+           'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -61,31 +66,6 @@ class EventField(BaseAnnDataField):
 
 MuDataEventField = MuDataWrapper(EventField)
 
-# %% ../../nbs/40_nn/70_loader.ipynb #eadcb915
-def at_pairs(
-    layer,  # (cells, junctions) sparse or dense
-    pairs: ObservedPairs,
-    chunk: int = 2048,  # cells handled at once
-) -> np.ndarray:  # (pairs,) float32
-    "A layer's values at the observed pairs."
-    out = np.empty(len(pairs), np.float32)
-    for start in range(0, pairs.shape[0], chunk):
-        stop = min(start + chunk, pairs.shape[0])
-        span = slice(pairs.indptr[start], pairs.indptr[stop])
-        cell = np.repeat(np.arange(stop - start), np.diff(pairs.indptr[start : stop + 1]))
-        values = layer[start:stop][cell, pairs.junction[span]] if span.start < span.stop else np.empty(0)
-        out[span] = np.asarray(values).ravel()
-    return out
-
-# %% ../../nbs/40_nn/70_loader.ipynb #78c7547e
-@dataclass
-class CellStore:
-    "Gene counts and observed pairs of the cells of one data set."
-
-    x: object | None = None  # (cells, genes) CSR or dense counts
-    pairs: ObservedPairs | None = None
-    psi: np.ndarray | None = None  # (pairs,) observed PSI where a layer differs from y / n
-
 # %% ../../nbs/40_nn/70_loader.ipynb #3d8ee1d9
 def informative_psi(
     layer,  # (cells, junctions) PSI
@@ -110,14 +90,6 @@ def pairs_from_totals(counts, totals, mask=None) -> ObservedPairs:
     pairs = observed_pairs(totals, np.arange(counts.shape[1]), mask)
     pairs.y = at_pairs(counts, pairs)
     return pairs
-
-# %% ../../nbs/40_nn/70_loader.ipynb #61000a35
-def require_counts(matrix, what: str) -> None:
-    "Raise on negative, NaN or infinite values."
-    values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
-    for fault, bad in (("NaN", np.isnan(values)), ("infinite", np.isinf(values)), ("negative", values < 0)):
-        if n := int(bad.sum()):
-            raise ValueError(f"{what} hold {n:,} {fault} values; counts are finite and not negative.")
 
 # %% ../../nbs/40_nn/70_loader.ipynb #96ffc87b
 def require_totals(totals, pairs: ObservedPairs) -> None:
@@ -198,16 +170,6 @@ def get_store(manager: AnnDataManager) -> CellStore:
         known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
     return known["store"]
 
-# %% ../../nbs/40_nn/70_loader.ipynb #f60ad40e
-def take_ranges(
-    indptr: np.ndarray,  # (rows + 1,) where each row's stretch starts
-    rows: np.ndarray,  # (k,) wanted rows
-) -> tuple[np.ndarray, np.ndarray]:  # positions, and (k + 1,) where each wanted row starts among them
-    "Positions of the rows' stretches, one after the other."
-    size = indptr[rows + 1] - indptr[rows]
-    start = np.concatenate([[0], np.cumsum(size)])
-    return np.arange(start[-1]) + np.repeat(indptr[rows] - start[:-1], size), start
-
 # %% ../../nbs/40_nn/70_loader.ipynb #54c82df2
 def splicing_arrays(
     store: CellStore,
@@ -216,10 +178,15 @@ def splicing_arrays(
     "The observed pairs of some cells."
     p = store.pairs
     at, indptr = take_ranges(p.indptr, rows)
-    slots, slot_indptr = take_ranges(p.slot_indptr, rows)
-    y, junction, total, event = p.y[at], p.junction[at], p.slot_total[slots], p.slot_event[slots]
-    slot = np.repeat(np.arange(len(slots)), p.event_size[event])
-    n = total[slot]
+    observations, observation_indptr = take_ranges(p.observation_indptr, rows)
+    y, junction, total, event = (
+        p.y[at],
+        p.junction[at],
+        p.observation_total[observations],
+        p.observation_event[observations],
+    )
+    observation = np.repeat(np.arange(len(observations)), p.event_size[event])
+    n = total[observation]
     cells = np.arange(len(rows))
     return dict(
         cell=np.repeat(cells, np.diff(indptr)),
@@ -228,10 +195,10 @@ def splicing_arrays(
         n=n,
         psi=y / n if store.psi is None else store.psi[at],
         indptr=indptr.astype(np.int32),
-        slot=slot,
-        slot_cell=np.repeat(cells, np.diff(slot_indptr)),
-        slot_event=event.astype(np.int64),
-        slot_total=total,
+        observation=observation,
+        observation_cell=np.repeat(cells, np.diff(observation_indptr)),
+        observation_event=event.astype(np.int64),
+        observation_total=total,
         hit=np.flatnonzero(y),
     )
 
@@ -245,16 +212,6 @@ def expression_arrays(
     block = block.toarray() if sp.issparse(block) else np.asarray(block)
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
-
-# %% ../../nbs/40_nn/70_loader.ipynb #999424cc
-PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
-
-
-def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
-    "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
-    if PAIR + "cell" not in tensors:
-        return None
-    return SplicingBatch(*(tensors[PAIR + f] for f in SplicingBatch._fields))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}

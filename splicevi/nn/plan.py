@@ -125,15 +125,17 @@ def training_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_id
     inference, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
     loss, weight = out.loss, self._adversarial_weight()
     if rest:
-        fool = self.loss_adversarial_classifier(inference["z"], batch[REGISTRY_KEYS.BATCH_KEY].long(), False)
-        loss = loss + weight * fool
+        adversarial_loss = self.loss_adversarial_classifier(
+            inference["z"], batch[REGISTRY_KEYS.BATCH_KEY].long(), False
+        )
+        loss = loss + weight * adversarial_loss
     self._update(main, loss, self.module.parameters())
     if rest:
         self._update(
             rest[0], weight * self._classifier_loss(inference["z"], batch), self.adversarial_classifier.parameters()
         )
     self.n_steps_done += 1
-    self._log_step(out, loss, kl_weight, fool.detach() if rest else None)
+    self._log_step(out, loss, kl_weight, adversarial_loss.detach() if rest else None)
     return out.loss.detach()
 
 # %% ../../nbs/40_nn/80_plan.ipynb #ded25031
@@ -144,13 +146,13 @@ def _classifier_loss(self: SplicingTrainingPlan, z: Tensor, batch: dict[str, Ten
 
 # %% ../../nbs/40_nn/80_plan.ipynb #4416646c
 @patch
-def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, fool: Tensor | None) -> None:
+def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, adversarial_loss: Tensor | None) -> None:
     "Epoch averages for the history."
     n = out.n_obs_minibatch
     self.log("kl_weight", kl_weight, on_step=False, on_epoch=True, batch_size=n)
     self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=n)
-    if fool is not None:
-        self.log("adversarial_loss_train", fool, on_step=False, on_epoch=True, batch_size=n)
+    if adversarial_loss is not None:
+        self.log("adversarial_loss_train", adversarial_loss, on_step=False, on_epoch=True, batch_size=n)
     self.compute_and_log_metrics(out, self.train_metrics, "train")
 
 # %% ../../nbs/40_nn/80_plan.ipynb #46bb450f

@@ -13,7 +13,6 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .style import OKABE_ITO, _style, empty_figure, need_columns, overlaps, palette, text_width, theme
-from ..tl.groups import call_at_fdr
 
 # %% ../../nbs/60_pl/70_differential.ipynb #462c9743
 NINES = 4.0  # top of the axis

@@ -16,7 +16,6 @@ from mudata import MuData
 from plotly.subplots import make_subplots
 
 from ..core import KEYS
-from .psi import psi_heatmap
 from .style import INK, OKABE_ITO, _style, colors, empty_figure, palette, theme
 
 # %% ../../nbs/60_pl/20_qc.ipynb #92334071
@@ -38,8 +37,8 @@ def coverage_values(
         pairs = observed_pairs(adata.layers[KEYS.junction_counts], event_codes(adata.var[KEYS.event])[0])
         if not out:
             out["junction reads per cell"] = np.asarray(adata.layers[KEYS.junction_counts].sum(1)).ravel()
-        out["observed events per cell"] = np.diff(pairs.slot_indptr)
-        out["reads per observed event"] = pairs.slot_total
+        out["observed events per cell"] = np.diff(pairs.observation_indptr)
+        out["reads per observed event"] = pairs.observation_total
     return out
 
 # %% ../../nbs/60_pl/20_qc.ipynb #05517fcf

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..core import names
+from ..core import shortlist
 
 # %% ../../nbs/60_pl/10_style.ipynb #7cee7f96
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8A8F98")
@@ -180,7 +180,7 @@ def need_columns(
 ) -> pd.DataFrame:  # the same table
     "The table, if it has the columns."
     if lost := [c for c in columns if c not in table]:
-        raise KeyError(f"{what} has no column {names(lost, 9)}; it has {names(table.columns, 12) or 'none'}.")
+        raise KeyError(f"{what} has no column {shortlist(lost, 9)}; it has {shortlist(table.columns, 12) or 'none'}.")
     return table
 
 # %% ../../nbs/60_pl/10_style.ipynb #b71008d7

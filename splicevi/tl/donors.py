@@ -13,8 +13,7 @@ from mudata import MuData
 from scipy import stats
 from scipy.special import digamma, gammaln, polygamma
 
-from ..core import KEYS
-from ..core import names as shorten
+from ..core import KEYS, shortlist
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .groups import comparisons
 
@@ -32,9 +31,9 @@ def pseudobulk(
     "Reads of the cells of each group and donor, added up."
     part = mdata[splicing] if isinstance(mdata, MuData) else mdata
     if lost := [k for k in (groupby, sample_key) if k not in mdata.obs]:
-        raise KeyError(f"obs has no column {shorten(lost)}; it has {shorten(mdata.obs.columns, 20)}.")
+        raise KeyError(f"obs has no column {shortlist(lost)}; it has {shortlist(mdata.obs.columns, 20)}.")
     if junc_counts_layer not in part.layers:
-        raise KeyError(f"junc_counts_layer={junc_counts_layer!r} is no layer; there are {shorten(part.layers, 10)}.")
+        raise KeyError(f"junc_counts_layer={junc_counts_layer!r} is no layer; there are {shortlist(part.layers, 10)}.")
     obs, code = _samples(mdata.obs, groupby, sample_key)
     kept = np.flatnonzero(code >= 0)
     member = sp.csr_matrix((np.ones(len(kept)), (code[kept], kept)), shape=(len(obs), part.n_obs))
@@ -178,7 +177,7 @@ def beta_binomial_test(
 ) -> pd.DataFrame:  # one row for each junction; NaN where it was not tested
     "Beta-binomial likelihood-ratio test of each junction between two groups of samples."
     if not isinstance(group1, str) and np.iterable(group1):
-        raise ValueError(f"group1 is one group, not {shorten(group1)}.")
+        raise ValueError(f"group1 is one group, not {shortlist(group1)}.")
     (c,) = comparisons(bulk.obs, groupby, group1, group2)
     rows, group = np.concatenate([c.rows1, c.rows2]), np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
     y, n = (bulk.layers[k][rows].toarray().T.astype(np.float64) for k in (KEYS.junction_counts, KEYS.event_counts))

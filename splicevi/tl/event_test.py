@@ -8,37 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import gammaln
+
+from ..data.pairs import EventOrder
+from .concentration import log_dirichlet_multinomial
 
 # %% auto #0
-__all__ = ['GRID', 'Events', 'pooled_usage', 'log_dirichlet_multinomial', 'log_evidence', 'Prior', 'responsibilities',
-           'fit_prior', 'usage_draws', 'mixed_quantile', 'Effect', 'summarise', 'EventEffect', 'summarise_events',
-           'blocks', 'Contrast', 'posterior']
-
-# %% ../../nbs/30_tl/30_event_test.ipynb #5f2b5f6c
-class Events:
-    "Junctions in the order of their events."
-
-    def __init__(self, event: np.ndarray):  # (junctions,) event codes
-        self.order = np.argsort(event, kind="stable")  # junction at each position
-        self.names, self.start, self.size = np.unique(
-            np.asarray(event)[self.order], return_index=True, return_counts=True
-        )  # code, first position and size of each event
-        self.code = np.repeat(np.arange(len(self.size)), self.size)  # event at each position, numbered from 0
-
-    def sum(self, values: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(values, self.start, axis=-1)
-
-    def max(self, values: np.ndarray) -> np.ndarray:
-        return np.maximum.reduceat(values, self.start, axis=-1)
-
-    def __len__(self) -> int:
-        return len(self.size)
-
-    def span(self, block: slice) -> tuple[slice, Events]:
-        "Positions of the events of a block, and these events by themselves."
-        at = slice(self.start[block.start], self.start[block.stop - 1] + self.size[block.stop - 1])
-        return at, Events(self.code[at])
+__all__ = ['GRID', 'pooled_usage', 'log_evidence', 'Prior', 'responsibilities', 'fit_prior', 'usage_draws', 'mixed_quantile',
+           'Effect', 'summarise', 'EventEffect', 'summarise_events', 'blocks', 'Contrast', 'posterior',
+           'batch_corrected_reads', 'batch_scatter', 'downweighted']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # scales g of the Dirichlet of a change
@@ -46,27 +23,17 @@ GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # scales g of the Dirichlet of a c
 
 def pooled_usage(
     a: np.ndarray,  # (2, junctions) effective reads in the order of events
-    events: Events,
+    events: EventOrder,
 ) -> np.ndarray:  # (junctions,) usage, sums to 1 in each event
     "Usage of both groups together, with one pseudo-read for each event."
     both = a.sum(0)
     return (both + 1 / events.size[events.code]) / (events.sum(both) + 1)[events.code]
 
-# %% ../../nbs/30_tl/30_event_test.ipynb #55922397
-def log_dirichlet_multinomial(
-    a: np.ndarray,  # (junctions,) effective reads
-    p: np.ndarray,  # (junctions,) center of the Dirichlet
-    g: float,  # its scale
-    events: Events,
-) -> np.ndarray:  # (events,)
-    "Log-likelihood of the reads of each event with the usage integrated out, without the multinomial coefficient."
-    return events.sum(gammaln(a + g * p) - gammaln(g * p)) + gammaln(g) - gammaln(g + events.sum(a))
-
 # %% ../../nbs/30_tl/30_event_test.ipynb #5948ef8a
 def log_evidence(
     a: np.ndarray,  # (2, junctions) effective reads
     p: np.ndarray,  # (junctions,) pooled usage
-    events: Events,
+    events: EventOrder,
     grid: tuple[float, ...] = GRID,
 ) -> np.ndarray:  # (events, 1 + grid) the first column is that of no change
     "Log-likelihood of the reads of both groups under each component of the prior."
@@ -110,7 +77,7 @@ def usage_draws(
     p: np.ndarray,  # (junctions,) pooled usage
     r: np.ndarray,  # (events, 1 + grid) probability of each component
     grid: tuple[float, ...],
-    events: Events,
+    events: EventOrder,
     n_draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (2, draws, junctions) float32
@@ -180,7 +147,7 @@ class EventEffect(NamedTuple):
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #e493d664
 def summarise_events(
-    psi: np.ndarray, none: np.ndarray, delta: float, events: Events, no_change: float = 0.05
+    psi: np.ndarray, none: np.ndarray, delta: float, events: EventOrder, no_change: float = 0.05
 ) -> EventEffect:
     "Summary of the posterior of each event; `none` is (events,)."
     size, some = events.max(np.abs(psi[1] - psi[0])), 1 - none
@@ -191,7 +158,7 @@ def summarise_events(
     )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #9659d11f
-def blocks(events: Events, at_once: int = 2048) -> list[slice]:
+def blocks(events: EventOrder, at_once: int = 2048) -> list[slice]:
     "Stretches of whole events with about `at_once` junctions each."
     out, start = [], 0
     end = events.start + events.size
@@ -211,7 +178,7 @@ class Contrast:
         event: np.ndarray,  # (junctions,) event codes
         grid: tuple[float, ...] = GRID,
     ):
-        self.events = Events(event)
+        self.events = EventOrder(event)
         self.junctions = self.events.order  # junction at each position
         self.a = np.asarray(a, np.float64)[:, self.junctions]
         self.p = pooled_usage(self.a, self.events)
@@ -224,7 +191,7 @@ class Contrast:
         keep = np.unique(self.events.code[np.isin(self.junctions, junctions)])
         at = np.isin(self.events.code, keep)
         out = object.__new__(Contrast)
-        out.events, out.junctions, out.prior = Events(self.events.code[at]), self.junctions[at], self.prior
+        out.events, out.junctions, out.prior = EventOrder(self.events.code[at]), self.junctions[at], self.prior
         out.a, out.p, out.r = self.a[:, at], self.p[at], self.r[keep]
         return out
 
@@ -256,3 +223,55 @@ def posterior(
         )
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #9035f3e3
+def batch_corrected_reads(
+    a: np.ndarray,  # (strata, junctions) effective reads of each batch of a group
+    own: np.ndarray,  # (strata, junctions) usage decoded under their batch
+    average: np.ndarray,  # (strata, junctions) usage decoded under the batches to compare in
+    event: np.ndarray,  # (junctions,) event codes
+) -> np.ndarray:  # (strata, junctions) effective reads
+    "The reads as they would be without the batch's effect on usage."
+    events, back = EventOrder(event), np.empty(len(event), np.int64)
+    back[events.order] = np.arange(len(event))
+    a, own, average = (v[:, events.order] for v in (a, own, average))
+    moved = a * average / np.maximum(own, 1e-8)
+    scale = events.sum(a) / np.maximum(events.sum(moved), 1e-12)
+    return (moved * scale[:, events.code])[:, back]
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #2c1b7a3c
+def batch_scatter(
+    a: list[np.ndarray],  # of each group: (batches, junctions) effective reads
+    event: np.ndarray,  # (junctions,) event codes
+) -> (
+    float
+):  # 0: the batches of a group agree as well as their reads allow; NaN: no event was read in two batches of a group
+    "Scatter of the batches of a group, as a share of the variance that a batch of one read would have."
+    events = EventOrder(event)
+    observed, expected = np.sum([_scatter_sums(k[:, events.order], events) for k in a], axis=0)
+    return float(np.clip(observed / expected, 0, 1)) if expected > 0 else np.nan
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #5d21e6ad
+def _scatter_sums(a: np.ndarray, events: EventOrder) -> tuple[float, float]:
+    "Scatter beyond that of the reads, and what it would be at a share of 1, over the events of a group."
+    n = events.sum(a)
+    total, spread = n.sum(0), lambda v: v[..., events.code]
+    pooled = a.sum(0) / np.maximum(spread(total), 1e-12)
+    excess = events.sum((spread(n) * (a / np.maximum(spread(n), 1e-12) - pooled) ** 2).sum(0))
+    variance, free = events.sum(pooled * (1 - pooled)), (n > 0).sum(0) - 1
+    used = (free > 0) & (total > 2)
+    at_one = total - (n**2).sum(0) / np.maximum(total, 1e-12) - free
+    return float((excess - variance * free)[used].sum()), float((variance * at_one)[used].sum())
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #d55c9bfd
+def downweighted(
+    a: np.ndarray,  # (batches, junctions) effective reads of a group
+    event: np.ndarray,  # (junctions,) event codes
+    scatter: float,  # of `batch_scatter`; NaN: not known, nothing is downweighted
+) -> np.ndarray:  # (junctions,) effective reads of the group
+    "The reads of all batches of a group, each batch's for what they are worth."
+    events, out = EventOrder(event), np.empty(a.shape[1])
+    part = a[:, events.order]
+    worth = 1 / (1 + np.nan_to_num(scatter) * np.maximum(events.sum(part) - 1, 0))
+    out[events.order] = (part * worth[:, events.code]).sum(0)
+    return out

@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from scipy.special import digamma, polygamma
 
 # %% auto #0
-__all__ = ['KAPPA', 'FLAT', 'counts_worth', 'Level', 'group_level', 'FoldPrior', 'fold_responsibilities', 'fit_folds',
+__all__ = ['KAPPA', 'NO_PRIOR', 'counts_worth', 'GroupMean', 'group_level', 'FoldPrior', 'fold_responsibilities', 'fit_folds',
            'FoldPosterior']
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #ca403055
@@ -30,7 +30,7 @@ def counts_worth(
     return total, np.maximum(fano, 1)
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #bbe6fd57
-class Level(NamedTuple):
+class GroupMean(NamedTuple):
     "Log2 proportions of a group's expression."
 
     mean: np.ndarray  # (genes,)
@@ -43,14 +43,14 @@ def group_level(
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
     under: np.ndarray | None = None,  # (genes,) the same under the batches to compare in
     kappa: float = KAPPA,
-) -> Level:
+) -> GroupMean:
     "Expression of a group by its decoder and its counts."
     total, fano = counts_worth(x)
     a, b = total / fano + kappa, np.maximum(expected, 1e-30) / fano + kappa
     under = np.maximum(expected if under is None else under, 1e-30)
     pooled, variance = under * a / b, polygamma(1, a) / np.log(2) ** 2
     mean = np.log2(under) + (digamma(a) - np.log(b)) / np.log(2) - np.log2(pooled.sum())
-    return Level(mean, variance, float(((pooled / pooled.sum()) ** 2) @ variance))
+    return GroupMean(mean, variance, float(((pooled / pooled.sum()) ** 2) @ variance))
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #5d6a2780
 class FoldPrior(NamedTuple):
@@ -62,7 +62,7 @@ class FoldPrior(NamedTuple):
     weight: np.ndarray  # (components,)
 
 
-FLAT = FoldPrior(0.0, 0.0, np.array([1e6]), np.array([1.0]))  # nothing in common
+NO_PRIOR = FoldPrior(0.0, 0.0, np.array([1e6]), np.array([1.0]))  # nothing in common
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #6e6f40ec
 def fold_responsibilities(lfc: np.ndarray, variance: np.ndarray, prior: FoldPrior) -> tuple[np.ndarray, np.ndarray]:

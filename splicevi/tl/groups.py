@@ -5,14 +5,14 @@
 # %% ../../nbs/30_tl/20_groups.ipynb #a70caa26
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from ..core import names as shorten
-from ..nn.loader import CellStore, take_ranges
+from ..core import shortlist
+from ..data.pairs import CellStore, take_ranges
 
 # %% auto #0
 __all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'sample_rows', 'GroupReads', 'group_reads',
@@ -46,7 +46,7 @@ def _query(query: str, obs: pd.DataFrame, argument: str) -> pd.DataFrame:
         return obs.query(query)
     except Exception as e:
         raise ValueError(
-            f"{argument}={query!r} is no valid query ({e}); obs has the columns {shorten(obs.columns, 20)}."
+            f"{argument}={query!r} is no valid query ({e}); obs has the columns {shortlist(obs.columns, 20)}."
         ) from e
 
 # %% ../../nbs/30_tl/20_groups.ipynb #16722e07
@@ -87,18 +87,20 @@ def check_groups(
 ) -> pd.Series:  # values with their number of cells
     "The groups that there are; raises if the wanted ones are not among them."
     if groupby is None:
-        raise ValueError(f"Say which cells to compare: groupby, a column of obs ({shorten(obs.columns, 20)}), or idx1.")
+        raise ValueError(
+            f"Say which cells to compare: groupby, a column of obs ({shortlist(obs.columns, 20)}), or idx1."
+        )
     if groupby not in obs:
-        raise KeyError(f"groupby={groupby!r} is no column of obs; it has {shorten(obs.columns, 20)}.")
+        raise KeyError(f"groupby={groupby!r} is no column of obs; it has {shortlist(obs.columns, 20)}.")
     counts = obs[groupby].value_counts()
     known = counts[counts > 0].sort_index()
     for argument, values in (("group1", group1 or []), ("group2", [] if group2 is None else [group2])):
         if lost := [v for v in values if v not in known.index]:
             raise ValueError(
-                f"{argument}: {shorten(lost)} is not in obs[{groupby!r}]; its values are {shorten(known.index, 20)}."
+                f"{argument}: {shortlist(lost)} is not in obs[{groupby!r}]; its values are {shortlist(known.index, 20)}."
             )
     if len(known) < 2:
-        raise ValueError(f"obs[{groupby!r}] has {len(known)} value ({shorten(known.index)}); a comparison needs two.")
+        raise ValueError(f"obs[{groupby!r}] has {len(known)} value ({shortlist(known.index)}); a comparison needs two.")
     return known
 
 # %% ../../nbs/30_tl/20_groups.ipynb #f7ea3366
@@ -115,7 +117,7 @@ def _by_group(obs: pd.DataFrame, groupby: str, group1, group2) -> list[Compariso
         None if group1 is None else [group1] if isinstance(group1, str) or not np.iterable(group1) else list(group1)
     )
     if group2 is not None and not isinstance(group2, str) and np.iterable(group2):
-        raise ValueError(f"group2 is one group, not {shorten(group2)}; use idx2 for cells of several.")
+        raise ValueError(f"group2 is one group, not {shortlist(group2)}; use idx2 for cells of several.")
     known = check_groups(obs, groupby, group1, group2)
     if group1 is None:
         group1 = [g for g in known.index if g != group2]
@@ -184,8 +186,8 @@ def _pair_values(
     "Number of pairs of each row, junction of each pair, and the pairs' contributions to the wanted sums."
     p = store.pairs
     at, indptr = take_ranges(p.indptr, rows)
-    slots, _ = take_ranges(p.slot_indptr, rows)
-    event, total = p.slot_event[slots], p.slot_total[slots].astype(np.float64)
+    observations, _ = take_ranges(p.observation_indptr, rows)
+    event, total = p.observation_event[observations], p.observation_total[observations].astype(np.float64)
     repeat = lambda v: np.repeat(v, p.event_size[event])
     y = p.y[at]
     value = {

@@ -5,14 +5,13 @@
 # %% auto #0
 __all__ = []
 
-# %% ../../nbs/70_views/00_index.ipynb #e5a8aed3
+# %% ../../nbs/70_views/00_index.ipynb #dafc2fb2
 from ..core import lazy_names
 
-# %% ../../nbs/70_views/00_index.ipynb #8c14ffab
+# %% ../../nbs/70_views/00_index.ipynb #8ba76c7c
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "report": "report",
         "coverage": "coverage_report",
         "dashboard.dashboard": "TrainingDashboard",
         "explorer.explorer": "PSIExplorer",

@@ -16,17 +16,17 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import names as shorten
-from ...core import require_extra
+from ...core import find_obs_column, obs_column, require_extra
 from ...model.record import LatentMap, RecordingCallback, TrainingRecorder
 from ...pl.style import colors
+from ...tl.heldout import main_plane, procrustes
 from .charts import short
 from .facts import HEADS, data_line, headline
 from .html import body_html, title_html
-from .probe import HeldOut, Probe, main_plane, sample_rows, turned
+from .probe import HeldOut, LatentSample, sample_rows
 
 # %% auto #0
-__all__ = ['VIEWS', 'HTMLView', 'ConsoleView', 'in_notebook', 'choose_view', 'TrainingDashboard', 'obs_column', 'as_dashboard']
+__all__ = ['VIEWS', 'HTMLView', 'ConsoleView', 'in_notebook', 'choose_view', 'TrainingDashboard', 'colour_column', 'as_dashboard']
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #ae4ae0a8
 class HTMLView:
@@ -177,10 +177,10 @@ def watch(self: TrainingDashboard, model, background: bool = False) -> None:
     RecordingCallback.watch(self, model, background)
     self._drawn, self._cost, self._looked, self._looked_epoch = -np.inf, 0.0, None, None
     kind = choose_view(self.view, background)
-    labels = obs_column(model, self.color_by)
+    labels = colour_column(model, self.color_by)
     wants_map = self.map_every != 0 and (kind != "console" or self.map_every is not None)
     self._probe = (
-        Probe(model, rows := sample_rows(model.adata.n_obs, self.n_cells))
+        LatentSample(model, rows := sample_rows(model.adata.n_obs, self.n_cells))
         if wants_map and model.adata.n_obs > 2
         else None
     )
@@ -204,21 +204,15 @@ def _ask_to_stop(self: TrainingDashboard) -> None:
     self.stopper.stop()
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #379b7f1c
-def obs_column(
+def colour_column(
     model,
     key: str | None,  # None: cell_type, if there is one
 ) -> pd.Series | None:  # (cells,) categorical
     "The column of `obs` that colours the latent map."
-    data, name = model.adata, key or "cell_type"
-    tables = [data.obs, *(a.obs.reindex(data.obs_names) for a in getattr(data, "mod", {}).values())]
-    for table in tables:
-        for column in (name, *(f"{m}:{name}" for m in getattr(data, "mod", {}))):
-            if column in table:
-                return table[column].astype("category").rename(name)
     if key is not None:
-        raise KeyError(
-            f"color_by={key!r} is no column of obs; it has {shorten(dict.fromkeys(c for t in tables for c in t.columns), 20)}."
-        )
+        return obs_column(model.adata, key, "color_by").astype("category")
+    found = find_obs_column(model.adata, "cell_type")
+    return None if found is None else found.astype("category")
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #c45ef362
 @patch
@@ -264,7 +258,7 @@ def _look(self: TrainingDashboard, now: float) -> None:
     rec = self.recorder
     if self._probe is not None:
         before = rec.maps[-1].coords if rec.maps else None
-        rec.maps.append(LatentMap(rec.epoch, turned(main_plane(self._probe.latent()), before)))
+        rec.maps.append(LatentMap(rec.epoch, procrustes(main_plane(self._probe.latent()), before)))
     if self._held is not None and rec.epoch:
         rec.add(rec.epoch - 1, {"held_out_correlation": self._held.correlation()})
     self._looked, self._looked_epoch = time.perf_counter(), rec.epoch

@@ -12,17 +12,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from ...core import names as shorten
+from ...core import shortlist
 from ...model.decode import WholeEvents
 from ...nn.loader import CellDataset
 from ...tl.heldout import pearson
 
 # %% auto #0
-__all__ = ['at_rest', 'sample_rows', 'Probe', 'main_plane', 'turned', 'HeldOut']
+__all__ = ['eval_mode', 'sample_rows', 'LatentSample', 'HeldOut']
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #600dca05
 @contextmanager
-def at_rest(module: torch.nn.Module) -> Iterator[None]:
+def eval_mode(module: torch.nn.Module) -> Iterator[None]:
     "Within, the module is in evaluation mode without gradients; each part is put back as it was."
     modes = [(m, m.training) for m in module.modules()]
     module.eval()
@@ -42,7 +42,7 @@ def sample_rows(
     return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #8035d2a8
-class Probe:
+class LatentSample:
     "Some cells of a model's data, encoded by the model as it is now."
 
     def __init__(
@@ -66,27 +66,8 @@ class Probe:
 
     def latent(self) -> np.ndarray:  # (cells, latent)
         "Mean latent point of each cell."
-        with at_rest(self.model.module):
+        with eval_mode(self.model.module):
             return np.concatenate([z.cpu().numpy() for _, z in self.parts()])
-
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #e7adda04
-def main_plane(z: np.ndarray) -> np.ndarray:  # (cells, 2)
-    "Coordinates in the plane of the two main directions."
-    centred = np.nan_to_num(z - z.mean(0)).astype(np.float64)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    xy = centred @ axes[:, ::-1][:, :2]
-    return np.pad(xy, ((0, 0), (0, 2 - xy.shape[1]))).astype(np.float32)
-
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #ff3a1cf0
-def turned(
-    coords: np.ndarray,  # (cells, 2)
-    like: np.ndarray | None,  # (cells, 2) earlier coordinates of the same cells
-) -> np.ndarray:  # (cells, 2)
-    "The same picture, turned to match an earlier one."
-    if like is None:
-        return coords
-    u, _, vt = np.linalg.svd(coords.T.astype(np.float64) @ like)
-    return (coords @ (u @ vt)).astype(np.float32)
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #0dbe02f8
 class HeldOut:
@@ -100,7 +81,7 @@ class HeldOut:
     ):
         if lost := {"cell_index", "junction_index", "counts", "total"} - set(getattr(held, "columns", ())):
             raise ValueError(
-                f"held_out lacks the columns {shorten(sorted(lost))}; it is the second result of splicevi.data.hold_out."
+                f"held_out lacks the columns {shortlist(sorted(lost))}; it is the second result of splicevi.data.hold_out."
             )
         if not len(held):
             raise ValueError("held_out has no pairs.")
@@ -108,7 +89,7 @@ class HeldOut:
         rows = known[sample_rows(len(known), cells)]
         if rows.max() >= model.adata.n_obs or held["junction_index"].max() >= model.n_junctions:
             raise ValueError("held_out is of other data: it names cells or junctions that the model does not have.")
-        self.probe = Probe(model, rows, chunk=64)
+        self.probe = LatentSample(model, rows, chunk=64)
         self.pairs = held[held["cell_index"].isin(rows)].sort_values("cell_index", kind="stable")
 
     def predicted(self) -> np.ndarray:  # (pairs,)
@@ -117,7 +98,7 @@ class HeldOut:
         events = WholeEvents(
             wanted, model.module.junc2atse.cpu().numpy(), model.module.splicing_loss_type == "dirichlet_multinomial"
         )
-        with at_rest(model.module):
+        with eval_mode(model.module):
             psi = np.concatenate(
                 [model._usage(model._decoder_inputs(t, z, None), events).cpu().numpy() for t, z in self.probe.parts()]
             )

@@ -13,8 +13,8 @@ from fastcore.basics import patch
 from plotly.subplots import make_subplots
 
 from ...core import logger, require_extra
-from ...model.record import LatentMap, TrainingRecorder
-from ...pl.style import OKABE_ITO, _style, colors
+from ...model.record import TrainingRecorder
+from ...pl.style import OKABE_ITO, _style
 from .charts import thin, tick_labels, ticks, value_range
 from .facts import panels
 from .html import body_html, head_html, page_html, stats_html, title_html
@@ -212,7 +212,7 @@ def build(self: WidgetView, rec: TrainingRecorder) -> None:
     self.button = w.Button(
         description="Stop",
         icon="stop",
-        tooltip="End training after the mini-batch at work",
+        tooltip="End training after the current mini-batch",
         layout=w.Layout(width="100px", flex="0 0 auto", margin="8px 0 0 10px", display=None if self.live else "none"),
     )
     self.button.on_click(lambda _: self._press())

@@ -12,7 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
-from .export import bed, event_page, image, still, write
+from ...core import write_file
+from .export import bed, event_page, image, snapshot
 from .layout import View
 from .panels import PANELS, figures
 from .state import ExplorerState
@@ -128,13 +129,13 @@ def locus(self: PSIExplorer) -> str:
 @patch
 def to_csv(self: PSIExplorer, path: str | Path, level: str = "groups") -> Path:
     "Write what is shown, see `frame`."
-    return write(path, self.frame(level).to_csv(index=False))
+    return write_file(path, self.frame(level).to_csv(index=False))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #300164d1
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    return write(
+    return write_file(
         path, event_page(self.state, figures(self.state, *(k for k in PANELS if k != "volcano" or self.ds is not None)))
     )
 
@@ -142,7 +143,7 @@ def to_html(self: PSIExplorer, path: str | Path) -> Path:
 @patch
 def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
-    return write(path, bed(self.state, by_group))
+    return write_file(path, bed(self.state, by_group))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #fb1620ff
 @patch
@@ -165,21 +166,21 @@ def widget(self: PSIExplorer):
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #01c6139f
 @patch(as_prop=True)
-def still_name(self: PSIExplorer) -> str:
+def snapshot_name(self: PSIExplorer) -> str:
     "Class and display id of the stills of this explorer."
-    return f"splicevi-still-{id(self):x}"
+    return f"splicevi-snapshot-{id(self):x}"
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aad0cd87
 @patch
 def _ipython_display_(self: PSIExplorer) -> None:
-    "Show the widgets, or say what they need; and a still, seen only where there are no widgets."
+    "Show the widgets, or say what they need; and a snapshot, seen only where there are no widgets."
     from IPython.display import HTML, display
 
     try:
         w = self.widget
     except ImportError as e:
         why = f"{e} shows this as linked panels; ex.figures(), ex.frame() and ex.to_html(path) work without."
-        return display({"text/plain": f"{self!r}\n{why}", "text/html": still(self.state, why)}, raw=True)
+        return display({"text/plain": f"{self!r}\n{why}", "text/html": snapshot(self.state, why)}, raw=True)
     display(w)
     self._view.stilled = True
-    display(HTML(still(self.state, "Run the cell to explore.", self.still_name)), display_id=self.still_name)
+    display(HTML(snapshot(self.state, "Run the cell to explore.", self.snapshot_name)), display_id=self.snapshot_name)

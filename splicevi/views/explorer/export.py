@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import os
-import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,31 +14,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ...core import names as shorten
-from ...core import require_extra
+from ...core import require_extra, shortlist, write_file
 from ...pl.style import INK, colors
 from .state import ExplorerState
 from .tables import groups_table
 
 # %% auto #0
-__all__ = ['IMAGES', 'write', 'bed', 'image', 'table_part', 'figure_part', 'page', 'event_page', 'still_svg', 'still']
-
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #4e3b24c3
-def write(path: str | Path, content: str | bytes) -> Path:
-    "Write a file under a temporary name, then move it into place."
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
-    handle, part = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "wb") as f:
-            f.write(content if isinstance(content, bytes) else content.encode())
-        os.chmod(part, 0o644)
-        os.replace(part, path)
-    except BaseException:
-        Path(part).unlink(missing_ok=True)
-        raise
-    return path
+__all__ = ['IMAGES', 'bed', 'image', 'table_part', 'figure_part', 'page', 'event_page', 'snapshot_svg', 'snapshot']
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #a97c4a90
 def bed(
@@ -85,7 +64,7 @@ def image(
     kind = Path(path).suffix.lower().lstrip(".").replace("jpg", "jpeg")
     if kind not in IMAGES:
         raise ValueError(
-            f"A picture's name ends with {shorten((f'.{k}' for k in IMAGES), 9)}, not {Path(path).suffix!r}."
+            f"A picture's name ends with {shortlist((f'.{k}' for k in IMAGES), 9)}, not {Path(path).suffix!r}."
         )
     require_extra("kaleido", "image")
     try:
@@ -95,7 +74,7 @@ def image(
             f"kaleido (splicevi[image]) could not draw the figure: {e} It needs Chrome or Chromium; `kaleido_get_chrome` fetches one, "
             "or the variable BROWSER_PATH says where it is."
         ) from e
-    return write(path, content)
+    return write_file(path, content)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #97625421
 _PAGE_STYLE = """
@@ -203,7 +182,7 @@ def event_page(
     )
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #a20944a7
-def still_svg(
+def snapshot_svg(
     state: ExplorerState,
     width: int = 640,  # pixels
 ) -> str:
@@ -240,14 +219,14 @@ def still_svg(
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}">{"".join(parts)}</svg>'
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #1bc04bcb
-def still(
+def snapshot(
     state: ExplorerState,
     note: str = "",  # a sentence below
     name: str = "",  # class of the element
 ) -> str:
     "What is shown, as HTML that needs no script; JupyterLab's word that a widget before it is gone is hidden."
     what = " · ".join(filter(None, (state.gene, state.event)))
-    svg = base64.b64encode(still_svg(state).encode()).decode()
+    svg = base64.b64encode(snapshot_svg(state).encode()).decode()
     by = f" by {state.groupby}" if state.groupby else ""
     quiet = (
         f"<style>.jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*)) {{ display: none }}</style>"

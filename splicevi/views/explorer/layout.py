@@ -12,7 +12,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ...core import KEYS, require_extra
-from .export import still
+from .export import snapshot
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
 from .plot_widget import PlotWidget, plotly_library
 from .search_box import SearchBox
@@ -82,7 +82,7 @@ class View:
         w = require_extra("ipywidgets", "notebook")
         self.ex, self.state, self._w, self._busy, self.stilled = ex, ex.state, w, False, False
         s = self.state
-        self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.ask), s.gene or s.event)
+        self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.submit), s.gene or s.event)
         columns = list(dict.fromkeys([*([s.groupby] if s.groupby else []), *s.data.columns()]))
         self.groupby = w.Dropdown(
             options=[(c, c) for c in columns] + [("all cells", None)],
@@ -105,7 +105,7 @@ class View:
         self.kind = w.ToggleButtons(
             options=[("violins", "psi"), ("heatmap", "heatmap")], value="psi", style={"button_width": "84px"}
         )
-        self.tie()
+        self.connect()
         self.widget = self.layout()
         self.changed({"event", "ds"})
 
@@ -134,12 +134,12 @@ def guard(self: View, function):
     "The function, with its errors shown in the explorer."
 
     def run(*args):
-        self.say("")
+        self.message("")
         try:
             return function(*args)
         except Exception as e:
             text = str(e.args[0]) if isinstance(e, KeyError) and e.args else str(e)
-            self.say(text or type(e).__name__, error=True)
+            self.message(text or type(e).__name__, error=True)
             if not isinstance(e, (KeyError, ValueError, ImportError, OSError, RuntimeError)):
                 logging.getLogger("splicevi").exception("The explorer failed.")
 
@@ -147,7 +147,7 @@ def guard(self: View, function):
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #e2de154c
 @patch
-def say(self: View, text: str, error: bool = False) -> None:
+def message(self: View, text: str, error: bool = False) -> None:
     "Write a line below the search box."
     self.message.value = (
         f'<span class="{"sv-error" if error else "sv-soft"}">{html.escape(text)}</span>' if text else ""
@@ -155,13 +155,13 @@ def say(self: View, text: str, error: bool = False) -> None:
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #375f48df
 @patch
-def ask(self: View, text: str) -> None:
+def submit(self: View, text: str) -> None:
     "Go where a text that was entered means one thing."
     self.state.go(*self.state.data.index.one(text)[:2])
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #fc2860c4
 @patch
-def tie(self: View) -> None:
+def connect(self: View) -> None:
     "Let each control set the state, and the state draw."
     s, ours = (
         self.state,
@@ -172,7 +172,7 @@ def tie(self: View) -> None:
     ours(self.comparison, lambda v: setattr(s, "comparison", v))
     ours(self.kind, lambda v: self.draw("psi"))
     s.observe(self.changed)
-    s.observe(self.keep_still)
+    s.observe(self.keep_snapshot)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #e96b3e2e
 @patch
@@ -193,7 +193,7 @@ def layout(self: View):
     out = w.VBox(
         [
             w.HTML(_STYLE),
-            plotly_library(self.ex.still_name),
+            plotly_library(self.ex.snapshot_name),
             top,
             self.message,
             _beside([left, right], grid_gap="10px 22px", align_items="flex-start"),
@@ -217,13 +217,13 @@ def test_row(self: View):
     )
 
     def test(_):
-        self.say(f"testing {self.group1.value} against {self.group2.value or 'all other cells'} …")
+        self.message(f"testing {self.group1.value} against {self.group2.value or 'all other cells'} …")
         run.disabled = True
         try:
             s.compare(self.group1.value, self.group2.value or None)
         finally:
             run.disabled = False
-        self.say("")
+        self.message("")
 
     run.on_click(self.guard(test))
     self.test = w.Box(
@@ -264,7 +264,7 @@ def export_row(self: View):
     self.buttons = {k: button(k, *v) for k, v in kinds.items()}
     self.written = w.HTML()
     return _beside(
-        [w.HTML("<span class=sv-soft>take along</span>"), *self.buttons.values(), self.written],
+        [w.HTML("<span class=sv-soft>Export</span>"), *self.buttons.values(), self.written],
         grid_gap="6px",
         align_items="center",
     )
@@ -324,7 +324,7 @@ def controls(self: View, what: set[str]) -> None:
         self.comparison.value = s.comparison or ""
         self.comparison.layout.display = None if len(s.comparisons) > 1 else "none"
         self.table.show(table_view(s))
-        self.above.value = self.told()
+        self.above.value = self.table_title()
     else:
         self.table.view.select(s.row)
         self.table.draw()
@@ -333,7 +333,7 @@ def controls(self: View, what: set[str]) -> None:
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b4802625
 @patch
-def told(self: View) -> str:
+def table_title(self: View) -> str:
     "What the table lists."
     s = self.state
     if s.ds is None:
@@ -375,12 +375,12 @@ def heading(self: View) -> str:
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3583bead
 @patch
-def keep_still(self: View, what: set[str]) -> None:
+def keep_snapshot(self: View, what: set[str]) -> None:
     "Bring the stills in the notebook up to date."
     if not self.stilled:
         return
     from IPython.display import HTML, update_display
 
     update_display(
-        HTML(still(self.state, "Run the cell to explore.", self.ex.still_name)), display_id=self.ex.still_name
+        HTML(snapshot(self.state, "Run the cell to explore.", self.ex.snapshot_name)), display_id=self.ex.snapshot_name
     )

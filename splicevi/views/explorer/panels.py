@@ -12,7 +12,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ... import pl
-from ...core import names as shorten
+from ...core import shortlist
 from ...pl.style import empty_figure
 from .state import ExplorerState
 
@@ -200,5 +200,5 @@ def figures(
 ) -> dict[str, go.Figure]:  # name to figure
     "The panels as figures."
     if lost := [n for n in names if n not in PANELS]:
-        raise KeyError(f"There is no panel {shorten(lost)}; there are {shorten(PANELS, 9)}.")
+        raise KeyError(f"There is no panel {shortlist(lost)}; there are {shortlist(PANELS, 9)}.")
     return {n: PANELS[n](state, template=template) for n in names or PANELS}

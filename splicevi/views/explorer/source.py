@@ -5,8 +5,6 @@
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #539f7145
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,16 +14,16 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ...core import KEYS
-from ...core import names as shorten
+from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
-from ...data.gtf import read_gtf, with_chroms
+from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
-from .search import SearchIndex, junction_frame
+from ...tl.heldout import MAPS, map_of
+from .search import SearchIndex
 
 # %% auto #0
-__all__ = ['MAPS', 'by_junction', 'visible_reads', 'EventData', 'all_obs', 'all_obsm', 'gene_columns', 'from_mudata', 'shell',
-           'from_model', 'total_pairs', 'event_data', 'EventValues', 'map_of', 'one_column', 'exon_table', 'exons_of']
+__all__ = ['by_junction', 'visible_reads', 'EventData', 'all_obs', 'all_obsm', 'gene_columns', 'from_mudata', 'shell',
+           'from_model', 'total_pairs', 'event_data', 'EventValues', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
@@ -115,7 +113,9 @@ def gene_columns(var: pd.DataFrame) -> dict[str, int]:
 def from_mudata(mdata: MuData, splicing: str, rna: str, rna_layer: str | None) -> EventData:
     "The parts of a MuData."
     if splicing not in mdata.mod:
-        raise KeyError(f"There is no modality {splicing!r}; there are {shorten(mdata.mod)}. Name yours with splicing=.")
+        raise KeyError(
+            f"There is no modality {splicing!r}; there are {shortlist(mdata.mod)}. Name yours with splicing=."
+        )
     a = mdata[splicing]
     for key, have, what in ((KEYS.junction_counts, a.layers, "layers"), (KEYS.event, a.var, "var")):
         if key not in have:
@@ -218,7 +218,7 @@ def groups(self: EventData, column: str | None, most: int = 60) -> pd.Categorica
         return pd.Categorical(["all cells"] * len(self.obs))
     if column not in self.obs:
         raise KeyError(
-            f"groupby={column!r} is no column of obs; there are {shorten(self.columns(), 20) or 'none that can group cells'}."
+            f"groupby={column!r} is no column of obs; there are {shortlist(self.columns(), 20) or 'none that can group cells'}."
         )
     values = self.obs[column]
     if (n := values.nunique()) > most:
@@ -300,25 +300,6 @@ def event(self: EventData, name: str) -> EventValues:
     c = None if self.model is None else float(self.concentrations()[rows[0]])
     return EventValues(name, self.junctions.iloc[rows], y, n, *self._predicted(rows, y, n), c)
 
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #b0160239
-MAPS = ("X_splicevi_umap", "X_umap", "X_tsne")  # keys of obsm that are maps
-
-
-def map_of(
-    z: np.ndarray,  # (cells, latent)
-    most: int = 20_000,  # cells that UMAP is used for
-    seed: int = 0,
-) -> tuple[np.ndarray, str]:  # (cells, 2), name of the axes
-    "Two coordinates for each cell."
-    if not 10 <= len(z) <= most:
-        x = z - z.mean(0)
-        return x @ np.linalg.eigh(x.T @ x)[1][:, ::-1][:, :2], "PC"
-    from umap import UMAP
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return UMAP(n_neighbors=min(15, len(z) - 1), random_state=seed).fit_transform(z), "UMAP"
-
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #24925eee
 @patch
 def coords(
@@ -327,7 +308,7 @@ def coords(
     "Coordinates of the cells: the given ones, those of `obsm`, or a map of the latent space; None where there is nothing to lay out."
     if isinstance(key, str):
         if key not in self.obsm:
-            raise KeyError(f"latent={key!r} is not in obsm; there are {shorten(self.obsm, 9) or 'no coordinates'}.")
+            raise KeyError(f"latent={key!r} is not in obsm; there are {shortlist(self.obsm, 9) or 'no coordinates'}.")
         return np.asarray(self.obsm[key], float)[:, :2], key.removeprefix("X_")
     if key is not None:
         if np.shape(key) != (len(self.obs), 2):
@@ -359,40 +340,3 @@ def expression(self: EventData, gene: str) -> np.ndarray | None:  # (cells,) log
     total = self._once("library", lambda: np.asarray(self.x.sum(1), float).ravel())
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.log1p(1e4 * one_column(self.x, self.genes[gene]) / np.where(total > 0, total, np.nan))
-
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #974eaad8
-def exon_table(
-    gtf,  # GTF file, `Annotation`, DataFrame with chrom, start, end (and strand), or None
-    chroms: Iterable[str],  # chromosomes as the junctions name them
-) -> pd.DataFrame | None:  # chrom, start, end, strand, gene_name
-    "Exons of an annotation with the names of genes."
-    if gtf is None:
-        return None
-    if isinstance(gtf, pd.DataFrame):
-        if missing := {"chrom", "start", "end"} - set(gtf):
-            raise KeyError(
-                f"gtf as a DataFrame needs the columns chrom, start and end; {shorten(sorted(missing))} is missing."
-            )
-        return gtf
-    found = with_chroms(read_gtf(gtf), chroms)
-    return found.exons.merge(found.genes[["gene_id", "gene_name"]].drop_duplicates("gene_id"), on="gene_id", how="left")
-
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #8e740415
-def exons_of(
-    exons: pd.DataFrame | None,  # see `exon_table`
-    junctions: pd.DataFrame,  # of one event
-) -> pd.DataFrame | None:  # chrom, start, end, strand; None where nothing is known
-    "The exons that touch an event."
-    if exons is None or junctions["start"].isna().any():
-        return None
-    first = junctions.iloc[0]
-    near = exons[
-        (exons["chrom"] == first["chrom"])
-        & (exons["end"] >= junctions["start"].min() - 1)
-        & (exons["start"] <= junctions["end"].max() + 1)
-    ]
-    if "strand" in near and first["strand"] in "+-":
-        near = near[near["strand"] == first["strand"]]
-    if "gene_name" in near and (near["gene_name"] == first[KEYS.gene_name]).any():
-        near = near[near["gene_name"] == first[KEYS.gene_name]]
-    return near[[c for c in ("chrom", "start", "end", "strand") if c in near]].drop_duplicates(ignore_index=True)

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import KEYS
-from ...core import names as shorten
-from .source import EventValues, event_data, exon_table, exons_of
+from ...core import KEYS, shortlist
+from ...data.gtf import exon_table, exons_of
+from .source import EventValues, event_data
 from .tables import cells_table, groups_table
 
 # %% auto #0
@@ -26,12 +26,12 @@ def check_ds(ds, junctions: pd.DataFrame) -> pd.DataFrame:
         raise TypeError(f"ds is the table of model.differential_splicing(...), not {type(ds).__name__}.")
     if lost := [c for c in ("effect_size", "proba_ds") if c not in ds]:
         raise KeyError(
-            f"ds has no column {shorten(lost)}; it is the table of model.differential_splicing(..., mode='change')."
+            f"ds has no column {shortlist(lost)}; it is the table of model.differential_splicing(..., mode='change')."
         )
     known = ds.index.isin(junctions.index) | ds.index.isin(junctions[KEYS.event])
     if len(ds) and not known.any():
         raise KeyError(
-            f"No row of ds is a junction or an event of the data: {shorten(ds.index)} are not among {shorten(junctions.index)}."
+            f"No row of ds is a junction or an event of the data: {shortlist(ds.index)} are not among {shortlist(junctions.index)}."
         )
     return ds[known]
 
@@ -43,7 +43,7 @@ def ds_rows(
     "Rows of a test with the event and the junction that each is about."
     if not ds.index.is_unique:
         raise ValueError(
-            f"Rows of ds occur twice ({shorten(ds.index[ds.index.duplicated()].unique())}); give one comparison, or keep its column 'comparison'."
+            f"Rows of ds occur twice ({shortlist(ds.index[ds.index.duplicated()].unique())}); give one comparison, or keep its column 'comparison'."
         )
     label = ds.index.astype(str)
     of_junctions = label.isin(junctions.index)
@@ -114,7 +114,7 @@ class _Selection(_Listening):
     def junction(self, name: str):
         if name not in self.data.junctions.index:
             raise KeyError(
-                f"There is no junction {name!r}; those of {self.event} are {shorten(self.junctions.index, 9)}."
+                f"There is no junction {name!r}; those of {self.event} are {shortlist(self.junctions.index, 9)}."
             )
         self._look(self.data.junctions.at[name, KEYS.event], name)
 
@@ -159,7 +159,7 @@ class _Shown(_Listening):
     @show.setter
     def show(self, kind: str):
         if kind not in SHOWS:
-            raise ValueError(f"show={kind!r} is not one of {shorten(SHOWS)}.")
+            raise ValueError(f"show={kind!r} is not one of {shortlist(SHOWS)}.")
         if kind not in self.shows:
             raise ValueError(
                 f"show={kind!r}: {self.data.why or 'a binomial likelihood has no concentration to smooth with.'}"
@@ -201,7 +201,7 @@ class _Tested(_Listening):
     @comparison.setter
     def comparison(self, name: str | None):
         if name not in (self.comparisons or (None,)):
-            raise KeyError(f"comparison={name!r} is not in ds; there are {shorten(self.comparisons, 12) or 'none'}.")
+            raise KeyError(f"comparison={name!r} is not in ds; there are {shortlist(self.comparisons, 12) or 'none'}.")
         if name != self._comparison:
             self._comparison = name
             self._tell("comparison")
@@ -317,7 +317,7 @@ def choose(self: ExplorerState, row: str) -> None:
     "Show a row of `events`, as a click on the table or the volcano does."
     rows = self.events()
     if row not in rows.index:
-        raise KeyError(f"There is no row {row!r}; rows are {shorten(rows.index)}.")
+        raise KeyError(f"There is no row {row!r}; rows are {shortlist(rows.index)}.")
     if "junction_id" in rows:
         self.junction = rows.at[row, "junction_id"]
     else:
@@ -375,7 +375,7 @@ FRAMES = ("groups", "cells", "events")
 def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     'What is shown, as a tidy table: PSI of "groups" or "cells" with the place of each junction, or the "events" to choose from.'
     if level not in FRAMES:
-        raise ValueError(f"level={level!r} is not one of {shorten(FRAMES)}.")
+        raise ValueError(f"level={level!r} is not one of {shortlist(FRAMES)}.")
     if level == "events":
         return self.events().copy()
     table = getattr(self, level)()
@@ -422,7 +422,7 @@ def compare(self: ExplorerState, group1: str, group2: str | None = None, **kwarg
         raise ValueError(f"A comparison needs a trained model. {self.data.why}")
     there = list(self._group.categories)
     if lost := [g for g in (group1, group2) if g is not None and str(g) not in there]:
-        raise KeyError(f"{shorten(lost)} is no group of {self.groupby!r}; there are {shorten(there, 20)}.")
+        raise KeyError(f"{shortlist(lost)} is no group of {self.groupby!r}; there are {shortlist(there, 20)}.")
     rows = lambda g: np.flatnonzero(np.asarray(self._group) == str(g))
     given = dict(silent=True) | kwargs
     table = self.data.model.differential_splicing(

@@ -13,8 +13,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import names as shorten
-from ...core import require_extra
+from ...core import require_extra, shortlist
 
 # %% auto #0
 __all__ = ['Column', 'comparison', 'TableView', 'TableWidget']
@@ -77,10 +76,10 @@ class TableView:
     ):
         if not frame.index.is_unique:
             raise ValueError(
-                f"Rows of the table need unique names; {shorten(frame.index[frame.index.duplicated()].unique())} occur twice."
+                f"Rows of the table need unique names; {shortlist(frame.index[frame.index.duplicated()].unique())} occur twice."
             )
         if lost := [c.key for c in columns if c.key not in frame]:
-            raise KeyError(f"The table has no column {shorten(lost)}; it has {shorten(frame, 12)}.")
+            raise KeyError(f"The table has no column {shortlist(lost)}; it has {shortlist(frame, 12)}.")
         self.frame, self.columns, self.page_size = frame, columns, page_size
         self.sort, self.ascending, self.query, self.offset, self.selected = None, True, "", 0, None
         text = [c.key for c in columns if c.form == "text"]
@@ -93,7 +92,7 @@ def _column(self: TableView, key: str) -> Column:
     "The column of a key."
     if found := next((c for c in self.columns if c.key == key), None):
         return found
-    raise KeyError(f"There is no column {key!r} to sort by; there are {shorten((c.key for c in self.columns), 12)}.")
+    raise KeyError(f"There is no column {key!r} to sort by; there are {shortlist((c.key for c in self.columns), 12)}.")
 
 # %% ../../../nbs/70_views/50_explorer/64_table.ipynb #134d57db
 @patch

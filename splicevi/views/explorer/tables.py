@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import beta
 
-from .source import EventValues, event_data
+from .source import EventValues
 
 # %% auto #0
 __all__ = ['KINDS_OF_PSI', 'cells_table', 'scatter', 'beta_interval', 'group_sums', 'observed_groups', 'mean_groups',
