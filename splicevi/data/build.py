@@ -80,7 +80,7 @@ def _nan_rows(matrix, at: np.ndarray, cells: pd.Index):
     dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
     return _take_rows(dense.astype(np.result_type(dense, np.float32)), at, np.nan)
 
-# %% ../../nbs/10_data/30_build.ipynb #8e64517c
+# %% ../../nbs/10_data/30_build.ipynb #59b0b1c3
 def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
     "A copy with the given cells; rows of cells that `adata` lacks are zero (in `obsm`: NaN)."
     at = adata.obs_names.get_indexer(cells)
@@ -91,9 +91,7 @@ def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
         obs=pd.DataFrame(index=cells),
         var=adata.var.copy(),
         uns=dict(adata.uns),
-        layers={
-            k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None
-        },  # None: X, from anndata 0.13 on
+        layers={k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None},  # None: X, from anndata 0.13 on
         varm=dict(adata.varm),
         obsm={k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()},
     )
