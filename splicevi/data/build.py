@@ -91,7 +91,9 @@ def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
         obs=pd.DataFrame(index=cells),
         var=adata.var.copy(),
         uns=dict(adata.uns),
-        layers={k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None},  # None: X, from anndata 0.13 on
+        layers={
+            k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None
+        },  # None: X, from anndata 0.13 on
         varm=dict(adata.varm),
         obsm={k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()},
     )
