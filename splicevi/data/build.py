@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['quiet_mudata', 'assemble_mudata', 'cells_with_reads', 'informative_junctions', 'make_mudata', 'hold_out']
 
-# %% ../../nbs/10_data/30_build.ipynb #de0cde65
+# %% ../../nbs/10_data/30_build.ipynb #04d53698
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -18,7 +18,14 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..core import KEYS, logger, shortlist
-from .pairs import ObservedPairs, event_codes, modality_pairs, require_counts, splicing_layers
+from splicevi.data.pairs import (
+    ObservedPairs,
+    event_codes,
+    modality_pairs,
+    named_layers,
+    require_counts,
+    splicing_layers,
+)
 
 # %% ../../nbs/10_data/30_build.ipynb #253ea1d3
 @contextmanager
@@ -80,7 +87,7 @@ def _nan_rows(matrix, at: np.ndarray, cells: pd.Index):
     dense = matrix.toarray() if sp.issparse(matrix) else np.asarray(matrix)
     return _take_rows(dense.astype(np.result_type(dense, np.float32)), at, np.nan)
 
-# %% ../../nbs/10_data/30_build.ipynb #59b0b1c3
+# %% ../../nbs/10_data/30_build.ipynb #267ed6fd
 def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
     "A copy with the given cells; rows of cells that `adata` lacks are zero (in `obsm`: NaN)."
     at = adata.obs_names.get_indexer(cells)
@@ -91,9 +98,7 @@ def _take_cells(adata: AnnData, cells: pd.Index) -> AnnData:
         obs=pd.DataFrame(index=cells),
         var=adata.var.copy(),
         uns=dict(adata.uns),
-        layers={
-            k: _take_rows(v, at) for k, v in adata.layers.items() if k is not None
-        },  # None: X, from anndata 0.13 on
+        layers={k: _take_rows(v, at) for k, v in named_layers(adata).items()},
         varm=dict(adata.varm),
         obsm={k: _nan_rows(v, at, cells) for k, v in adata.obsm.items()},
     )
@@ -267,11 +272,11 @@ def _without(
     out[hidden.nonzero()] = 0
     return out
 
-# %% ../../nbs/10_data/30_build.ipynb #f554c18b
+# %% ../../nbs/10_data/30_build.ipynb #f377d018
 def _hide(adata: AnnData, hidden: sp.csr_matrix, x_is_psi: bool) -> None:
     "Clear entries of all layers and of X."
-    for name in [k for k in adata.layers if k is not None]:  # from anndata 0.13 on, None stands for X
-        adata.layers[name] = _without(adata.layers[name], hidden)
+    for name, layer in named_layers(adata).items():
+        adata.layers[name] = _without(layer, hidden)
     adata.X = adata.layers[KEYS.psi] if x_is_psi else _without(adata.X, hidden)
 
 # %% ../../nbs/10_data/30_build.ipynb #3264f775

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Findings', 'check_mudata']
 
-# %% ../../nbs/10_data/20_checks.ipynb #f32cd01a
+# %% ../../nbs/10_data/20_checks.ipynb #5e3f9c1d
 import warnings
 from collections.abc import Iterator
 
@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist
-from .pairs import count_faults, event_codes, observed_pairs, pairs_and_split
+from .pairs import count_faults, event_codes, layer_names, observed_pairs, pairs_and_split
 
 # %% ../../nbs/10_data/20_checks.ipynb #2a7f0b4c
 class Findings:
@@ -252,20 +252,15 @@ def _report_faults(faults: _Faults, split: int, adata: AnnData, k: str, label: d
 # %% ../../nbs/10_data/20_checks.ipynb #1c98f14c
 _LAYERS = dict(y=KEYS.junction_counts, n=KEYS.event_counts, psi=KEYS.psi, mask=KEYS.mask)
 
-# %% ../../nbs/10_data/20_checks.ipynb #ca0d9acd
-def _layer_names(adata: AnnData) -> str:
-    "The names of the layers (from anndata 0.13 on, None stands for X and is none)."
-    return shortlist((k for k in adata.layers if k is not None), 9) or "none"
-
-# %% ../../nbs/10_data/20_checks.ipynb #6ba8b778
+# %% ../../nbs/10_data/20_checks.ipynb #ce1c78af
 def _absent(adata: AnnData, symbol: str, name: str) -> tuple[str, str, str]:  # level, problem, fix
     "What it means that a layer is not there."
     if symbol == "y":
-        fix = f"store them in this layer (there are: {_layer_names(adata)}), or name the layer that holds them."
+        fix = f"store them in this layer (there are: {layer_names(adata)}), or name the layer that holds them."
         return "error", "the junction reads are missing; everything else is derived from them.", fix
     if name == _LAYERS[symbol]:
         return "note", "is not there and will be derived from the reads.", "nothing to do."
-    return "error", "there is no such layer.", f"one of: {_layer_names(adata)}."
+    return "error", "there is no such layer.", f"one of: {layer_names(adata)}."
 
 # %% ../../nbs/10_data/20_checks.ipynb #747b2dd3
 def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> dict[str, object]:
@@ -322,13 +317,13 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
         problem = f"{unread:,} junctions were read in no cell."
         found.add("note", _holder(k, label["y"]), label["y"], problem, "make_mudata drops them.")
 
-# %% ../../nbs/10_data/20_checks.ipynb #0d359272
+# %% ../../nbs/10_data/20_checks.ipynb #58ae4edc
 def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> None:
     "Everything about the expression modality."
     key = layer or "X"
     counts = adata.X if layer is None else adata.layers.get(layer)
     if counts is None:
-        fix = f"store them there, or name one of the layers: {_layer_names(adata)}."
+        fix = f"store them there, or name one of the layers: {layer_names(adata)}."
         return found.add("error", _holder(k, key), key, "the gene counts are missing.", fix)
     faults = _Faults()
     for rows in _dense_chunks(adata.shape):

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['STATUS', 'junction_genes', 'junction_status', 'event_types', 'with_var', 'annotate', 'gene_lengths']
 
-# %% ../../nbs/10_data/50_genes.ipynb #eb07824b
+# %% ../../nbs/10_data/50_genes.ipynb #4e9ee7bc
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from anndata import AnnData
 
 from ..core import KEYS, logger
 from .gtf import COORDINATES, Annotation, numbered, overlapping, read_gtf, with_chroms
+from .pairs import named_layers
 
 # %% ../../nbs/10_data/50_genes.ipynb #5404b801
 def _known(
@@ -105,11 +106,10 @@ def event_types(
     kinds = ["exon skip", "alternative 3' site", "alternative 5' site"]
     return np.select([skip, donors == 1, acceptors == 1], kinds, "complex").astype(object)
 
-# %% ../../nbs/10_data/50_genes.ipynb #4018c841
+# %% ../../nbs/10_data/50_genes.ipynb #cfd97acb
 def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:
     "The same data with another table of junctions or genes."
-    layers = {k: v for k, v in adata.layers.items() if k is not None}  # from anndata 0.13 on, None stands for X
-    more = dict(layers=layers, obsm=dict(adata.obsm), uns=dict(adata.uns))
+    more = dict(layers=named_layers(adata), obsm=dict(adata.obsm), uns=dict(adata.uns))
     return AnnData(adata.X, obs=adata.obs.copy(), var=var, **more)
 
 # %% ../../nbs/10_data/50_genes.ipynb #f4beb613

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['count_faults', 'require_counts', 'event_codes', 'EventOrder', 'ObservedPairs', 'indptr_of', 'pairs_and_split',
-           'observed_pairs', 'modality_pairs', 'splicing_layers', 'at_pairs', 'CellStore', 'take_ranges']
+           'observed_pairs', 'named_layers', 'layer_names', 'modality_pairs', 'splicing_layers', 'at_pairs',
+           'CellStore', 'take_ranges']
 
 # %% ../../nbs/10_data/10_pairs.ipynb #5d00c2cb
 import warnings
@@ -318,15 +319,24 @@ def observed_pairs(
         warnings.warn(f"The mask hides {what}", stacklevel=2)
     return pairs
 
-# %% ../../nbs/10_data/10_pairs.ipynb #18bf38b9
+# %% ../../nbs/10_data/10_pairs.ipynb #9aa749bc
+def named_layers(adata: AnnData) -> dict[str, object]:
+    "The layers by name, without X."
+    return {k: v for k, v in adata.layers.items() if k is not None}
+
+# %% ../../nbs/10_data/10_pairs.ipynb #c082a19b
+def layer_names(adata: AnnData) -> str:
+    "The names of the layers, for a message."
+    return shortlist(named_layers(adata), 10) or "none"
+
+# %% ../../nbs/10_data/10_pairs.ipynb #f19b4be2
 def _require_junctions(adata: AnnData, counts: str | None, where: str) -> None:
     "Raise where the events or the reads are missing."
     if KEYS.event not in adata.var:
         advice = "find events first (splicevi.data.find_events or to_mudata)."
         raise KeyError(f"{where} has no var[{KEYS.event!r}]: {advice}")
     if counts is not None and counts not in adata.layers:
-        there = shortlist((k for k in adata.layers if k is not None), 10) or "none"
-        raise KeyError(f"{where} has no layer {counts!r} of reads; there are: {there}.")
+        raise KeyError(f"{where} has no layer {counts!r} of reads; there are: {layer_names(adata)}.")
 
 # %% ../../nbs/10_data/10_pairs.ipynb #f8ba11e7
 def modality_pairs(
