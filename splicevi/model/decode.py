@@ -130,7 +130,7 @@ def _decoder_inputs(self: DecodeMixin, tensors: dict, z: Tensor, code: int | Non
     batch = tensors[REGISTRY_KEYS.BATCH_KEY]
     if code is not None:
         batch = torch.full_like(batch, code)
-    return self.module._decoder_input(
+    return self.module.decoder_input(
         z, batch, tensors.get(REGISTRY_KEYS.CONT_COVS_KEY), tensors.get(REGISTRY_KEYS.CAT_COVS_KEY)
     )
 
