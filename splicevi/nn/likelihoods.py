@@ -157,8 +157,9 @@ class NegativeBinomial:
         gate: Tensor | None = None,  # unused, see `ZeroInflatedNegativeBinomial`
     ) -> Tensor:  # (cells,)
         log_theta = log_theta.expand_as(log_mu)
+        zero = log_nb_zero(log_mu, log_theta)
         gain = log_nb_gain(x, log_mu.reshape(-1)[hit], log_theta.reshape(-1)[hit])
-        return log_nb_zero(log_mu, log_theta).sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
+        return zero.sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #97eb69c6
 class ZeroInflatedNegativeBinomial:
