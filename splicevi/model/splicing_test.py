@@ -20,7 +20,7 @@ from ..data.pairs import CellStore, EventOrder
 from .decode import WholeEvents, columns_of
 from .expression_test import FoldChangeMixin
 from ..nn.loader import SplicingKeys, get_store
-from ..tl.concentration import scatter_concentration
+from ..tl.concentration import pooled_concentration
 from splicevi.tl.event_test import (
     GRID,
     Contrast,
@@ -55,7 +55,7 @@ def event_concentration(
     "Concentration of the reads of each event."
     n_events = len(store.pairs.event_size)
     if module.splicing_loss_type == "binomial":
-        return scatter_concentration(store, module.junc2atse.cpu().numpy())
+        return pooled_concentration(store, module.junc2atse.cpu().numpy())
     log_c, event = module.log_phi_j.detach().cpu().numpy().astype(np.float64), module.junc2atse.cpu().numpy()
     if log_c.size in (1, n_events):
         return np.exp(np.broadcast_to(log_c, n_events))

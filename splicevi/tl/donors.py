@@ -11,10 +11,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 from scipy import stats
-from scipy.special import digamma, gammaln, polygamma
+from scipy.special import digamma, polygamma
 
 from ..core import KEYS, shortlist
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
+from .concentration import log_beta_binomial
 from .groups import comparisons
 
 # %% auto #0
@@ -58,9 +59,7 @@ def _samples(obs: pd.DataFrame, groupby: str, sample_key: str) -> tuple[pd.DataF
 def bb_log_likelihood(y, n, eta, log_c):
     "Log-likelihood of reads y of n with usage sigmoid(eta), without the binomial coefficient; elementwise."
     c = np.exp(log_c)
-    a = c / (1 + np.exp(-eta))
-    b = c - a
-    return gammaln(y + a) - gammaln(a) + gammaln(n - y + b) - gammaln(b) + gammaln(c) - gammaln(n + c)
+    return log_beta_binomial(y, n, c / (1 + np.exp(-eta)), c)
 
 # %% ../../nbs/30_tl/50_donors.ipynb #1bb9c662
 def bb_derivatives(y, n, eta, log_c) -> tuple[np.ndarray, ...]:

@@ -20,6 +20,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import gammaln
 
 from ..core import KEYS
+from .concentration import log_rising, smooth
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #7b762a4f
 def _splicing(
@@ -122,7 +123,7 @@ def neighbor_psi(
     reads = _reads_at(graph, y, cell, junction)
     total = pd.Series(reads).groupby(group_codes(held)).transform("sum").to_numpy()
     pooled = pooled_psi(mdata, splicing=splicing).to_numpy()[junction]
-    return (reads + prior * pooled) / (total + prior)
+    return smooth(pooled, reads, total, prior)
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #4e253306
 def group_codes(
@@ -159,7 +160,7 @@ def _dm(
         alpha, c = c[hit] * p, c[first]
         if (alpha <= 0).any():
             return -np.inf  # reads where none are possible
-        return float(fixed + (gammaln(y + alpha) - gammaln(alpha)).sum() + (gammaln(c) - gammaln(n + c)).sum())
+        return float(fixed + log_rising(alpha, y).sum() - log_rising(c, n).sum())
 
     return log_likelihood
 
@@ -316,7 +317,7 @@ def group_psi(
     reads = (of_group @ y).toarray()
     member = sp.csr_matrix((np.ones(len(event)), (np.arange(len(event)), event)))
     pooled = pooled_psi(mdata, splicing=splicing).to_numpy()
-    psi = (reads + prior * pooled) / ((reads @ member)[:, event] + prior)
+    psi = smooth(pooled, reads, (reads @ member)[:, event], prior)
     return pd.DataFrame(psi.T, mdata[splicing].var_names, groups.categories)
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #11447ed6
