@@ -18,17 +18,10 @@ from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicin
 from splicevi.datasets import simulate
 from splicevi.model.splicing_test import batch_agreement, event_concentration
 from splicevi.nn.loader import get_store
+from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
-from splicevi.tl.event_test import (
-    Contrast,
-    batch_corrected_reads,
-    batch_scatter,
-    called,
-    downweighted,
-    fit_prior,
-    posterior,
-)
-from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
+from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
+from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_mean
 from splicevi.tl.groups import call_at_fdr
 from splicevi.views.explorer.state import ExplorerState
 
@@ -639,7 +632,7 @@ def test_random_events(seed):
     event = rng.permutation(np.repeat(np.arange(6), rng.integers(1, 5, 6)))
     a = rng.poisson(rng.exponential(4, (2, len(event)))) * (rng.random((2, 6)) < 0.7)[:, event]
     c = Contrast(a, event)
-    j, e = posterior(c, n_draws=50)
+    j, e = effect_posterior(c, n_draws=50)
     assert np.allclose(c.events.sum(j.psi1), 1, atol=1e-4) and np.allclose(c.events.sum(c.p), 1)
     for p in (*j[:3], *e[:2]):
         assert (p >= -1e-9).all() and (p <= 1 + 1e-9).all()
@@ -672,13 +665,13 @@ def test_shift_of_unchanged_genes(seed, shift, changed):
 
 def test_level_of_sparse_and_dense_counts():
     x = np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32)
-    dense, csr = (group_level(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
+    dense, csr = (group_mean(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
     assert (
         np.allclose(dense.mean, csr.mean)
         and np.allclose(dense.variance, csr.variance)
         and 0 < dense.common < dense.variance.min()
     )
-    empty = group_level(np.zeros((3, 2)), np.zeros(2))
+    empty = group_mean(np.zeros((3, 2)), np.zeros(2))
     assert np.isfinite(empty.mean).all() and np.isfinite(empty.variance).all()
 
 

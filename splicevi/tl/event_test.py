@@ -14,15 +14,15 @@ from ..data.pairs import EventOrder
 from .concentration import log_dirichlet_multinomial
 
 # %% auto #0
-__all__ = ['GRID', 'pooled_usage', 'log_evidence', 'Prior', 'responsibilities', 'fit_prior', 'usage_draws', 'mixed_quantile',
-           'Effect', 'summarise', 'EventEffect', 'summarise_events', 'blocks', 'Contrast', 'posterior', 'called',
-           'batch_corrected_reads', 'batch_scatter', 'downweighted']
+__all__ = ['GRID', 'common_psi', 'log_evidence', 'Prior', 'responsibilities', 'fit_prior', 'psi_draws', 'mixed_quantile',
+           'Effect', 'summarise_junctions', 'EventEffect', 'summarise_events', 'event_blocks', 'Contrast',
+           'effect_posterior', 'called']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # scales g of the Dirichlet of a change
 
 
-def pooled_usage(
+def common_psi(
     a: np.ndarray,  # (2, junctions) effective reads in the order of events
     events: EventOrder,
 ) -> np.ndarray:  # (junctions,) usage, sums to 1 in each event
@@ -73,7 +73,7 @@ def fit_prior(
     return Prior(tuple(grid), new)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #3ecc3688
-def usage_draws(
+def psi_draws(
     a: np.ndarray,  # (2, junctions) effective reads
     p: np.ndarray,  # (junctions,) pooled usage
     r: np.ndarray,  # (events, 1 + grid) probability of each component
@@ -117,7 +117,7 @@ class Effect(NamedTuple):
     upper: np.ndarray
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #bee52993
-def summarise(
+def summarise_junctions(
     psi: np.ndarray,  # (2, draws, junctions) usage given a change
     none: np.ndarray,  # (junctions,) probability of no change
     p: np.ndarray,  # (junctions,) usage of both groups if there is none
@@ -159,7 +159,7 @@ def summarise_events(
     )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #9659d11f
-def blocks(events: EventOrder, at_once: int = 2048) -> list[slice]:
+def event_blocks(events: EventOrder, at_once: int = 2048) -> list[slice]:
     "Stretches of whole events with about `at_once` junctions each."
     out, start = [], 0
     end = events.start + events.size
@@ -182,7 +182,7 @@ class Contrast:
         self.events = EventOrder(event)
         self.junctions = self.events.order  # junction at each position
         self.a = np.asarray(a, np.float64)[:, self.junctions]
-        self.p = pooled_usage(self.a, self.events)
+        self.p = common_psi(self.a, self.events)
         evidence = log_evidence(self.a, self.p, self.events, grid)
         self.prior = fit_prior(evidence, grid)
         self.r = responsibilities(evidence, self.prior.weights)
@@ -200,13 +200,13 @@ class Contrast:
         "Usage draws of the events of a block, probability of no change of these events, and pooled usage."
         span, part = self.events.span(block)
         return (
-            usage_draws(self.a[:, span], self.p[span], self.r[block], self.prior.grid, part, n_draws, rng),
+            psi_draws(self.a[:, span], self.p[span], self.r[block], self.prior.grid, part, n_draws, rng),
             self.r[block, 0],
             self.p[span],
         )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #6abe4e6b
-def posterior(
+def effect_posterior(
     contrast: Contrast,
     delta: float = 0.1,  # least difference that counts
     n_draws: int = 1000,
@@ -216,11 +216,14 @@ def posterior(
 ) -> tuple[Effect, EventEffect]:  # of the junctions at `contrast.junctions`, of the events
     "Summary of the posterior of every junction and event."
     rng, parts = np.random.default_rng(seed), []
-    for block in progress(blocks(contrast.events)):
+    for block in progress(event_blocks(contrast.events)):
         psi, none, p = contrast.draws(block, n_draws, rng)
         _, part = contrast.events.span(block)
         parts.append(
-            (summarise(psi, none[part.code], p, delta, no_change), summarise_events(psi, none, delta, part, no_change))
+            (
+                summarise_junctions(psi, none[part.code], p, delta, no_change),
+                summarise_events(psi, none, delta, part, no_change),
+            )
         )
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])
@@ -236,55 +239,3 @@ def called(
         return ds["is_ds_fdr"].astype("boolean").fillna(False).to_numpy(bool)
     sure = ds["proba_ds"].to_numpy(float) >= (0.95 if proba is None else proba)
     return sure & (np.abs(ds["effect_size"].to_numpy(float)) >= delta)
-
-# %% ../../nbs/30_tl/30_event_test.ipynb #9035f3e3
-def batch_corrected_reads(
-    a: np.ndarray,  # (strata, junctions) effective reads of each batch of a group
-    own: np.ndarray,  # (strata, junctions) usage decoded under their batch
-    average: np.ndarray,  # (strata, junctions) usage decoded under the batches to compare in
-    event: np.ndarray,  # (junctions,) event codes
-) -> np.ndarray:  # (strata, junctions) effective reads
-    "The reads as they would be without the batch's effect on usage."
-    events, back = EventOrder(event), np.empty(len(event), np.int64)
-    back[events.order] = np.arange(len(event))
-    a, own, average = (v[:, events.order] for v in (a, own, average))
-    moved = a * average / np.maximum(own, 1e-8)
-    scale = events.sum(a) / np.maximum(events.sum(moved), 1e-12)
-    return (moved * scale[:, events.code])[:, back]
-
-# %% ../../nbs/30_tl/30_event_test.ipynb #2c1b7a3c
-def batch_scatter(
-    a: list[np.ndarray],  # of each group: (batches, junctions) effective reads
-    event: np.ndarray,  # (junctions,) event codes
-) -> (
-    float
-):  # 0: the batches of a group agree as well as their reads allow; NaN: no event was read in two batches of a group
-    "Scatter of the batches of a group, as a share of the variance that a batch of one read would have."
-    events = EventOrder(event)
-    observed, expected = np.sum([_scatter_sums(k[:, events.order], events) for k in a], axis=0)
-    return float(np.clip(observed / expected, 0, 1)) if expected > 0 else np.nan
-
-# %% ../../nbs/30_tl/30_event_test.ipynb #5d21e6ad
-def _scatter_sums(a: np.ndarray, events: EventOrder) -> tuple[float, float]:
-    "Scatter beyond that of the reads, and what it would be at a share of 1, over the events of a group."
-    n = events.sum(a)
-    total, spread = n.sum(0), lambda v: v[..., events.code]
-    pooled = a.sum(0) / np.maximum(spread(total), 1e-12)
-    excess = events.sum((spread(n) * (a / np.maximum(spread(n), 1e-12) - pooled) ** 2).sum(0))
-    variance, free = events.sum(pooled * (1 - pooled)), (n > 0).sum(0) - 1
-    used = (free > 0) & (total > 2)
-    at_one = total - (n**2).sum(0) / np.maximum(total, 1e-12) - free
-    return float((excess - variance * free)[used].sum()), float((variance * at_one)[used].sum())
-
-# %% ../../nbs/30_tl/30_event_test.ipynb #d55c9bfd
-def downweighted(
-    a: np.ndarray,  # (batches, junctions) effective reads of a group
-    event: np.ndarray,  # (junctions,) event codes
-    scatter: float,  # of `batch_scatter`; NaN: not known, nothing is downweighted
-) -> np.ndarray:  # (junctions,) effective reads of the group
-    "The reads of all batches of a group, each batch's for what they are worth."
-    events, out = EventOrder(event), np.empty(a.shape[1])
-    part = a[:, events.order]
-    worth = 1 / (1 + np.nan_to_num(scatter) * np.maximum(events.sum(part) - 1, 0))
-    out[events.order] = (part * worth[:, events.code]).sum(0)
-    return out

@@ -12,14 +12,14 @@ import scipy.sparse as sp
 from scipy.special import digamma, polygamma
 
 # %% auto #0
-__all__ = ['KAPPA', 'NO_PRIOR', 'counts_worth', 'GroupMean', 'group_level', 'FoldPrior', 'fold_responsibilities', 'fit_folds',
+__all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'group_mean', 'FoldPrior', 'fold_responsibilities', 'fit_folds',
            'FoldPosterior']
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #ca403055
 KAPPA = 5.0  # counts that the decoder's word is worth
 
 
-def counts_worth(
+def counts_and_fano(
     x,  # (cells, genes) counts of a group, CSR or dense
 ) -> tuple[np.ndarray, np.ndarray]:  # (genes,) sums, (genes,) variance over mean, at least 1
     "Counts of each gene, and how many of them tell as much as one independent count."
@@ -38,14 +38,14 @@ class GroupMean(NamedTuple):
     common: float  # variance of the error that all genes share
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #74e5e8d7
-def group_level(
+def group_mean(
     x,  # (cells, genes) counts of a group, CSR or dense
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
     under: np.ndarray | None = None,  # (genes,) the same under the batches to compare in
     kappa: float = KAPPA,
 ) -> GroupMean:
     "Expression of a group by its decoder and its counts."
-    total, fano = counts_worth(x)
+    total, fano = counts_and_fano(x)
     a, b = total / fano + kappa, np.maximum(expected, 1e-30) / fano + kappa
     under = np.maximum(expected if under is None else under, 1e-30)
     pooled, variance = under * a / b, polygamma(1, a) / np.log(2) ** 2
@@ -119,9 +119,11 @@ class FoldPosterior:
     ):
         self.prior, self.common = prior, common
         self.r, _ = fold_responsibilities(lfc, variance, prior)
-        self.kept = prior.scale**2 / (variance[:, None] + prior.scale**2)  # of an estimate's distance from the center
-        self.centers = prior.center + self.kept * (lfc[:, None] - prior.center)
-        self.sd = np.sqrt(self.kept * variance[:, None])
+        self.shrinkage = prior.scale**2 / (
+            variance[:, None] + prior.scale**2
+        )  # of an estimate's distance from the center
+        self.centers = prior.center + self.shrinkage * (lfc[:, None] - prior.center)
+        self.sd = np.sqrt(self.shrinkage * variance[:, None])
 
     @property
     def mean(self) -> np.ndarray:
@@ -147,6 +149,6 @@ class FoldPosterior:
         return (
             pick(self.centers)
             + rng.standard_normal(u.shape, dtype=np.float32) * pick(self.sd)
-            + (1 - pick(self.kept)) * of_center
+            + (1 - pick(self.shrinkage)) * of_center
             + of_sums
         )

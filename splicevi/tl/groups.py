@@ -15,11 +15,11 @@ from ..core import shortlist
 from ..data.pairs import CellStore, take_ranges
 
 # %% auto #0
-__all__ = ['rows_of', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'sample_rows', 'GroupReads', 'group_reads',
-           'one_of', 'check_test', 'stack', 'call_at_fdr']
+__all__ = ['row_numbers', 'Comparison', 'check_comparison', 'check_groups', 'comparisons', 'sample_rows', 'GroupReads',
+           'group_reads', 'one_of', 'check_test', 'stack_tables', 'call_at_fdr']
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2150ab7d
-def rows_of(
+def row_numbers(
     cells,  # mask, row numbers, or a query string
     obs: pd.DataFrame,  # (cells, ...)
     argument: str,  # name of the argument, for messages
@@ -106,8 +106,8 @@ def check_groups(
 # %% ../../nbs/30_tl/20_groups.ipynb #f7ea3366
 def _by_index(obs: pd.DataFrame, idx1, idx2) -> list[Comparison]:
     "The comparison of named cells."
-    rows1 = rows_of(idx1, obs, "idx1")
-    rows2 = np.setdiff1d(np.arange(len(obs)), rows1) if idx2 is None else rows_of(idx2, obs, "idx2")
+    rows1 = row_numbers(idx1, obs, "idx1")
+    rows2 = np.setdiff1d(np.arange(len(obs)), rows1) if idx2 is None else row_numbers(idx2, obs, "idx2")
     return [Comparison(rows1, rows2, "idx1", "Rest" if idx2 is None else "idx2", named=False)]
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8ae3a10f
@@ -236,7 +236,7 @@ def check_test(mode: str, delta, fdr_target: float, batch_correction: bool, batc
         raise ValueError("batchid1 and batchid2 say which batches to decode under; they need batch_correction=True.")
 
 # %% ../../nbs/30_tl/20_groups.ipynb #27a6242e
-def stack(tables: list[pd.DataFrame], found: list[Comparison], sort_by: str | None) -> pd.DataFrame:
+def stack_tables(tables: list[pd.DataFrame], found: list[Comparison], sort_by: str | None) -> pd.DataFrame:
     "One table of all comparisons, each with its name."
     out = []
     for table, c in zip(tables, found):
