@@ -22,7 +22,7 @@ from torch import Tensor
 from ..core import shortlist
 from ..data.pairs import CellStore
 from ..nn.batch import splicing_batch
-from ..tl.concentration import scatter_concentration
+from ..tl.concentration import pooled_concentration
 
 # %% ../../nbs/50_model/50_decode.ipynb #afb7eb04
 def columns_of(
@@ -522,7 +522,7 @@ def event_concentration(
     "Concentration of the reads of each event."
     n_events = len(store.pairs.event_size)
     if module.splicing_loss_type == "binomial":
-        return scatter_concentration(store, module.junc2atse.cpu().numpy())
+        return pooled_concentration(store, module.junc2atse.cpu().numpy())
     log_c, event = module.log_phi_j.detach().cpu().numpy().astype(np.float64), module.junc2atse.cpu().numpy()
     if log_c.size in (1, n_events):
         return np.exp(np.broadcast_to(log_c, n_events))

@@ -17,8 +17,8 @@ from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
 from .decode import DecodeMixin
-from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_level
-from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack
+from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
+from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack_tables
 
 # %% auto #0
 __all__ = ['GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling']
@@ -121,11 +121,11 @@ def _levels(self: FoldChangeMixin, adata, rows: np.ndarray, batches: list, batch
     ]
     (expected,) = self._expected_counts(adata, rows, [None], batch_size)
     if batches == [None]:
-        return {None: group_level(x, expected)}
+        return {None: group_mean(x, expected)}
     own, *under = self._expected_counts(
         adata, sample_rows(rows, n_cells, rng), [None, *self._batch_codes(batches)], batch_size
     )
-    return {b: group_level(x, expected, expected * u / np.maximum(own, 1e-30)) for b, u in zip(batches, under)}
+    return {b: group_mean(x, expected, expected * u / np.maximum(own, 1e-30)) for b, u in zip(batches, under)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #a79c8aac
 def sampling(options: dict, every: list) -> tuple[list, list, dict]:
@@ -285,4 +285,4 @@ def differential_expression(
         self._fold_changes(adata, c, all_stats, batch_size, fdr_target, filter_outlier_cells, use_counts, options)
         for c in track(found, style="tqdm", description="DE", disable=silent)
     ]
-    return stack(tables, found, ("proba_de" if mode == "change" else "bayes_factor") if sort else None)
+    return stack_tables(tables, found, ("proba_de" if mode == "change" else "bayes_factor") if sort else None)

@@ -20,16 +20,8 @@ from ..data.pairs import CellStore, EventOrder
 from .decode import WholeEvents, columns_of, event_concentration
 from .expression_test import FoldChangeMixin
 from ..nn.loader import SplicingKeys, get_store
-from splicevi.tl.event_test import (
-    GRID,
-    Contrast,
-    Effect,
-    EventEffect,
-    batch_corrected_reads,
-    batch_scatter,
-    downweighted,
-    posterior,
-)
+from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
+from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
 from splicevi.tl.groups import (
     Comparison,
     GroupReads,
@@ -39,7 +31,7 @@ from splicevi.tl.groups import (
     group_reads,
     one_of,
     sample_rows,
-    stack,
+    stack_tables,
 )
 
 # %% auto #0
@@ -312,7 +304,7 @@ def _compare(
         rng,
     )
     bar = partial(track, style="tqdm", description=c.name, disable=silent)
-    of_junctions, of_events = posterior(contrast, delta, n_draws, seed, no_change, bar)
+    of_junctions, of_events = effect_posterior(contrast, delta, n_draws, seed, no_change, bar)
     effect = Effect(*(self._in_order(v, contrast.junctions) for v in of_junctions))
     columns = read_columns(reads) if all_stats else {}
     if all_stats and self.summary_stats.n_batch > 1:
@@ -538,4 +530,4 @@ def differential_splicing(
         )
         for c in found
     ]
-    return stack(tables, found, ("proba_ds" if mode == "change" else "bayes_factor") if sort else None)
+    return stack_tables(tables, found, ("proba_ds" if mode == "change" else "bayes_factor") if sort else None)
