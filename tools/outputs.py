@@ -87,8 +87,8 @@ def pictured(cell, outputs: list) -> list:
     for selector, text in VIEWS.items():
         if cell.locator(selector).count():
             png = encoded(cell.locator(selector).first.screenshot(), 256)
-            text = text or outputs[-1]["data"]["text/plain"]
-            return [nbformat.v4.new_output("display_data", {"image/png": png, "text/plain": text})]
+            data = {"image/png": png, "text/plain": text or outputs[-1]["data"]["text/plain"]}
+            return [nbformat.v4.new_output("display_data", data)]
     return outputs
 
 

@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb (`--check` only compares): prose, code, text outputs, images by relative path."""
+"""Write README.md from nbs/index.ipynb (`--check` only compares): prose, code, text outputs, links by relative path."""
 
 import json
 import re
