@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from splicevi import SPLICEVI
+from splicevi import SPLICEVI, pl
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
@@ -19,9 +19,18 @@ from splicevi.datasets import simulate
 from splicevi.model.splicing_test import batch_agreement, event_concentration
 from splicevi.nn.loader import get_store
 from splicevi.tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
-from splicevi.tl.event_test import Contrast, batch_corrected_reads, batch_scatter, downweighted, fit_prior, posterior
+from splicevi.tl.event_test import (
+    Contrast,
+    batch_corrected_reads,
+    batch_scatter,
+    called,
+    downweighted,
+    fit_prior,
+    posterior,
+)
 from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
 from splicevi.tl.groups import call_at_fdr
+from splicevi.views.explorer.state import ExplorerState
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -224,6 +233,30 @@ def test_fdr_target(model, ds):
     strict, loose = (model.differential_splicing(fdr_target=t, **PAIR)["is_ds_fdr"] for t in (0.001, 0.3))
     assert strict.sum() <= ds["is_ds_fdr"].sum() < loose.sum() and (loose | ~strict).all()
     assert 1 - ds["proba_ds"][ds["is_ds_fdr"]].mean() <= 0.05
+
+
+@pytest.mark.parametrize("level", ["junction", "event"])
+def test_volcano_and_explorer_agree_on_what_is_called(model, mdata, level):
+    "Also without the column of calls, and where a value is missing."
+    tested = model.differential_splicing(level=level, **PAIR)
+    tested.iloc[:4, tested.columns.get_loc("proba_ds")] = 0.99
+    tested.iloc[:4, tested.columns.get_loc("effect_size")] = [0.02, 0.4, -0.4, np.nan]
+    tested.iloc[4, tested.columns.get_loc("proba_ds")] = np.nan
+    missing = tested["is_ds_fdr"].astype(object)
+    missing.iloc[1], missing.iloc[2] = True, np.nan
+    drawn = lambda t: {c[0] for trace in pl.volcano(t).data if trace.name == "called" for c in trace.customdata}
+    listed = lambda t: set(ExplorerState(mdata, ds=t).events().query("called").index)
+    for table in (tested.drop(columns="is_ds_fdr"), tested.assign(is_ds_fdr=missing)):
+        has_values = table[["effect_size", "proba_ds"]].notna().all(axis=1)
+        assert (
+            drawn(table)
+            == set(table.index[called(table) & has_values])
+            == listed(table) - set(table.index[~has_values])
+        )
+    without = tested.drop(columns="is_ds_fdr")
+    assert list(called(without)[:5]) == [False, True, True, False, False]
+    assert listed(without) == set(without.index[called(without)])
+    assert called(tested.assign(is_ds_fdr=missing))[1] and not called(tested.assign(is_ds_fdr=missing))[2]
 
 
 def test_all_stats(model, ds):

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from .style import OKABE_ITO, _style, empty_figure, need_columns, overlaps, palette, text_width, theme
+from ..tl.event_test import called
 
 # %% ../../nbs/60_pl/70_differential.ipynb #462c9743
 NINES = 4.0  # top of the axis
@@ -44,18 +45,11 @@ def volcano_values(
             "proba": ds["proba_ds"].to_numpy(float),
         }
     )
-    called = (
-        ds["is_ds_fdr"].fillna(False).to_numpy(bool)
-        if proba is None and "is_ds_fdr" in ds
-        else values["proba"] >= (0.95 if proba is None else proba)
-    )
     values["y"], values["chosen"] = (
         nines(values["proba"]),
         values["label"].isin([selected] if isinstance(selected, str) else list(selected or [])),
     )
-    values["called"] = called & (
-        values["effect"].abs() >= delta if proba is not None or "is_ds_fdr" not in ds else True
-    )
+    values["called"] = called(ds, delta, proba)
     return values[np.isfinite(values["effect"]) & np.isfinite(values["proba"])].reset_index(drop=True)
 
 # %% ../../nbs/60_pl/70_differential.ipynb #88992211

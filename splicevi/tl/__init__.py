@@ -13,6 +13,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "groups": "call_at_fdr",
+        "event_test": "called",
         "donors": "pseudobulk beta_binomial_test",
         "heldout": "imputation pooled_psi neighbor_psi predicted_psi model_concentration dm_log_likelihood best_concentration latent_quality latent_ari group_psi decoded_group_psi variable_junctions clusters",
     },

@@ -8,13 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from ..data.pairs import EventOrder
 from .concentration import log_dirichlet_multinomial
 
 # %% auto #0
 __all__ = ['GRID', 'pooled_usage', 'log_evidence', 'Prior', 'responsibilities', 'fit_prior', 'usage_draws', 'mixed_quantile',
-           'Effect', 'summarise', 'EventEffect', 'summarise_events', 'blocks', 'Contrast', 'posterior',
+           'Effect', 'summarise', 'EventEffect', 'summarise_events', 'blocks', 'Contrast', 'posterior', 'called',
            'batch_corrected_reads', 'batch_scatter', 'downweighted']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
@@ -223,6 +224,18 @@ def posterior(
         )
     join = lambda kind, of: kind(*(np.concatenate(v) for v in zip(*of)))
     return join(Effect, [j for j, _ in parts]), join(EventEffect, [e for _, e in parts])
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #124a1fe5
+def called(
+    ds: pd.DataFrame,  # of `model.differential_splicing`: is_ds_fdr, or proba_ds and effect_size
+    delta: float = 0.1,  # least difference of PSI that counts
+    proba: float | None = None,  # least probability of a call; None: is_ds_fdr, or 0.95 without it
+) -> np.ndarray:  # (rows,) bool
+    "Which rows of a differential splicing table count as called."
+    if proba is None and "is_ds_fdr" in ds:
+        return ds["is_ds_fdr"].astype("boolean").fillna(False).to_numpy(bool)
+    sure = ds["proba_ds"].to_numpy(float) >= (0.95 if proba is None else proba)
+    return sure & (np.abs(ds["effect_size"].to_numpy(float)) >= delta)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #9035f3e3
 def batch_corrected_reads(

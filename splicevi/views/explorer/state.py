@@ -13,6 +13,7 @@ from fastcore.basics import patch
 
 from ...core import KEYS, shortlist
 from ...data.gtf import exon_table, exons_of
+from ...tl.event_test import called
 from .source import EventValues, event_data
 from .tables import cells_table, groups_table
 
@@ -58,7 +59,7 @@ def ds_rows(
             KEYS.gene_name: about[KEYS.gene_name].to_numpy(),
             "effect_size": ds["effect_size"].to_numpy(float),
             "proba_ds": ds["proba_ds"].to_numpy(float),
-            "called": ds["is_ds_fdr"].to_numpy(bool) if "is_ds_fdr" in ds else ds["proba_ds"].to_numpy() >= 0.95,
+            "called": called(ds),
             "reads": reads.to_numpy(float),
         },
         index=label,
