@@ -22,7 +22,7 @@ from plotly.subplots import make_subplots
 from .. import pl
 from ..core import KEYS, find_obs_column, obs_column, shortlist, write_file
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
-from ..pl.qc import histograms
+from ..pl.qc import add_histogram
 from ..pl.style import styled
 from .page import code_html, facts_html, figure_html, page, section, table_html
 
@@ -165,7 +165,17 @@ def coverage_figure(depth: Coverage) -> go.Figure:
         "events observed per cell": np.diff(depth.pairs.observation_indptr),
         "reads per observed event": depth.pairs.observation_total,
     }
-    return histograms(values)
+    fig = make_subplots(1, len(values), horizontal_spacing=0.11)
+    for i, (name, v) in enumerate(values.items()):
+        add_histogram(
+            fig,
+            i + 1,
+            name,
+            np.asarray(v),
+            log=not name.startswith("events"),
+            unit="cells" if "cell" in name else "events",
+        )
+    return styled(fig, 230)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #65d43ce2
 def event_figure(depth: Coverage) -> go.Figure:
