@@ -262,7 +262,7 @@ def differential_expression(
     `delta`, genes that do nothing but give way are called too, as they should be by this definition. Cells are not independent replicates of a
     donor: a difference of few donors looks as sure as one that all share.
     """
-    self._need("expression")
+    self.need("expression")
     self._check_if_trained(warn=False)
     check_test(mode, delta, fdr_target, batch_correction, batchid1, batchid2)
     if batch_correction:

@@ -20,6 +20,7 @@ from mudata import MuData
 from scvi import REGISTRY_KEYS, settings
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
+from ..data.pairs import CellStore
 from .decode import ExpressionMixin, LatentMixin, SmoothedSplicingMixin
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
 from .setup import AnnDataSetupMixin, realign
@@ -65,8 +66,9 @@ class FeatureMixin:
             len(junctions),
         )
 
-    def _event(self) -> np.ndarray | None:
-        "Event code of each junction, None where events are unknown."
+    @property
+    def junction_events(self) -> np.ndarray | None:
+        "Code of each junction's event, shape ``(junctions,)``; `None` where events are unknown."
         known = self.registry_["field_registries"].get(SplicingKeys.EVENT)
         if known is None or not self.n_junctions:
             return None
@@ -74,6 +76,42 @@ class FeatureMixin:
         if (codes < 0).any():
             raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
         return codes
+
+    _event = lambda self: self.junction_events
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #02809ef4
+@patch
+def has_modality(self: FeatureMixin, modality: str) -> bool:
+    """Whether the model was set up with a modality.
+
+    Parameters
+    ----------
+    modality
+        ``"expression"`` or ``"splicing"``.
+    """
+    return bool({"expression": self.n_genes, "splicing": self.n_junctions}[modality])
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #9d0a48a1
+@patch
+def need(self: FeatureMixin, modality: str) -> None:
+    """Raise if the model was set up without a modality.
+
+    Parameters
+    ----------
+    modality
+        ``"expression"`` or ``"splicing"``.
+
+    Raises
+    ------
+    ValueError
+        If the model has only the other one.
+    """
+    if not self.has_modality(modality):
+        have = ", ".join(m for m in ("expression", "splicing") if self.has_modality(m))
+        raise ValueError(f"This model has no {modality} modality; it was set up with {have} only.")
+
+
+FeatureMixin._need = FeatureMixin.need
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #6b218564
 def _genes_first(n_features: int, n_genes: int | None, n_junctions: int | None) -> int:
@@ -101,7 +139,7 @@ class DataMixin(FeatureMixin):
             else []
         )
         return dict(
-            junc2atse=self._event(),
+            junc2atse=self.junction_events,
             n_batch=stats.n_batch,
             n_labels=stats.get("n_labels", 1),
             n_continuous_cov=stats.get("n_extra_continuous_covs", 0),
@@ -111,7 +149,7 @@ class DataMixin(FeatureMixin):
 
     def _start_from_data(self, pca: bool) -> None:
         "List the reads of the training data, and start the module at their pooled values."
-        register_store(self.adata_manager, self._event(), self.split_at)
+        register_store(self.adata_manager, self.junction_events, self.split_at)
         size = (
             self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)
             if self.module.use_size_factor_key and self.n_genes
@@ -144,8 +182,73 @@ class AlignMixin(DataMixin):
         if adata is not None and adata is not self.adata:
             adata = self._aligned(adata)
         adata = super()._validate_anndata(adata, copy_if_view)
-        register_store(self.get_anndata_manager(adata, required=True), self._event(), self.split_at)
+        register_store(self.get_anndata_manager(adata, required=True), self.junction_events, self.split_at)
         return adata
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #05131acb
+@patch
+def aligned(self: AlignMixin, adata=None):
+    """A data set as the model reads it.
+
+    Parameters
+    ----------
+    adata
+        MuData or AnnData with the structure of the training data; `None` for the training data.
+
+    Returns
+    -------
+    The data set itself if it has the model's features in the model's order, else a copy that does.
+
+    Raises
+    ------
+    ValueError, KeyError
+        If the data lack what the model was set up with.
+    """
+    return self._validate_anndata(adata)
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #2e336a01
+@patch
+def reads(self: AlignMixin, adata=None) -> CellStore:
+    """Counts of the genes and reads of the observed junctions, cell by cell.
+
+    Parameters
+    ----------
+    adata
+        MuData or AnnData with the structure of the training data; `None` for the training data.
+
+    Returns
+    -------
+    :class:`~splicevi.data.pairs.CellStore`: ``x``, gene counts of shape ``(cells, genes)``, and ``pairs``, the observed (cell, junction) pairs.
+    It is listed once for each data set.
+    """
+    return get_store(self.get_anndata_manager(self.aligned(adata), required=True))
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #2f3af233
+@patch
+def feature_table(self: AlignMixin, modality: str, adata=None) -> pd.DataFrame:
+    """What a data set says of the model's genes or junctions.
+
+    Parameters
+    ----------
+    modality
+        ``"expression"`` or ``"splicing"``.
+    adata
+        MuData or AnnData with the structure of the training data; `None` for the training data.
+
+    Returns
+    -------
+    The rows of ``var`` of the modality's features, in the model's order.
+
+    Raises
+    ------
+    ValueError
+        If the model was set up without the modality.
+    """
+    self.need(modality)
+    adata, genes = self.aligned(adata), modality == "expression"
+    mod = self.adata_manager.data_registry[REGISTRY_KEYS.X_KEY if genes else SplicingKeys.COUNTS].get("mod_key")
+    var = adata.var if mod is None else adata[mod].var
+    return var.iloc[: self.n_genes] if genes else var.iloc[self.split_at or 0 :]
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #c1a346ab
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:

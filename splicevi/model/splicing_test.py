@@ -17,10 +17,9 @@ from scvi.utils import track
 
 from ..core import KEYS, shortlist
 from ..data.pairs import CellStore, EventOrder
-from .decode import WholeEvents, columns_of
+from .decode import WholeEvents, columns_of, event_concentration
 from .expression_test import FoldChangeMixin
 from ..nn.loader import SplicingKeys, get_store
-from ..tl.concentration import scatter_concentration
 from splicevi.tl.event_test import (
     GRID,
     Contrast,
@@ -44,22 +43,8 @@ from splicevi.tl.groups import (
 )
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'EPS', 'event_concentration', 'with_rest', 'check_splicing_test', 'effect_columns', 'proba_columns',
-           'read_columns', 'batch_agreement', 'DifferentialMixin', 'DecodedContrast', 'top_junctions']
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #eb92cd33
-def event_concentration(
-    module,  # `SPLICEVAE`
-    store: CellStore,  # reads, used for a binomial likelihood
-) -> np.ndarray:  # (events,) c
-    "Concentration of the reads of each event."
-    n_events = len(store.pairs.event_size)
-    if module.splicing_loss_type == "binomial":
-        return scatter_concentration(store, module.junc2atse.cpu().numpy())
-    log_c, event = module.log_phi_j.detach().cpu().numpy().astype(np.float64), module.junc2atse.cpu().numpy()
-    if log_c.size in (1, n_events):
-        return np.exp(np.broadcast_to(log_c, n_events))
-    return np.exp(np.bincount(event, log_c) / np.bincount(event))
+__all__ = ['NORM_SPLICING', 'EPS', 'with_rest', 'check_splicing_test', 'effect_columns', 'proba_columns', 'read_columns',
+           'batch_agreement', 'DifferentialMixin', 'DecodedContrast', 'top_junctions']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
 def with_rest(
@@ -185,7 +170,7 @@ def _event_reads(self: DifferentialMixin, reads: GroupReads) -> tuple[np.ndarray
     "Effective reads, (groups, junctions), and event codes; junctions against the rest of their event where the model does not know the events."
     return (
         with_rest(reads.effective, reads.pooled_psi)
-        if self._event() is None
+        if self.junction_events is None
         else (reads.effective, self.module.junc2atse.cpu().numpy())
     )
 
@@ -212,7 +197,7 @@ def _moved(
     weights /= weights.sum(1, keepdims=True)
     every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
     own, average = (self._decoded_sums(adata, some, weights, c, every, True, batch_size) for c in ([None], codes))
-    if self._event() is None:
+    if self.junction_events is None:
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
     return batch_corrected_reads(a, own, average, event), event
 
@@ -521,11 +506,11 @@ def differential_splicing(
     Cells are not independent replicates of a donor or animal. With several donors, register them as the batch and look at
     ``n_batches_agree``, and compare with :func:`splicevi.tl.donors.beta_binomial_test` on :func:`splicevi.tl.donors.pseudobulk`.
     """
-    self._need("splicing")
+    self.need("splicing")
     self._check_if_trained(warn=False)
     check_test(mode, delta, fdr_target, batch_correction, batchid1, batchid2)
     check_splicing_test(delta, mode, level, norm_splicing_function, kwargs)
-    if level == "event" and self._event() is None:
+    if level == "event" and self.junction_events is None:
         raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")
     wanted = columns_of(junction_list, self.junction_names, "junctions")
     codes = (

@@ -13,8 +13,8 @@ from .batch import SplicingBatch
 
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'log_rising',
-           'log_binomial_coefficient', 'sum_by_cell', 'Binomial', 'log_rising_or_zero', 'BetaBinomial',
-           'DirichletMultinomial', 'NegativeBinomial', 'ZeroInflatedNegativeBinomial', 'Poisson']
+           'SplicingLikelihood', 'log_binomial_coefficient', 'sum_by_cell', 'Binomial', 'log_rising_or_zero',
+           'BetaBinomial', 'DirichletMultinomial', 'NegativeBinomial', 'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def observation_log_softmax(
@@ -51,6 +51,25 @@ def log_rising(
     a = log_a.exp()
     return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1)
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #64c95b64
+class SplicingLikelihood:
+    "What the splicing likelihoods have in common: independent junctions and no concentration, unless a subclass differs."
+
+    grouped = False  # whether the PSI of an event's junctions sum to one
+    has_concentration = False  # whether PSI vary from cell to cell around their mean
+
+    def __init__(
+        self,
+        log_c: Tensor | None = None,  # log concentration: one for all, or one per junction (`grouped`: per event)
+    ):
+        self.log_c = log_c
+
+    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
+        return logits.sigmoid()
+
+    def concentration(self) -> Tensor | None:
+        return self.log_c.exp() if self.has_concentration else None
+
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #8f2af7ee
 def log_binomial_coefficient(n: Tensor, k: Tensor) -> Tensor:
     "log of n choose k, elementwise."
@@ -62,11 +81,8 @@ def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
     return values.new_zeros(n_cells).index_add_(0, cell, values)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #cd98c8d3
-class Binomial:
+class Binomial(SplicingLikelihood):
     "Reads of a junction are Binomial(n, σ(logit))."
-
-    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        return logits.sigmoid()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         lp = batch.y * logits - batch.n * F.softplus(logits) + log_binomial_coefficient(batch.n, batch.y)
@@ -78,17 +94,10 @@ def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
     return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #e69c0bc6
-class BetaBinomial:
+class BetaBinomial(SplicingLikelihood):
     "Reads of a junction are BetaBinomial(n, c p, c (1 − p)) with p = σ(logit)."
 
-    def __init__(
-        self,
-        log_c: Tensor,  # (junctions,) or a scalar: log concentration
-    ):
-        self.log_c = log_c
-
-    def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        return logits.sigmoid()
+    has_concentration = True
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         log_c = self.log_c.expand_as(logits) if self.log_c.numel() == 1 else self.log_c[batch.junction]
@@ -102,14 +111,10 @@ class BetaBinomial:
         return sum_by_cell(lp, batch.cell, batch.n_cells)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
-class DirichletMultinomial:
+class DirichletMultinomial(SplicingLikelihood):
     "Reads of an event are DirichletMultinomial(n, c p) with p the softmax of the logits within the event."
 
-    def __init__(
-        self,
-        log_c: Tensor,  # (events,) or a scalar: log concentration
-    ):
-        self.log_c = log_c
+    grouped, has_concentration = True, True
 
     def psi(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         return observation_log_softmax(logits, batch.observation, batch.observation_total.numel()).exp()

@@ -20,11 +20,7 @@ from .batch import splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
-from splicevi.nn.likelihoods import (
-    GENE_LIKELIHOODS,
-    SPLICING_LIKELIHOODS,
-    event_softmax,
-)
+from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS, SplicingLikelihood, event_softmax
 from ..tl.concentration import moment_concentration, starting_psi
 
 # %% ../../nbs/40_nn/60_module.ipynb #7a101a8f
@@ -138,18 +134,38 @@ def check_options(given: dict) -> None:
     if not given.get("n_input_genes") and not given.get("n_input_junctions"):
         raise ValueError("The model needs genes, junctions or both; n_genes and n_junctions are 0.")
 
+# %% ../../nbs/40_nn/60_module.ipynb #6ccbd537
+@patch(as_prop=True)
+def likelihood_class(self: SPLICEVAE) -> type[SplicingLikelihood]:
+    "Class of the splicing likelihood; ask it for `grouped` and `has_concentration`."
+    return SPLICING_LIKELIHOODS[self.splicing_loss_type]
+
+# %% ../../nbs/40_nn/60_module.ipynb #c8979c8e
+@patch(as_prop=True)
+def grouped(self: SPLICEVAE) -> bool:
+    "Whether the PSI of an event's junctions depend on each other and sum to one."
+    return self.likelihood_class.grouped
+
+# %% ../../nbs/40_nn/60_module.ipynb #295d8b05
+@patch
+def splicing_likelihood(self: SPLICEVAE) -> SplicingLikelihood:
+    "The splicing likelihood with the model's concentration."
+    return self.likelihood_class(getattr(self, "log_phi_j", None))
+
 # %% ../../nbs/40_nn/60_module.ipynb #bf1378bf
 @patch
 def _register_events(self: SPLICEVAE, junc2atse) -> None:
     "Events of the junctions, and the concentration of their reads."
-    dm, fixed = self.splicing_loss_type == "dirichlet_multinomial", self.splicing_concentration
+    dm, fixed = self.grouped, self.splicing_concentration
     if junc2atse is None:
         if dm and self.n_input_junctions:
-            raise ValueError("splicing_loss_type='dirichlet_multinomial' needs the event of each junction (event_id).")
+            raise ValueError(
+                f"splicing_loss_type={self.splicing_loss_type!r} needs the event of each junction (event_id)."
+            )
         junc2atse = torch.arange(self.n_input_junctions)
     self.register_buffer("junc2atse", torch.as_tensor(np.asarray(junc2atse)).long())
     self.n_atse = int(self.junc2atse.max()) + 1 if self.n_input_junctions else 0
-    if self.n_input_junctions == 0 or self.splicing_loss_type == "binomial":
+    if self.n_input_junctions == 0 or not self.likelihood_class.has_concentration:
         return
     n = (self.n_atse if self.dm_concentration == "atse" else 1) if dm else self.n_input_junctions
     if fixed is not None and not dm:
@@ -257,12 +273,11 @@ def start(self: SPLICEVAE, store: CellStore, size_factor: np.ndarray | None = No
 @patch
 def _start_splicing(self: SPLICEVAE, store: CellStore, pca: bool) -> None:
     event = self.junc2atse.cpu().numpy()
-    grouped = self.splicing_loss_type == "dirichlet_multinomial"
     psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2))
-    start_at(self.splicing_decoder.head.bias, torch.as_tensor(np.log(psi) if grouped else np.log(psi / (1 - psi))))
+    start_at(self.splicing_decoder.head.bias, torch.as_tensor(np.log(psi) if self.grouped else np.log(psi / (1 - psi))))
     if isinstance(self.z_encoder_splicing, PartialEncoder):
         start_at(self.z_encoder_splicing.psi_mean, torch.as_tensor(psi))
-    if grouped:
+    if self.grouped:
         c = torch.as_tensor(moment_concentration(store, psi)).log()
         start_at(self.log_phi_j, c if self.dm_concentration == "atse" else c.mean())
     if pca:
@@ -360,6 +375,15 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
     "Latent point from a normal sample: itself, or on the simplex for a logistic normal."
     return z.softmax(-1) if self.latent_distribution == "ln" else z
 
+# %% ../../nbs/40_nn/60_module.ipynb #8861d3a2
+@patch
+def posterior_mean(self: SPLICEVAE, tensors: dict[str, Tensor]) -> Tensor:  # (cells, latent)
+    "Mean latent point of each cell of a mini-batch; draws no random number."
+    given = self._get_inference_input(tensors)
+    del given["size_factor"]
+    mean, _ = self._mix(*self._encode(**given))
+    return self.transform(mean)
+
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282
 @patch
 def _get_generative_input(
@@ -379,7 +403,7 @@ def _get_generative_input(
 
 # %% ../../nbs/40_nn/60_module.ipynb #73ae0ccb
 @patch
-def _decoder_input(self: SPLICEVAE, z, batch_index, cont_covs, cat_covs) -> tuple[Tensor, ...]:
+def decoder_input(self: SPLICEVAE, z, batch_index, cont_covs, cat_covs) -> tuple[Tensor, ...]:
     "Latent point with continuous covariates, then the categorical ones."
     expand = lambda t: t if t is None or z.dim() == t.dim() else t.expand(z.shape[0], *t.shape)
     if cont_covs is not None and self.n_continuous_cov:
@@ -390,7 +414,7 @@ def _decoder_input(self: SPLICEVAE, z, batch_index, cont_covs, cat_covs) -> tupl
 @patch
 def generative(self: SPLICEVAE, z, library, splicing, batch_index, cont_covs=None, cat_covs=None, label=None) -> dict:
     "Parameters of the likelihoods: expression of all genes, logits of the observed pairs."
-    z, *cats = self._decoder_input(z, batch_index, cont_covs, cat_covs)
+    z, *cats = self.decoder_input(z, batch_index, cont_covs, cat_covs)
     out = {}
     if self.n_input_genes:
         px = self.expression_decoder(z, *cats)
@@ -409,19 +433,11 @@ def log_theta(self: SPLICEVAE, px: DecodedExpression, batch_index: Tensor | None
         return self.px_r
     return self.px_r.t()[(batch_index if self.dispersion == "gene-batch" else label).squeeze(-1).long()]
 
-# %% ../../nbs/40_nn/60_module.ipynb #fe34beb1
-@patch
-def splicing_likelihood(self: SPLICEVAE):
-    "The splicing likelihood with the model's concentration."
-    if self.splicing_loss_type == "binomial":
-        return SPLICING_LIKELIHOODS["binomial"]()
-    return SPLICING_LIKELIHOODS[self.splicing_loss_type](self.log_phi_j)
-
 # %% ../../nbs/40_nn/60_module.ipynb #12df23b7
 @patch
 def psi(self: SPLICEVAE, logits: Tensor, event: Tensor | None = None) -> Tensor:
-    "Usage of junctions from logits of whole events, (..., junctions); `event` numbers the events of a subset."
-    if self.splicing_loss_type != "dirichlet_multinomial":
+    "PSI of junctions from logits of whole events, (..., junctions); `event` numbers the events of a subset."
+    if not self.grouped:
         return logits.sigmoid()
     event = self.junc2atse if event is None else event
     return event_softmax(logits, event, int(event.max()) + 1 if event.numel() else 0)
