@@ -17,159 +17,142 @@ from ...pl.style import empty_figure
 from .state import ExplorerState
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'NO_TEST', 'PANELS', 'empty', 'lanes', 'wide', 'arcs', 'psi', 'heatmap', 'latent', 'expression',
-           'volcano', 'narrow_volcano', 'volcano_mark', 'figures']
+__all__ = ['MOST_LANES', 'NO_COORDINATES', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes', 'group_matrix',
+           'arcs_panel', 'psi_panel', 'heatmap_panel', 'latent_panel', 'expression_panel', 'volcano_panel',
+           'narrow_volcano', 'volcano_mark', 'panel_figures']
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #cd7eeff5
-def empty(sentence: str, title: str, look: dict) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #60dacf9d
+def empty_panel(sentence: str, title: str, look: dict) -> go.Figure:
     "A panel that says why it has nothing to show."
     return empty_figure(sentence, look.get("title", title), look.get("template"))
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #5c44705d
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fbd15809
 MOST_LANES = 6
 
 
 def lanes(state: ExplorerState) -> list[str]:
     "The groups that the arcs are drawn for, in their order."
-    there = list(state._group.categories)
+    there, tested = list(state.cell_groups.categories), state.tested()
     if len(there) <= MOST_LANES:
         return there
-    tested = state.tested()
-    named = (
-        []
-        if tested is None
-        else [g for c in ("group1", "group2") if c in tested for g in tested[c].astype(str).unique()]
-    )
-    reads = (
-        state.groups().drop_duplicates("group").set_index("group")["total"].sort_values(ascending=False, kind="stable")
-    )
-    chosen = [g for g in dict.fromkeys([*named, *reads.index]) if g in there][:MOST_LANES]
+    pair = [] if tested is None else [c for c in ("group1", "group2") if c in tested]
+    compared = [g for c in pair for g in tested[c].astype(str).unique()]
+    reads = state.groups().drop_duplicates("group").set_index("group")["total"]
+    most = reads.sort_values(ascending=False, kind="stable").index
+    chosen = [g for g in dict.fromkeys([*compared, *most]) if g in there][:MOST_LANES]
     return [g for g in there if g in chosen]
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #86ffdecb
-def wide(state: ExplorerState, column: str, kind: str) -> pd.DataFrame:  # (junctions, groups)
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e29daedd
+def group_matrix(
+    state: ExplorerState,
+    column: str,  # of the groups' table, e.g. "psi" or "reads"
+    kind: str,  # of PSI
+) -> pd.DataFrame:  # (junctions, groups)
     "A column of the groups' table with a row for each junction."
     table = state.groups()
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
-    return table.reindex(index=list(state.junctions.index), columns=list(state._group.categories))
+    return table.reindex(index=list(state.junctions.index), columns=list(state.cell_groups.categories))
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a7e32964
-def arcs(state: ExplorerState, **look) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7a63acf8
+NO_COORDINATES = (
+    "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand."
+)
+
+
+def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     "The junctions of the event over its exons."
     if state.junctions["start"].isna().any():
-        return empty(
-            "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand.",
-            state.event,
-            look,
-        )
+        return empty_panel(NO_COORDINATES, state.event, look)
     j = state.junctions.astype({"start": int, "end": int})
-    few = lanes(state)
-    fig = pl.event_arcs(
-        j,
-        wide(state, "psi", state.show),
-        wide(state, "reads", "observed"),
-        state.event_exons(),
-        few,
-        state.junction,
-        pl.colors(state._group),
-        **look,
-    )
-    return _add_note(
-        fig,
-        ""
-        if len(few) == len(state._group.categories)
-        else f"{len(few)} of {len(state._group.categories)} groups, those with most reads",
-    )
+    psi, reads = group_matrix(state, "psi", state.show), group_matrix(state, "reads", "observed")
+    few, hue = lanes(state), pl.colors(state.cell_groups)
+    fig = pl.event_arcs(j, psi, reads, state.event_exons(), few, state.junction, hue, **look)
+    left_out = len(state.cell_groups.categories) - len(few)
+    return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #07e52660
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a6bf6dd5
 def _add_note(fig: go.Figure, note: str) -> go.Figure:
-    "The figure with one more remark in its last line of text."
-    if note and fig.layout.title.text:
-        head, end = (
-            fig.layout.title.text.rsplit("</span>", 1)
-            if "</span>" in fig.layout.title.text
-            else (fig.layout.title.text, "")
-        )
-        fig.layout.title.text = f"{head} · {note}" + (
-            "</span>" + end if end or "</span>" in fig.layout.title.text else ""
-        )
+    "The figure with one more remark in the last line of its title."
+    if note and (text := fig.layout.title.text):
+        head, span, end = text.rpartition("</span>") if "</span>" in text else (text, "", "")
+        fig.layout.title.text = f"{head} · {note}{span}{end}"
     return fig
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7835ad07
-def psi(state: ExplorerState, **look) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
+def psi_panel(state: ExplorerState, **look) -> go.Figure:
     "Violins of the cells and means of the groups, the chosen junction first."
     order = [state.junction, *(j for j in state.junctions.index if j != state.junction)]
-    return pl.psi_violin(state.cells(), state.groups(), state.show, order[:2], pl.colors(state._group), **look)
+    hue = pl.colors(state.cell_groups)
+    return pl.psi_violin(state.cells(), state.groups(), state.show, order[:2], hue, **look)
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #9c0c4ffe
-def heatmap(state: ExplorerState, **look) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
+def heatmap_panel(state: ExplorerState, **look) -> go.Figure:
     "Means of the groups, observed, decoded and smoothed side by side."
     table = state.groups()
     return pl.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fe9aa036
-def latent(state: ExplorerState, **look) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #f22a4073
+NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
+
+
+def latent_panel(state: ExplorerState, **look) -> go.Figure:
     "The map of the cells, coloured by the PSI of the junction."
     if (found := state.coords()) is None:
-        return empty(
-            "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap'].",
-            "Latent map",
-            look,
-        )
-    v = state.values()
-    at = list(v.junctions.index).index(state.junction)
-    fig = pl.latent_psi(
-        found[0], getattr(v, state.show)[:, at], state.junction, v.n, state.data.obs.index, found[1], **look
-    )
-    return fig if state.show == "observed" else _renamed(fig, state)
+        return empty_panel(NO_MAP, "Latent map", look)
+    (xy, axis), v = found, state.values()
+    psi = getattr(v, state.show)[:, list(v.junctions.index).index(state.junction)]
+    fig = pl.latent_psi(xy, psi, state.junction, v.n, state.data.obs.index, axis, **look)
+    return fig if state.show == "observed" else _predicted_title(fig, state)
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #f62e2cf8
-def _renamed(fig: go.Figure, state: ExplorerState) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bbcd9647
+def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
     "The map with a title that says that PSI were predicted."
-    n, seen = len(state.data.obs), int((state.values().n > 0).sum())
-    if fig.layout.title.text and "<span" in fig.layout.title.text:
-        head, rest = fig.layout.title.text.split("<span", 1)
-        fig.layout.title.text = (
-            f"{head}<span{rest.split('>', 1)[0]}>{state.show} in all cells · {seen:,} of {n:,} observed</span>"
-        )
+    n, seen, text = len(state.data.obs), int((state.values().n > 0).sum()), fig.layout.title.text
+    if text and "<span" in text:
+        head, rest = text.split("<span", 1)
+        note = f"{state.show} in all cells · {seen:,} of {n:,} observed"
+        fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
     return fig
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #412050aa
-def expression(state: ExplorerState, **look) -> go.Figure:
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #dca6b721
+def expression_panel(state: ExplorerState, **look) -> go.Figure:
     "The gene's expression by group."
     gene, title = state.gene, f"Expression of {state.gene}" if state.gene else "Expression of the gene"
     if not gene:
-        return empty("The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can).", title, look)
+        return empty_panel(NO_GENE, title, look)
     if state.data.x is None:
-        return empty("The data have no expression modality.", title, look)
+        return empty_panel("The data have no expression modality.", title, look)
     values = state.data.expression(gene)
     if values is None:
-        return empty(f"{gene} is not among the {len(set(state.data.genes.values())):,} genes of the data.", title, look)
-    return pl.expression_violin(
-        values, state._group, gene, "log(1 + counts per 10,000)", pl.colors(state._group), **look
-    )
-
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e3092c87
-NO_TEST = "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, or call ex.compare(group1, group2)."
+        n = len(set(state.data.genes.values()))
+        return empty_panel(f"{gene} is not among the {n:,} genes of the data.", title, look)
+    hue, unit = pl.colors(state.cell_groups), "log(1 + counts per 10,000)"
+    return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **look)
 
 
-def volcano(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
+NO_GENE = "The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can)."
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #2c09830e
+NO_TEST = (
+    "No test yet: run model.differential_splicing(...) and pass it as ds=, set ex.ds = table, "
+    "or call ex.compare(group1, group2)."
+)
+
+
+def volcano_panel(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
     if tested is None:
-        return empty(NO_TEST, "Differential splicing", look)
+        return empty_panel(NO_TEST, "Differential splicing", look)
     return pl.volcano(tested, selected=state.row if marked else None, **look)
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e637deed
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #1851a316
 def narrow_volcano(state: ExplorerState) -> go.Figure:
     "The volcano for a narrow column: no title, no names of genes, nothing marked."
-    fig = volcano(state, marked=False, title="")
+    fig = volcano_panel(state, marked=False, title="")
     if state.ds is None:
-        return fig.update_annotations(
-            text="No test yet.<br>"
-            + ("Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)")
-            + "<br>or set ex.ds = table."
-        )
+        how = "Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)"
+        return fig.update_annotations(text=f"No test yet.<br>{how}<br>or set ex.ds = table.")
     genes = set(state.events()["gene_name"])
     fig.layout.annotations = [a for a in fig.layout.annotations if a.text not in genes]
     return fig.update_layout(margin_t=26, height=400)
@@ -182,18 +165,18 @@ def volcano_mark(state: ExplorerState) -> list:
         return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #5ad690d5
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #73e86951
 PANELS: dict[str, Callable] = {
-    "arcs": arcs,
-    "psi": psi,
-    "heatmap": heatmap,
-    "latent": latent,
-    "expression": expression,
-    "volcano": volcano,
+    "arcs": arcs_panel,
+    "psi": psi_panel,
+    "heatmap": heatmap_panel,
+    "latent": latent_panel,
+    "expression": expression_panel,
+    "volcano": volcano_panel,
 }
 
 
-def figures(
+def panel_figures(
     state: ExplorerState,
     *names: str,  # which panels; none: all
     template: str | None = None,  # "light", "dark" or None (transparent, for any page)
