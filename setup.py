@@ -27,6 +27,7 @@ setup(
     license="BSD-3-Clause",
     url=cfg["git_url"],
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
+    package_data={"splicevi.views": ["static/*"]},  # templates, styles and scripts
     include_package_data=True,
     python_requires=">=" + cfg["min_python"],
     install_requires=words("requirements"),

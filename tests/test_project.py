@@ -233,7 +233,7 @@ def test_library_needs_no_development_tool(root):
 
 
 def test_installed_copy_holds_every_module(copy, tmp_path_factory):
-    "`pip install .` brings every module and the `splicevi` command."
+    "`pip install .` brings every module, the files that pages and widgets are made of, and the `splicevi` command."
     target = tmp_path_factory.mktemp("site")
     subprocess.run(
         [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target", target, copy],
@@ -241,8 +241,11 @@ def test_installed_copy_holds_every_module(copy, tmp_path_factory):
         capture_output=True,
         text=True,
     )
-    modules = {p.relative_to(copy) for p in (copy / "splicevi").rglob("*.py")}
-    assert {p.relative_to(target) for p in (target / "splicevi").rglob("*.py")} == modules
+    files = lambda folder: {
+        p.relative_to(folder) for p in (folder / "splicevi").rglob("*") if p.is_file() and "__pycache__" not in p.parts
+    }
+    assert Path("splicevi/views/static/page.html") in files(copy)
+    assert files(target) == files(copy)
     assert (target / "bin" / "splicevi").exists()
 
 

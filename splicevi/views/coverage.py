@@ -24,7 +24,7 @@ from ..core import KEYS, find_obs_column, obs_column, shortlist, write_file
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
 from ..pl.qc import _histogram
 from ..pl.style import _style
-from .page import facts_html, figure_html, page, section, table_html
+from .page import code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/30_coverage.ipynb #a0514ba7
 @dataclass(slots=True)
@@ -293,26 +293,31 @@ class CoverageReport:
 
     def save(self, path: str | Path) -> Path:
         "Write one HTML file."
-        return write_file(Path(path), page("splicevi coverage", _sections(self)))
+        return write_file(
+            path,
+            page(
+                "splicevi coverage",
+                _sections(self),
+                heading="Coverage of splicing",
+                lead=f"{VERDICTS[self.verdict][0]}.",
+            ),
+        )
 
 # %% ../../nbs/70_views/30_coverage.ipynb #e9be4ae2
-_WIDE = "<style>.words :is(td, th):last-child { text-align: left; white-space: normal } .words tbody th { white-space: normal; min-width: 170px }</style>"
-
-
 def _sections(r: CoverageReport) -> list[str]:
     "The parts of the page."
-    title, text = VERDICTS[r.verdict]
-    head = (
-        f"<h1>Coverage of splicing</h1><p class=lead>{html.escape(title)}.</p><p>{html.escape(text)}</p>"
-        + facts_html(r.sizes, "tiles")
-    )
-    table = f"<div class=words>{table_html(r.table, decimals=1)}</div>{_WIDE}"
     numbers = section(
         "In numbers",
         "An event is a group of junctions that share splice sites; PSI is a junction's share of its event's reads in a cell.",
-        table,
+        table_html(r.table, decimals=1, words=["what it means"]),
     )
-    return [head, numbers, *_figures(r), _filters(r.filters), section("What to do next", "", _advice(r.verdict))]
+    return [
+        section("", VERDICTS[r.verdict][1], facts_html(r.sizes, "tiles")),
+        numbers,
+        *_figures(r),
+        _filters(r.filters),
+        section("What to do next", "", code_html(_CODE[r.verdict])),
+    ]
 
 # %% ../../nbs/70_views/30_coverage.ipynb #ecf6512b
 def _filters(table: pd.DataFrame) -> str:
@@ -367,11 +372,6 @@ model.train()""",
 pooled = aggregate_cells(mdata, by="cell_type", size=20)    # about 20 cells become one
 coverage_report(pooled)""",
 }
-
-
-def _advice(kind: str) -> str:
-    "The next lines of code."
-    return f"<pre>{html.escape(_CODE[kind])}</pre>"
 
 # %% ../../nbs/70_views/30_coverage.ipynb #61d10527
 def coverage_report(

@@ -6,7 +6,6 @@
 __all__ = ['LATENTS', 'SCORES', 'sizes', 'versions', 'report']
 
 # %% ../../nbs/70_views/20_report.ipynb #bd4be54b
-import html
 import importlib.metadata
 import platform
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from mudata import MuData
 
 from .. import pl
 from ..core import KEYS, logger, write_file
-from .page import facts_html, figure_html, page, section, table_html
+from .page import code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/20_report.ipynb #2e301044
 def sizes(
@@ -57,8 +56,8 @@ def versions() -> dict[str, str]:
     return found
 
 # %% ../../nbs/70_views/20_report.ipynb #f63b5630
-def _header(mdata: MuData, facts: Mapping[str, object], keys: dict) -> str:
-    "Title, the largest numbers, and what was run."
+def _header(mdata: MuData, facts: Mapping[str, object], keys: dict) -> tuple[str, str]:
+    "A sentence on what was run; the largest numbers, and the settings."
     known = sizes(mdata, **keys)
     kinds = " and ".join(
         k
@@ -67,9 +66,8 @@ def _header(mdata: MuData, facts: Mapping[str, object], keys: dict) -> str:
     )
     stamp = {"date": datetime.now().strftime("%Y-%m-%d %H:%M")}
     return (
-        f"<h1>splicevi report</h1><p class=lead>A latent space of {kinds} in {mdata.n_obs:,} cells.</p>"
-        + facts_html(known, "tiles")
-        + facts_html(dict(facts) | stamp | versions())
+        f"A latent space of {kinds} in {mdata.n_obs:,} cells.",
+        facts_html(known, "tiles") + facts_html(dict(facts) | stamp | versions()),
     )
 
 # %% ../../nbs/70_views/20_report.ipynb #d3ba9949
@@ -161,7 +159,7 @@ def _loading(folder: str) -> str:
         'model.get_latent_representation(modality="splicing")          # one modality\'s own\n'
         'model.get_normalized_splicing(junction_list=["..."])          # predicted PSI'
     )
-    return section("Load it again", "The model and the data lie beside this file.", f"<pre>{html.escape(code)}</pre>")
+    return section("Load it again", "The model and the data lie beside this file.", code_html(code))
 
 # %% ../../nbs/70_views/20_report.ipynb #6122c135
 def report(
@@ -182,7 +180,8 @@ def report(
     folder: str | None = None,  # where model and data lie, as the page says it; None: the folder of `path`
 ) -> Path:
     "Write a self-contained page about a trained model."
-    parts = [_header(mdata, facts or {}, dict(rna=rna, splicing=splicing))]
+    lead, header = _header(mdata, facts or {}, dict(rna=rna, splicing=splicing))
+    parts = [header]
     depth = pl.coverage(mdata, title="", rna=rna, rna_layer=rna_layer, splicing=splicing)
     parts += [
         section(
@@ -206,7 +205,12 @@ def report(
         parts.append(section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1)))
     return _write(
         Path(path),
-        page(f"splicevi report, {mdata.n_obs:,} cells", [*parts, _loading(folder or str(Path(path).parent))]),
+        page(
+            f"splicevi report, {mdata.n_obs:,} cells",
+            [*parts, _loading(folder or str(Path(path).parent))],
+            heading="splicevi report",
+            lead=lead,
+        ),
     )
 
 # %% ../../nbs/70_views/20_report.ipynb #0b0d81b1
