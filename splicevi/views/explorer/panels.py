@@ -53,7 +53,15 @@ def group_matrix(
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
     return table.reindex(index=list(state.junctions.index), columns=list(state.cell_groups.categories))
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7a63acf8
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a6bf6dd5
+def _add_note(fig: go.Figure, note: str) -> go.Figure:
+    "The figure with one more remark in the last line of its title."
+    if note and (text := fig.layout.title.text):
+        head, span, end = text.rpartition("</span>") if "</span>" in text else (text, "", "")
+        fig.layout.title.text = f"{head} · {note}{span}{end}"
+    return fig
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #e070af5a
 NO_COORDINATES = (
     "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand."
 )
@@ -70,14 +78,6 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     left_out = len(state.cell_groups.categories) - len(few)
     return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a6bf6dd5
-def _add_note(fig: go.Figure, note: str) -> go.Figure:
-    "The figure with one more remark in the last line of its title."
-    if note and (text := fig.layout.title.text):
-        head, span, end = text.rpartition("</span>") if "</span>" in text else (text, "", "")
-        fig.layout.title.text = f"{head} · {note}{span}{end}"
-    return fig
-
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
 def psi_panel(state: ExplorerState, **look) -> go.Figure:
     "Violins of the cells and means of the groups, the chosen junction first."
@@ -91,6 +91,16 @@ def heatmap_panel(state: ExplorerState, **look) -> go.Figure:
     table = state.groups()
     return pl.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bbcd9647
+def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
+    "The map with a title that says that PSI were predicted."
+    n, seen, text = len(state.data.obs), int((state.values().n > 0).sum()), fig.layout.title.text
+    if text and "<span" in text:
+        head, rest = text.split("<span", 1)
+        note = f"{state.show} in all cells · {seen:,} of {n:,} observed"
+        fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
+    return fig
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #f22a4073
 NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
 
@@ -103,16 +113,6 @@ def latent_panel(state: ExplorerState, **look) -> go.Figure:
     psi = getattr(v, state.show)[:, list(v.junctions.index).index(state.junction)]
     fig = pl.latent_psi(xy, psi, state.junction, v.n, state.data.obs.index, axis, **look)
     return fig if state.show == "observed" else _predicted_title(fig, state)
-
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bbcd9647
-def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
-    "The map with a title that says that PSI were predicted."
-    n, seen, text = len(state.data.obs), int((state.values().n > 0).sum()), fig.layout.title.text
-    if text and "<span" in text:
-        head, rest = text.split("<span", 1)
-        note = f"{state.show} in all cells · {seen:,} of {n:,} observed"
-        fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
-    return fig
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #dca6b721
 def expression_panel(state: ExplorerState, **look) -> go.Figure:
