@@ -27,7 +27,7 @@ def of_state(name: str, doc: str) -> property:
     read, write = lambda self: getattr(self.state, name), lambda self, value: setattr(self.state, name, value)
     return property(read, write, doc=doc)
 
-# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #4de9352d
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #e7b753fc
 class PSIExplorer:
     """Search events of a model or a MuData and look at them in linked panels.
 
@@ -40,7 +40,8 @@ class PSIExplorer:
     ds
         Table of :meth:`~splicevi.SPLICEVI.differential_splicing`, for the table of events and the volcano.
     gtf
-        Exons: a GTF file, :class:`splicevi.data.gtf.Annotation`, or DataFrame with ``chrom``, ``start``, ``end``, counted from 1.
+        Exons: a GTF file, :class:`splicevi.data.gtf.Annotation`, or DataFrame with ``chrom``, ``start``, ``end``
+        (counted from 1, ends included).
     mdata
         Other data than the model was set up with.
     event
@@ -74,12 +75,12 @@ PSIExplorer.show = of_state("show", "Kind of PSI that is drawn: decoded, smoothe
 PSIExplorer.ds = of_state("ds", "Table of differential_splicing.")
 PSIExplorer.comparison = of_state("comparison", "Which comparison of `ds` is shown.")
 
-# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #0a9ccb56
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #8a70f92b
 @patch
 def __repr__(self: PSIExplorer) -> str:
     s = self.state
     size = f"{len(s.data.obs):,} cells, {len(s.data.index.events):,} events"
-    return f"PSIExplorer: {size}; shows {s.show} PSI of {' · '.join(filter(None, (s.gene, s.event)))} by {s.groupby}"
+    return f"PSIExplorer: {size}; shows {s.show} PSI of {s.title} by {s.groupby}"
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #8b5dfc04
 @patch

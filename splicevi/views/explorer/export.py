@@ -21,38 +21,40 @@ from .tables import groups_table
 from ..page import figure_html, page, row_html, section, table_html
 
 # %% auto #0
-__all__ = ['IMAGES', 'PAGE_COLUMNS', 'PAGE_ROWS', 'bed_fields', 'bed', 'image_kind', 'write_image', 'page_lead', 'numbers_html',
-           'event_page', 'svg_text', 'svg_group', 'snapshot_svg', 'snapshot']
+__all__ = ['IMAGES', 'PAGE_COLUMNS', 'PAGE_ROWS', 'bed_name', 'bed_fields', 'bed', 'image_kind', 'write_image', 'page_lead',
+           'numbers_html', 'figure_rows', 'event_page', 'svg_text', 'svg_line', 'svg_group', 'snapshot_svg',
+           'hide_lost_widget', 'snapshot']
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #bbecd0eb
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #6dfc9481
+def bed_name(
+    row,  # of `groups_table`, as a named tuple
+    by_group: bool,  # whether the name holds the group
+) -> str:
+    "Junction, PSI and reads as the name of a line of BED."
+    group = [row.group] if by_group else []
+    return "|".join(map(str, [row.junction_id, *group, f"{row.kind}_PSI={row.psi:.3f}", f"reads={row.reads:.0f}"]))
+
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #d13ecf35
 def bed_fields(
     row,  # of `groups_table`, as a named tuple
     junction: pd.Series,  # chrom, start, end, strand
     by_group: bool,  # whether the name holds the group
 ) -> tuple:  # chrom, start, end, name, score, strand
     "The six fields of a line of BED."
-    names = [
-        row.junction_id,
-        *([row.group] if by_group else []),
-        f"{row.kind}_PSI={row.psi:.3f}",
-        f"reads={row.reads:.0f}",
-    ]
-    name = "|".join(map(str, names)).replace(" ", "_")
-    score = int(np.round(1000 * row.psi))
+    name, score = bed_name(row, by_group).replace(" ", "_"), int(np.round(1000 * row.psi))
     return junction["chrom"], int(junction["start"]) - 1, int(junction["end"]), name, score, junction["strand"]
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #0cd09dee
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #d44a2aa7
 def bed(
     state: ExplorerState,
     by_group: bool = False,  # a line for each group, or one for all cells
 ) -> str:
     "The junctions of the event as BED6."
-    state.locus  # complains where there are no coordinates
+    state.need_coordinates()
     group = state.cell_groups if by_group else pd.Categorical(["all cells"] * len(state.data.obs))
     table = groups_table(state.values(), group)
     table = table[(table["kind"] == state.show) & table["psi"].notna()]
-    place = state.junctions
-    lines = [bed_fields(r, place.loc[str(r.junction_id)], by_group) for r in table.itertuples()]
+    lines = [bed_fields(r, state.junctions.loc[str(r.junction_id)], by_group) for r in table.itertuples()]
     title = " ".join(filter(None, (state.gene, state.event)))
     head = f'track name="{title}" description="{state.show} PSI of {title}" useScore=1'
     return "\n".join([head, *("\t".join(map(str, line)) for line in lines)]) + "\n"
@@ -87,18 +89,15 @@ def write_image(
         ) from e
     return write_file(path, content)
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #95cd18c2
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #bcaa8ff3
 def page_lead(state: ExplorerState) -> str:
     "What is shown, in a sentence."
-    try:
-        place = state.locus
-    except ValueError:
-        place = "no coordinates"
+    place = "no coordinates" if state.junctions["start"].isna().any() else state.locus
     grouped = f" grouped by {state.groupby}" if state.groupby else ""
     cells = f"{len(state.data.obs):,} cells{grouped}"
     return f"{place} · {len(state.junctions)} junctions · {cells} · {state.show} PSI"
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #b6659dd6
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #6e7fad1c
 PAGE_COLUMNS = {
     "group": "group",
     "junction_id": "junction",
@@ -111,33 +110,43 @@ PAGE_COLUMNS = {
     "total": "of event",
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #e20b4e1e
 def numbers_html(state: ExplorerState) -> str:
     "The groups' table as a part of a page."
     table = state.frame()[list(PAGE_COLUMNS)].rename(columns=PAGE_COLUMNS)
     return table_html(table, words=("group", "junction", "PSI"), index=False)
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #b2ad0aeb
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #45ae4de8
 PAGE_ROWS = (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",))
 
 
+def figure_rows(figures: Mapping[str, go.Figure]) -> list[str]:
+    "The figures as HTML, two side by side where they are small."
+    part = {k: figure_html(f, name=k, tools=k in ("latent", "volcano")) for k, f in figures.items()}
+    rows = [[part[k] for k in names if k in part] for names in PAGE_ROWS]
+    return [row_html(*row) for row in rows if row]
+
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #8a003308
 def event_page(
     state: ExplorerState,
     figures: Mapping[str, go.Figure],  # see `panel_figures`
 ) -> str:
     "What is shown, as a page."
-    title = " · ".join(filter(None, (state.gene, state.event)))
-    part = {k: figure_html(f, name=k, tools=k in ("latent", "volcano")) for k, f in figures.items()}
-    rows = [[part[k] for k in keys if k in part] for keys in PAGE_ROWS]
-    parts = [*(row_html(*row) for row in rows if row), section("Numbers", "", numbers_html(state))]
-    return page(title, parts, lead=page_lead(state), wide=True)
+    parts = [*figure_rows(figures), section("Numbers", "", numbers_html(state))]
+    return page(state.title, parts, lead=page_lead(state), wide=True)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9663e87c
 def svg_text(x: float, y: float, text, anchor: str = "start") -> str:
     "A text in an SVG."
     return f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{html.escape(str(text))}</text>'
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #43276a49
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #1df2586f
+def svg_line(x1: float, x2: float, y1: float, y2: float, color: str, width: float, opacity: float) -> str:
+    "A line in an SVG."
+    ends = f'x1="{x1:.1f}" x2="{x2:.1f}" y1="{y1}" y2="{y2}"'
+    return f'<line {ends} stroke="{color}" stroke-width="{width:g}" stroke-opacity="{opacity:g}"/>'
+
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #49e326c0
 def svg_group(
     row,  # of `groups_table`, as a named tuple
     y: float,  # pixels
@@ -145,17 +154,16 @@ def svg_group(
     color: str,
 ) -> str:
     "A group in the snapshot: name, interval, PSI, cells and reads."
-    known = np.isfinite(row.psi)
-    size = f"{row.psi:.2f} · {row.n_cells:,} cells · {row.total:,.0f} reads" if known else "not observed"
-    parts = [svg_text(x(0) - 10, y + 4, row.group, "end"), svg_text(x(1) + 12, y + 4, size)]
+    parts = [svg_text(x(0) - 10, y + 4, row.group, "end")]
+    if not np.isfinite(row.psi):
+        return parts[0] + svg_text(x(1) + 12, y + 4, "not observed")
     if np.isfinite(row.lower):
-        ends = f'x1="{x(row.lower):.1f}" x2="{x(row.upper):.1f}" y1="{y}" y2="{y}"'
-        parts.append(f'<line {ends} stroke="{color}" stroke-width="3" stroke-opacity=".6"/>')
-    if known:
-        parts.append(f'<circle cx="{x(row.psi):.1f}" cy="{y}" r="5" fill="{color}"/>')
-    return "".join(parts)
+        parts.append(svg_line(x(row.lower), x(row.upper), y, y, color, 3, 0.6))
+    parts.append(f'<circle cx="{x(row.psi):.1f}" cy="{y}" r="5" fill="{color}"/>')
+    size = f"{row.psi:.2f} · {row.n_cells:,} cells · {row.total:,.0f} reads"
+    return "".join([*parts, svg_text(x(1) + 12, y + 4, size)])
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #b97ad87d
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9f642aa1
 def snapshot_svg(
     state: ExplorerState,
     width: int = 640,  # pixels
@@ -165,28 +173,28 @@ def snapshot_svg(
     table = table[(table["kind"] == state.show).to_numpy() & (table["junction_id"] == state.junction).to_numpy()]
     hue, height = colors(state.cell_groups), 22 * len(table) + 26
     x = lambda psi: 150 + psi * (width - 320)  # room for names on the left, for sizes on the right
-    tick = lambda v: (
-        f'<line x1="{x(v):.0f}" x2="{x(v):.0f}" y1="4" y2="{height - 20}" stroke="{INK}" stroke-opacity=".3"/>'
-    )
-    parts = [tick(v) + svg_text(x(v), height - 6, f"{v:g}", "middle") for v in (0, 0.5, 1)]
+    tick = lambda v: svg_line(x(v), x(v), 4, height - 20, INK, 1, 0.3) + svg_text(x(v), height - 6, f"{v:g}", "middle")
+    parts = [tick(v) for v in (0, 0.5, 1)]
     parts += [svg_group(r, 22 * i + 15, x, hue[str(r.group)]) for i, r in enumerate(table.itertuples())]
     look = f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {look}>{"".join(parts)}</svg>'
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #b9908ae2
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #0b664b2b
+def hide_lost_widget(name: str) -> str:  # class of the element that follows the widget
+    "A rule that hides JupyterLab's note on a widget without a kernel."
+    lost = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*))"
+    return f"<style>{lost} {{ display: none }}</style>"
+
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9969a5f3
 def snapshot(
     state: ExplorerState,
     note: str = "",  # a sentence below
     name: str = "",  # class of the element
 ) -> str:
     "What is shown, as HTML that needs no script."
-    what = html.escape(" · ".join(filter(None, (state.gene, state.event))))
     by = f" by {state.groupby}" if state.groupby else ""
-    caption = html.escape(f"{state.show} PSI of {state.junction}{by}")
+    caption = html.escape(f"{state.show} PSI of {state.junction}{by}, with 95 % intervals")
     svg = base64.b64encode(snapshot_svg(state).encode()).decode()
-    gone = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*))"
-    return (
-        (f"<style>{gone} {{ display: none }}</style>" if name else "")
-        + f'<div class="{name}"><b>{what}</b>: {caption}, with 95 % intervals<br>'
-        + f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}"><br>{html.escape(note)}</div>'
-    )
+    image = f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}">'
+    text = f"<b>{html.escape(state.title)}</b>: {caption}<br>{image}<br>{html.escape(note)}"
+    return f'{hide_lost_widget(name) if name else ""}<div class="{name}">{text}</div>'

@@ -20,8 +20,8 @@ from .widgets import PlotWidget, SearchBox, TableWidget, plotly_library
 from ..page import STATIC
 
 # %% auto #0
-__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below', 'beside',
-           'View', 'file_name']
+__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
+           'beside', 'View', 'file_name']
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ea3144ed
 def place_text(junctions) -> str:
@@ -31,14 +31,15 @@ def place_text(junctions) -> str:
     chrom, strand = junctions["chrom"].iloc[0], junctions["strand"].iloc[0].replace("-", "−")
     return f"{chrom}:{int(junctions['start'].min()):,}-{int(junctions['end'].max()):,} ({strand})"
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #efd99149
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #73f777c0
 def heading(state: ExplorerState) -> str:
     "Gene, event and place, as HTML."
     v, n = state.values(), len(state.junctions)
     names = [x for x in (state.gene, state.event) if x]
     reads = f"{v.y.sum():,.0f} reads in {(v.n > 0).sum():,} of {len(state.data.obs):,} cells"
     about = " · ".join([*names[1:], place_text(state.junctions), f"{n} junction{'s' * (n > 1)}", reads])
-    how = f"Width of an arc and first number: {state.show} PSI; second number: reads. Click an arc to choose its junction."
+    how = f"Width of an arc and first number: {state.show} PSI; second number: reads."
+    how += " Click an arc to choose its junction."
     few, many = len(lanes(state)), len(state.cell_groups.categories)
     if few < many:
         how += f" {few} of {many} groups, those with most reads."
@@ -135,7 +136,13 @@ def guard(self: View, function):
 
     return run
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #231e5e89
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #375f48df
+@patch
+def submit(self: View, text: str) -> None:
+    "Go where a text that was entered means one thing."
+    self.state.go(*self.state.data.index.one(text)[:2])
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #07e36899
 SHOW_TIPS = {
     "decoded": "what the model predicts for every cell",
     "smoothed": "the model and the cell's own reads together",
@@ -144,79 +151,66 @@ SHOW_TIPS = {
 
 
 @patch
+def show_buttons(self: View):
+    "Buttons for the kinds of PSI that there are."
+    w, kinds = self._w, [k for k in SHOWS if k in self.state.shows]
+    look = dict(style={"button_width": "88px"}, layout=w.Layout(width="auto"))
+    return w.ToggleButtons(options=kinds, value=self.state.show, tooltips=[SHOW_TIPS[k] for k in kinds], **look)
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #7b2033ff
+@patch
+def groupby_menu(self: View):
+    "A menu of the columns that can group cells."
+    w, now = self._w, self.state.groupby
+    columns = dict.fromkeys([*([now] if now else []), *self.state.data.group_columns()])
+    options = [*((c, c) for c in columns), ("all cells", None)]
+    look = dict(layout=w.Layout(width="210px"), style={"description_width": "62px"})
+    return w.Dropdown(options=options, value=now, description="group by", **look)
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d12a36fa
+@patch
 def make_controls(self: View) -> None:
     "Search box, menus and buttons."
-    w, s, auto = self._w, self.state, dict(width="auto")
+    w, s = self._w, self.state
     self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.submit), s.gene or s.event)
-    columns = dict.fromkeys([*([s.groupby] if s.groupby else []), *s.data.group_columns()])
-    menu = dict(layout=w.Layout(width="210px"), style={"description_width": "62px"})
-    options = [*((c, c) for c in columns), ("all cells", None)]
-    self.groupby = w.Dropdown(options=options, value=s.groupby, description="group by", **menu)
-    kinds = [k for k in SHOWS if k in s.shows]
-    look = dict(tooltips=[SHOW_TIPS[k] for k in kinds], style={"button_width": "88px"}, layout=w.Layout(**auto))
-    self.show = w.ToggleButtons(options=kinds, value=s.show, **look)
-    self.comparison = w.Dropdown(layout=w.Layout(**auto))
+    self.groupby, self.show = self.groupby_menu(), self.show_buttons()
+    self.comparison = w.Dropdown(layout=w.Layout(width="auto"))
     psi_panels = [("violins", "psi"), ("heatmap", "heatmap")]
     self.psi_panel = w.ToggleButtons(options=psi_panels, value="psi", style={"button_width": "84px"})
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #375f48df
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6d370c49
 @patch
-def submit(self: View, text: str) -> None:
-    "Go where a text that was entered means one thing."
-    self.state.go(*self.state.data.index.one(text)[:2])
-
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #56eda0fc
-@patch
-def make_panels(self: View) -> None:
-    "Table and figures, with what a click on each does."
-    s = self.state
-    hint = "filter: words, reads>100, |Δψ|>0.2"
-    self.table = TableWidget(events_view(s), self.guard(s.choose), hint)
+def clicks(self: View) -> dict:  # panel to a function of the point's `customdata`
+    "What a click on a point of each panel does."
     first = lambda data: str(data[0] if isinstance(data, (list, tuple)) else data)
-    junction = lambda data: setattr(s, "junction", first(data))
-    clicks = {
+    junction = lambda data: setattr(self.state, "junction", first(data))
+    return {
         "arcs": junction,
         "psi": lambda data: isinstance(data, list) and junction(data),
         "latent": lambda data: None,
         "expression": lambda data: None,
-        "volcano": lambda data: s.choose(first(data)),
+        "volcano": lambda data: self.state.choose(first(data)),
     }
-    self.plots = {k: PlotWidget(self.guard(f), tools=k in ("latent", "volcano")) for k, f in clicks.items()}
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c4053838
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
 @patch
-def connect(self: View) -> None:
-    "Let each control set the state, and the state draw."
+def make_panels(self: View) -> None:
+    "The table and the figures."
+    hint = "filter: words, reads>100, |Δψ|>0.2"
+    self.table = TableWidget(events_view(self.state), self.guard(self.state.choose), hint)
+    with_tools = ("latent", "volcano")
+    self.plots = {k: PlotWidget(self.guard(f), tools=k in with_tools) for k, f in self.clicks().items()}
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
+@patch
+def draw(self: View, name: str) -> None:
+    "Draw a panel; the heading stands above the arcs."
     s = self.state
-
-    def sets(control, setter):
-        run = self.guard(setter)
-        control.observe(lambda change: None if self._updating else run(change["new"]), "value")
-
-    sets(self.groupby, lambda value: setattr(s, "groupby", value))
-    sets(self.show, lambda value: setattr(s, "show", value))
-    sets(self.comparison, lambda value: setattr(s, "comparison", value))
-    sets(self.psi_panel, lambda value: self.draw("psi"))
-    s.observe(self.changed)
-    s.observe(self.keep_snapshot)
-
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a887515d
-@patch
-def comparison_row(self: View):
-    "Controls of a new comparison; hidden without a model."
-    w = self._w
-    menu = lambda: w.Dropdown(layout=w.Layout(width="auto", flex="1 1 90px", min_width="80px"))
-    self.group1, self.group2 = menu(), menu()
-    tip = "run model.differential_splicing for the two groups"
-    self.run_test = w.Button(description="test", tooltip=tip, layout=w.Layout(width="56px"))
-    self.run_test.on_click(self.guard(lambda _: self.compare()))
-    against = w.HTML("<span class=sv-soft>against</span>")
-    row = [self.group1, against, self.group2, self.run_test]
-    self.new_comparison = beside(row, "nowrap", None, align_items="center", grid_gap="6px")
-    if self.state.data.model is None:
-        self.new_comparison.layout.display = "none"
-    self.fill_groups()
-    return self.new_comparison
+    if name == "arcs":
+        self.head.value = heading(s)
+    panel = self.psi_panel.value if name == "psi" else name
+    look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
+    self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3894ee48
 @patch
@@ -225,6 +219,30 @@ def fill_groups(self: View) -> None:
     there = list(self.state.cell_groups.categories)
     self.group1.options, self.group2.options = there, [("all others", ""), *((g, g) for g in there)]
     self.group1.value, self.group2.value = there[0], ""
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #631e5995
+@patch
+def make_test_controls(self: View) -> None:
+    "Menus of the two groups, and the button that tests them."
+    w = self._w
+    menu = lambda: w.Dropdown(layout=w.Layout(width="auto", flex="1 1 90px", min_width="80px"))
+    self.group1, self.group2 = menu(), menu()
+    tip = "run model.differential_splicing for the two groups"
+    self.run_test = w.Button(description="test", tooltip=tip, layout=w.Layout(width="56px"))
+    self.run_test.on_click(self.guard(lambda _: self.compare()))
+    self.fill_groups()
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #183cbc49
+@patch
+def comparison_row(self: View):
+    "Controls of a new comparison; hidden without a model."
+    self.make_test_controls()
+    against = self._w.HTML("<span class=sv-soft>against</span>")
+    row = [self.group1, against, self.group2, self.run_test]
+    self.new_comparison = beside(row, "nowrap", None, align_items="center", grid_gap="6px")
+    if self.state.data.model is None:
+        self.new_comparison.layout.display = "none"
+    return self.new_comparison
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6f0caa0d
 @patch
@@ -243,27 +261,6 @@ def file_name(gene: str, event: str, ending: str) -> Path:
     "Name of a file about an event."
     return Path("_".join(filter(None, (gene, event))).replace("/", "-").replace(":", "-") + ending)
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a3c59459
-@patch
-def export_row(self: View):
-    "Buttons that write files beside the notebook."
-    w, ex, name = self._w, self.ex, lambda ending: file_name(self.ex.gene, self.ex.event, ending)
-    files = {
-        "CSV": (lambda: ex.to_csv(name(".csv")), "the numbers that are shown"),
-        "HTML": (lambda: ex.to_html(name(".html")), "all panels as a page to send"),
-        "BED": (lambda: ex.to_bed(name(".bed")), "junctions for a genome browser"),
-        "PNG": (lambda: ex.to_image(name(".png")), "the arcs as a picture"),
-    }
-
-    def button(label, write, what):
-        b = w.Button(description=label, tooltip=f"write {what} beside the notebook", layout=w.Layout(width="64px"))
-        b.on_click(self.guard(lambda _: self.show_written(write())))
-        return b
-
-    self.buttons = {label: button(label, *file) for label, file in files.items()}
-    label = w.HTML("<span class=sv-soft>Export</span>")
-    return beside([label, *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
-
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #0a514cfb
 @patch
 def show_written(self: View, path: Path) -> None:
@@ -271,25 +268,61 @@ def show_written(self: View, path: Path) -> None:
     text = f"wrote {path} ({path.stat().st_size / 1000:,.0f} kB) in {path.resolve().parent}"
     self.written.value = f"<span class=sv-soft>{html.escape(text)}</span>"
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #8e4082b9
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a094ba04
+EXPORTS = {  # button to method of the explorer, ending of the file, what it holds
+    "CSV": ("to_csv", ".csv", "the numbers that are shown"),
+    "HTML": ("to_html", ".html", "all panels as a page to send"),
+    "BED": ("to_bed", ".bed", "junctions for a genome browser"),
+    "PNG": ("to_image", ".png", "the arcs as a picture"),
+}
+
+
 @patch
-def layout(self: View):
-    "The widgets in their places."
-    w, plot = self._w, lambda k: self.plots[k].widget
-    show = beside([w.HTML("PSI"), self.show], "nowrap", None, align_items="center", grid_gap="8px")
-    search = below([self.search.widget], "1 1 260px")
-    top = beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
-    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, plot("volcano")]
-    cells = [below([plot("latent")], "1 1 330px"), below([plot("expression")], "1 1 300px")]
-    see = [self.head, plot("arcs"), self.psi_panel, plot("psi"), beside(cells, grid_gap="8px")]
-    columns = [below(choose, "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
-    body = beside(columns, grid_gap="10px 22px", align_items="flex-start")
-    style = w.HTML(f"<style>{(STATIC / 'explorer.css').read_text(encoding='utf-8')}</style>")
-    library = plotly_library(self.ex.snapshot_name)
-    parts = [style, library, top, self.status, body, self.export_row()]
-    out = w.VBox(parts, layout=w.Layout(width="100%", overflow="visible"))
-    out.add_class("splicevi-explorer")
-    return out
+def export_button(self: View, label: str):
+    "A button that writes a file beside the notebook."
+    method, ending, what = EXPORTS[label]
+    write = lambda: getattr(self.ex, method)(file_name(self.ex.gene, self.ex.event, ending))
+    look = dict(tooltip=f"write {what} beside the notebook", layout=self._w.Layout(width="64px"))
+    button = self._w.Button(description=label, **look)
+    button.on_click(self.guard(lambda _: self.show_written(write())))
+    return button
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #0a6ff00d
+@patch
+def export_row(self: View):
+    "Buttons for each kind of file."
+    self.buttons = {label: self.export_button(label) for label in EXPORTS}
+    label = self._w.HTML("<span class=sv-soft>Export</span>")
+    return beside([label, *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d232719c
+@patch
+def update_tests(self: View) -> None:
+    "Bring the table and the menu of comparisons in line with the state."
+    s = self.state
+    self.comparison.options = s.comparisons or [""]
+    self.comparison.value = s.comparison or ""
+    self.comparison.layout.display = None if len(s.comparisons) > 1 else "none"
+    self.table.show(events_view(s))
+    self.table_head.value = table_title(s)
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #810fc5fe
+@patch
+def update_controls(self: View, what: set[str]) -> None:
+    "Bring the controls in line with the state."
+    s = self.state
+    if s.groupby not in [v for _, v in self.groupby.options]:
+        self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
+    self.groupby.value, self.show.value = s.groupby, s.show
+    if "event" in what:
+        self.search.show(s.gene or s.event)
+    if what & {"ds", "comparison"}:
+        self.update_tests()
+    else:
+        self.table.view.select(s.row)
+        self.table.draw()
+    if "groupby" in what:
+        self.fill_groups()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
@@ -314,46 +347,6 @@ def changed(self: View, what: set[str]) -> None:
         self.draw(name)
     self.plots["volcano"].mark(volcano_mark(self.state))
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
-@patch
-def draw(self: View, name: str) -> None:
-    "Draw a panel; the heading stands above the arcs."
-    s = self.state
-    if name == "arcs":
-        self.head.value = heading(s)
-    panel = self.psi_panel.value if name == "psi" else name
-    look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
-    self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
-
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #810fc5fe
-@patch
-def update_controls(self: View, what: set[str]) -> None:
-    "Bring the controls in line with the state."
-    s = self.state
-    if s.groupby not in [v for _, v in self.groupby.options]:
-        self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
-    self.groupby.value, self.show.value = s.groupby, s.show
-    if "event" in what:
-        self.search.show(s.gene or s.event)
-    if what & {"ds", "comparison"}:
-        self.update_tests()
-    else:
-        self.table.view.select(s.row)
-        self.table.draw()
-    if "groupby" in what:
-        self.fill_groups()
-
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d232719c
-@patch
-def update_tests(self: View) -> None:
-    "Bring the table and the menu of comparisons in line with the state."
-    s = self.state
-    self.comparison.options = s.comparisons or [""]
-    self.comparison.value = s.comparison or ""
-    self.comparison.layout.display = None if len(s.comparisons) > 1 else "none"
-    self.table.show(events_view(s))
-    self.table_head.value = table_title(s)
-
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d4756454
 @patch
 def keep_snapshot(self: View, what: set[str]) -> None:
@@ -364,3 +357,51 @@ def keep_snapshot(self: View, what: set[str]) -> None:
 
     still = snapshot(self.state, "Run the cell to explore.", self.ex.snapshot_name)
     update_display(HTML(still), display_id=self.ex.snapshot_name)
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c4053838
+@patch
+def connect(self: View) -> None:
+    "Let each control set the state, and the state draw."
+    s = self.state
+
+    def sets(control, setter):
+        run = self.guard(setter)
+        control.observe(lambda change: None if self._updating else run(change["new"]), "value")
+
+    sets(self.groupby, lambda value: setattr(s, "groupby", value))
+    sets(self.show, lambda value: setattr(s, "show", value))
+    sets(self.comparison, lambda value: setattr(s, "comparison", value))
+    sets(self.psi_panel, lambda value: self.draw("psi"))
+    s.observe(self.changed)
+    s.observe(self.keep_snapshot)
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ec89d8c7
+@patch
+def top_row(self: View):
+    "Search, grouping, kind of PSI."
+    psi = [self._w.HTML("PSI"), self.show]
+    show = beside(psi, "nowrap", None, align_items="center", grid_gap="8px")
+    search = below([self.search.widget], "1 1 260px")
+    return beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #88556ce3
+@patch
+def columns(self: View):
+    "What to choose from on the left, what is seen of it on the right."
+    plot = lambda k: self.plots[k].widget
+    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, plot("volcano")]
+    cells = [below([plot("latent")], "1 1 330px"), below([plot("expression")], "1 1 300px")]
+    see = [self.head, plot("arcs"), self.psi_panel, plot("psi"), beside(cells, grid_gap="8px")]
+    sides = [below(choose, "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
+    return beside(sides, grid_gap="10px 22px", align_items="flex-start")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a470b846
+@patch
+def layout(self: View):
+    "Everything in its place, with the style, and the script that figures need."
+    style = self._w.HTML(f"<style>{(STATIC / 'explorer.css').read_text(encoding='utf-8')}</style>")
+    library = plotly_library(self.ex.snapshot_name)
+    parts = [style, library, self.top_row(), self.status, self.columns(), self.export_row()]
+    out = self._w.VBox(parts, layout=self._w.Layout(width="100%", overflow="visible"))
+    out.add_class("splicevi-explorer")
+    return out

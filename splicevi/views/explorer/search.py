@@ -74,9 +74,9 @@ class Places:
         self.start, self.end = (known[c].to_numpy(np.int64) for c in ("start", "end"))
         self.on_chrom = bare.groupby(bare).indices  # chromosome to row numbers
 
-# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #6b784d29
+# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #959b9836
 @patch
-def find(
+def at(
     self: Places,
     chrom: str,  # without "chr", see `bare_chrom`
     start: int,
@@ -131,12 +131,12 @@ def note(self: SearchIndex, kind: str, name: str) -> str:
     n = part[KEYS.event].nunique()
     return f"{n} event{'s' * (n > 1)} · {size}"
 
-# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #27f590c9
+# %% ../../../nbs/70_views/50_explorer/10_search.ipynb #0f8aa119
 @patch
 def answers(self: SearchIndex, text: str, limit: int) -> Iterator[tuple[str, str, str]]:
     "Kind, name and rank of what fits, the best first, some of them twice."
     if place := parse_place(text):
-        exact, near = self.places.find(*place, limit)
+        exact, near = self.places.at(*place, limit)
         yield from (("junction", n, "exact") for n in exact)
         yield from (("junction", n, "near") for n in near)
     for rank in RANKS:

@@ -170,7 +170,7 @@ def from_model(model, mdata=None) -> EventData:
 
 UNTRAINED = "Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again."
 
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #a968fa8b
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4f4c7c3b
 def event_data(
     source,  # a `SPLICEVI` model, or a MuData
     mdata: MuData | None = None,  # other data than the model's own
@@ -184,7 +184,8 @@ def event_data(
     if isinstance(source, MuData):
         return from_mudata(source, splicing, rna, rna_layer)
     raise TypeError(
-        f"A SPLICEVI model or a MuData is needed, not {type(source).__name__}; splicevi.data.make_mudata makes a MuData from AnnData."
+        f"A SPLICEVI model or a MuData is needed, not {type(source).__name__}; "
+        "splicevi.data.make_mudata makes a MuData from AnnData."
     )
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #90600705

@@ -58,29 +58,22 @@ class Grouping(Observable):
             return ("observed",)
         return tuple(k for k in SHOWS if k != "smoothed" or self.data.can_smooth)
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #96dd8894
-@patch(as_prop=True)
-def groupby(self: Grouping) -> str | None:
-    "Column of `obs` with the groups of cells; None: one group."
-    return self._groupby
-
-
-@patch(set_prop=True)
-def groupby(self: Grouping, column: str | None):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5152081c
+@patch
+def _set_groupby(self: Grouping, column: str | None) -> None:
     self.cell_groups = self.data.groups(column)
     if column != self._groupby:
         self._groupby = column
         self._notify("groupby")
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #8c3a1158
-@patch(as_prop=True)
-def show(self: Grouping) -> str:
-    'The kind of PSI that is drawn: "decoded", "smoothed" or "observed".'
-    return self._show
 
+Grouping.groupby = property(
+    lambda self: self._groupby, Grouping._set_groupby, doc="Column of `obs` with the groups of cells; None: one group."
+)
 
-@patch(set_prop=True)
-def show(self: Grouping, kind: str):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e93a190e
+@patch
+def _set_show(self: Grouping, kind: str) -> None:
     if kind not in SHOWS:
         raise ValueError(f"show={kind!r} is not one of {shortlist(SHOWS)}.")
     if kind not in self.shows:
@@ -89,6 +82,13 @@ def show(self: Grouping, kind: str):
     if kind != self._show:
         self._show = kind
         self._notify("show")
+
+
+Grouping.show = property(
+    lambda self: self._show,
+    Grouping._set_show,
+    doc='The kind of PSI that is drawn: "decoded", "smoothed" or "observed".',
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #039f5b54
 def one_comparison(ds: pd.DataFrame, comparison: str | None) -> pd.DataFrame:
@@ -107,15 +107,9 @@ class Tests(Grouping):
         "The part of `ds` that is shown; None without tests."
         return None if self._ds is None else one_comparison(self._ds, self._comparison)
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d7621423
-@patch(as_prop=True)
-def ds(self: Tests) -> pd.DataFrame | None:
-    "Table of `model.differential_splicing`."
-    return self._ds
-
-
-@patch(set_prop=True)
-def ds(self: Tests, table: pd.DataFrame | None):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #806c2966
+@patch
+def _set_ds(self: Tests, table: pd.DataFrame | None) -> None:
     ds = None if table is None else check_ds(table, self.data.junctions)
     comparisons = () if ds is None or "comparison" not in ds else tuple(ds["comparison"].astype(str).unique())
     first = comparisons[0] if comparisons else None
@@ -125,20 +119,22 @@ def ds(self: Tests, table: pd.DataFrame | None):
     self._cache.pop("tests", None)
     self._notify("ds", "comparison")
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #40314b97
-@patch(as_prop=True)
-def comparison(self: Tests) -> str | None:
-    "Which comparison of `ds` is shown."
-    return self._comparison
 
+Tests.ds = property(lambda self: self._ds, Tests._set_ds, doc="Table of `model.differential_splicing`.")
 
-@patch(set_prop=True)
-def comparison(self: Tests, name: str | None):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #63b683b8
+@patch
+def _set_comparison(self: Tests, name: str | None) -> None:
     if name not in (self.comparisons or (None,)):
         raise KeyError(f"comparison={name!r} is not in ds; there are {shortlist(self.comparisons, 12) or 'none'}.")
     if name != self._comparison:
         self._comparison = name
         self._notify("comparison")
+
+
+Tests.comparison = property(
+    lambda self: self._comparison, Tests._set_comparison, doc="Which comparison of `ds` is shown."
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d51d3983
 @patch
@@ -212,34 +208,32 @@ def main_junction(self: Selection, event: str) -> str:
     spread = psi.max() - psi.min()
     return str(spread.idxmax()) if spread.notna().any() else self.data.junctions.index[self.data.index.events[event][0]]
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e9123b17
-@patch(as_prop=True)
-def event(self: Selection) -> str:
-    "The event that is shown."
-    return self._event
-
-
-@patch(set_prop=True)
-def event(self: Selection, name: str):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #34256c8b
+@patch
+def _set_event(self: Selection, name: str) -> None:
     if name not in self.data.index.events:
         raise KeyError(f"There is no event {name!r}{self.data.index.suggest(name)}.")
     if name != self._event:
         self._select(name, self.main_junction(name))
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9846998a
-@patch(as_prop=True)
-def junction(self: Selection) -> str:
-    "The junction that is stressed, and that the map is coloured by."
-    return self._junction
 
+Selection.event = property(lambda self: self._event, Selection._set_event, doc="The event that is shown.")
 
-@patch(set_prop=True)
-def junction(self: Selection, name: str):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e71b7007
+@patch
+def _set_junction(self: Selection, name: str) -> None:
     if name not in self.data.junctions.index:
         raise KeyError(
             f"There is no junction {name!r}; those of {self.event} are {shortlist(self.junctions.index, 9)}."
         )
     self._select(self.data.junctions.at[name, KEYS.event], name)
+
+
+Selection.junction = property(
+    lambda self: self._junction,
+    Selection._set_junction,
+    doc="The junction that is stressed, and that the map is coloured by.",
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #882c7a96
 @patch(as_prop=True)
@@ -260,19 +254,24 @@ def main_event(self: Selection, events) -> str:
     order = some.assign(size=some["effect_size"].abs()).sort_values(["called", "size"], ascending=False, kind="stable")
     return order[KEYS.event].iloc[0]
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #abd90caf
-@patch(as_prop=True)
-def gene(self: Selection) -> str:
-    "The gene of the event."
-    return self.junctions[KEYS.gene_name].iloc[0]
-
-
-@patch(set_prop=True)
-def gene(self: Selection, name: str):
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b8c4815f
+@patch
+def _set_gene(self: Selection, name: str) -> None:
     if not name or name not in self.data.index.genes:
         raise KeyError(f"There is no gene {name!r}{self.data.index.suggest(name)}.")
     if name != self.gene:
         self.event = self.main_event(self.data.junctions[KEYS.event].iloc[self.data.index.genes[name]].unique())
+
+
+Selection.gene = property(
+    lambda self: self.junctions[KEYS.gene_name].iloc[0], Selection._set_gene, doc="The gene of the event."
+)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9a7e5d3a
+@patch(as_prop=True)
+def title(self: Selection) -> str:
+    "Gene, where it has a name, and event."
+    return " · ".join(filter(None, (self.gene, self.event)))
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #4ec15611
 @patch
@@ -331,16 +330,22 @@ def event_exons(self: ExplorerState) -> pd.DataFrame | None:
     "The exons that touch the event."
     return exons_of(self.exons, self.junctions)
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #bc2f54c5
-@patch(as_prop=True)
-def locus(self: ExplorerState) -> str:
-    "The place of the event with a tenth to either side, as genome browsers take it."
-    j = self.junctions
-    if j["start"].isna().any():
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #a2ce11b4
+@patch
+def need_coordinates(self: ExplorerState) -> None:
+    "Raise if the event has no place."
+    if self.junctions["start"].isna().any():
         raise ValueError(
             f"The junctions of {self.event} have no coordinates; put chrom, start and end into var, "
             "or name them chrom:start:end:strand."
         )
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #4ac8eb02
+@patch(as_prop=True)
+def locus(self: ExplorerState) -> str:
+    "The place of the event with a tenth to either side, as genome browsers take it."
+    self.need_coordinates()
+    j = self.junctions
     start, end = int(j["start"].min()), int(j["end"].max())
     edge = max((end - start) // 10, 50)
     return f"{j['chrom'].iloc[0]}:{max(start - edge, 1)}-{end + edge}"

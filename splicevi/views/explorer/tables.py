@@ -14,10 +14,19 @@ from ...tl.event_test import called
 from .source import EventValues
 
 # %% auto #0
-__all__ = ['KINDS_OF_PSI', 'cells_table', 'group_sums', 'pooled_psi_by_group', 'pooled_concentration', 'beta_interval',
-           'observed_groups', 'mean_groups', 'groups_table', 'check_ds', 'row_junctions', 'ds_rows']
+__all__ = ['KINDS_OF_PSI', 'junction_names', 'cells_table', 'read_weight', 'group_sums', 'pooled_psi_by_group',
+           'pooled_concentration', 'beta_interval', 'observed_groups', 'mean_groups', 'group_columns', 'groups_table',
+           'known_rows', 'check_ds', 'row_junctions', 'compared_reads', 'ds_rows']
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #6dedafff
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #a71604db
+def junction_names(values: EventValues, code: np.ndarray) -> pd.Categorical:
+    "Names of junctions from their place in the event."
+    return pd.Categorical.from_codes(code, values.junctions.index.astype(str))
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #5a69bf1c
+KINDS_OF_PSI = ("observed", "decoded", "smoothed")
+
+
 def cells_table(
     values: EventValues,
     cells: pd.Index,  # names of the cells
@@ -29,13 +38,18 @@ def cells_table(
     table = {
         "cell": np.tile(cells.to_numpy(), k),
         "group": pd.Categorical.from_codes(np.tile(group.codes, k), dtype=group.dtype),
-        "junction_id": pd.Categorical.from_codes(np.repeat(np.arange(k), n), values.junctions.index.astype(str)),
+        "junction_id": junction_names(values, np.repeat(np.arange(k), n)),
     }
     psi = {kind: flat(getattr(values, kind)) for kind in KINDS_OF_PSI}
     return pd.DataFrame(table | psi | {"reads": flat(values.y), "total": np.tile(values.n, k)})
 
-
-KINDS_OF_PSI = ("observed", "decoded", "smoothed")
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #fdf19772
+def read_weight(
+    n: np.ndarray,  # (cells,) reads of the event
+    c: float,  # its concentration
+) -> np.ndarray:  # (cells,) 0 where nothing was read
+    "What each read of a cell counts."
+    return np.where(n > 0, (1 + c) / (n + c), 0)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #f8fc59da
 def group_sums(
@@ -56,11 +70,11 @@ def pooled_psi_by_group(
     reads = group_sums(y, code, code.max(initial=0) + 1)
     return (reads / np.maximum(reads.sum(1, keepdims=True), 1e-12))[code]
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #b5bb7268
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #47d95977
 def pooled_concentration(
     y: np.ndarray,  # (cells, k) reads
     code: np.ndarray,  # (cells,) group, -1: none
-    prior: float = 20.0,  # cells that the usual ρ counts for
+    prior: float = 20.0,  # weight of the usual ρ, in reads beyond a cell's first
     usual: float = 0.05,  # ρ = 1 / (1 + c) when little is known
 ) -> float:  # c, between 1 and 200
     "Concentration of an event by the method of moments, around the groups' pooled PSI."
@@ -90,13 +104,13 @@ def beta_interval(
     read = np.broadcast_to(b > 0, a.shape)
     return np.where(read, np.minimum(lower, psi), np.nan), np.where(read, np.maximum(upper, psi), np.nan)
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #a413bda6
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #096da7a9
 def observed_groups(
     v: EventValues, code: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, ...]:  # PSI, its interval, number of cells, each (groups, k)
     "Observed PSI of each group, from its reads."
     c = pooled_concentration(v.y, code) if v.concentration is None else v.concentration
-    weight = np.where(v.n > 0, (1 + c) / (v.n + c), 0)[:, None]
+    weight = read_weight(v.n, c)[:, None]
     a, b = group_sums(weight * v.y, code, n_groups), group_sums(weight * v.n[:, None], code, n_groups)
     with np.errstate(invalid="ignore"):
         psi = a / b
@@ -115,26 +129,42 @@ def mean_groups(
         half = 1.959964 * np.sqrt(spread / (n - 1) / n)
     return mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1), n
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #ec187377
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #af5ae42a
+def group_columns(
+    values: EventValues, kind: str, code: np.ndarray, n_groups: int
+) -> dict[str, np.ndarray]:  # psi, lower, upper, n_cells, reads, total, each (groups, k)
+    "Numbers of all groups for one kind of PSI."
+    observed = kind == "observed"
+    find = observed_groups if observed else mean_groups
+    psi, lower, upper, n_cells = find(values if observed else getattr(values, kind), code, n_groups)
+    reads, total = group_sums(values.y, code, n_groups), group_sums(values.n[:, None], code, n_groups) + 0 * n_cells
+    return dict(psi=psi, lower=lower, upper=upper, n_cells=n_cells, reads=reads, total=total)
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #bcb36d01
 def groups_table(
     values: EventValues,
     group: pd.Categorical,  # (cells,) their groups
 ) -> pd.DataFrame:  # group, junction_id, kind, psi, lower, upper, n_cells, reads, total
     "One row for each group, junction and kind of PSI."
     code, (g, k) = group.codes.astype(np.int64), (len(group.categories), len(values.junctions))
-    reads, total = group_sums(values.y, code, g), group_sums(values.n[:, None], code, g) + np.zeros(k)
     names = {
         "group": pd.Categorical.from_codes(np.repeat(np.arange(g), k), dtype=group.dtype),
-        "junction_id": pd.Categorical.from_codes(np.tile(np.arange(k), g), values.junctions.index.astype(str)),
+        "junction_id": junction_names(values, np.tile(np.arange(k), g)),
     }
-    parts = []
-    for kind in KINDS_OF_PSI:
-        found = observed_groups(values, code, g) if kind == "observed" else mean_groups(getattr(values, kind), code, g)
-        columns = dict(zip(("psi", "lower", "upper", "n_cells", "reads", "total"), (*found, reads, total)))
-        parts.append(pd.DataFrame(names | {"kind": kind} | {c: v.ravel() for c, v in columns.items()}))
+    columns = lambda kind: {c: v.ravel() for c, v in group_columns(values, kind, code, g).items()}
+    parts = [pd.DataFrame(names | {"kind": kind} | columns(kind)) for kind in KINDS_OF_PSI]
     return pd.concat(parts, ignore_index=True).astype({"n_cells": int})
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #603114a4
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #5469ae43
+def known_rows(ds: pd.DataFrame, junctions: pd.DataFrame) -> pd.DataFrame:
+    "The rows that are about junctions or events of the data."
+    known = ds.index.isin(junctions.index) | ds.index.isin(junctions[KEYS.event])
+    if len(ds) and not known.any():
+        there = f"{shortlist(ds.index)} are not among {shortlist(junctions.index)}"
+        raise KeyError(f"No row of ds is a junction or an event of the data: {there}.")
+    return ds[known]
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #8923c90e
 def check_ds(ds, junctions: pd.DataFrame) -> pd.DataFrame:
     "The table, if it is one of `differential_splicing` on these junctions."
     if not isinstance(ds, pd.DataFrame):
@@ -143,11 +173,7 @@ def check_ds(ds, junctions: pd.DataFrame) -> pd.DataFrame:
         raise KeyError(
             f"ds has no column {shortlist(lost)}; it is the table of model.differential_splicing(..., mode='change')."
         )
-    known = ds.index.isin(junctions.index) | ds.index.isin(junctions[KEYS.event])
-    if len(ds) and not known.any():
-        there = f"{shortlist(ds.index)} are not among {shortlist(junctions.index)}"
-        raise KeyError(f"No row of ds is a junction or an event of the data: {there}.")
-    return ds[known]
+    return known_rows(ds, junctions)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #94ab0baa
 def row_junctions(
@@ -163,7 +189,12 @@ def row_junctions(
         of_event = first.reindex(label).to_numpy(object)
     return np.where(label.isin(junctions.index), label, of_event)
 
-# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #e4d48048
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #926efc98
+def compared_reads(ds: pd.DataFrame) -> np.ndarray:  # (rows,) NaN where they are not in the table
+    "Reads of both groups."
+    return ds[[c for c in ("n_reads_group1", "n_reads_group2") if c in ds]].sum(axis=1, min_count=1).to_numpy(float)
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #6f2073fa
 def ds_rows(
     ds: pd.DataFrame,  # one comparison, see `check_ds`
     junctions: pd.DataFrame,  # see `junction_frame`
@@ -173,7 +204,6 @@ def ds_rows(
         twice = shortlist(ds.index[ds.index.duplicated()].unique())
         raise ValueError(f"Rows of ds occur twice ({twice}); give one comparison, or keep its column 'comparison'.")
     about = junctions.loc[row_junctions(ds, junctions)]
-    reads = ds[[c for c in ("n_reads_group1", "n_reads_group2") if c in ds]].sum(axis=1, min_count=1)
     return pd.DataFrame(
         {
             KEYS.event: about[KEYS.event].to_numpy(),
@@ -182,7 +212,7 @@ def ds_rows(
             "effect_size": ds["effect_size"].to_numpy(float),
             "proba_ds": ds["proba_ds"].to_numpy(float),
             "called": called(ds),
-            "reads": reads.to_numpy(float),
+            "reads": compared_reads(ds),
         },
         index=ds.index.astype(str),
     )

@@ -106,7 +106,7 @@ def draw(self: TableWidget) -> None:
         self.widget.visible = self.view.visible()
     self._drawing = False
 
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #e7af44e7
+# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #79859407
 @patch
 def _changed(self: TableWidget, change) -> None:
     "What was clicked or typed."
