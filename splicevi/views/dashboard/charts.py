@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...pl.qc import _robust_range
+from ...pl.qc import robust_range
 from ...pl.style import OKABE_ITO
 
 # %% auto #0
@@ -262,7 +262,7 @@ def value_range(
         return values.min() / wide, values.max() * wide
     n = max(len(c.y) for c in curves)
     first = lambda c: min(max(n // 4, 1), 12, len(c.y) - 1)  # epochs left out
-    return tuple(_robust_range([c.y[first(c) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
+    return tuple(robust_range([c.y[first(c) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d64e6028
 MARGIN = dict(left=46.0, right=10.0, top=16.0, bottom=20.0)  # pixels

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...model.record import TrainingRecorder
-from ...pl.qc import _nice
+from ...pl.qc import quantity_name
 from ...pl.style import OKABE_ITO
 from .charts import Curve, Mark, Row, short_number
 
@@ -152,7 +152,7 @@ def monitored(rec: TrainingRecorder) -> Metric | None:
     has_best = rec.best_epoch is not None and key == (rec.monitor or "elbo_validation")
     note = f"best {short_number(rec.best)} at {rec.best_epoch + 1:,}" if has_best else ""
     cells = "validation" if split == "validation" else "training"
-    return Metric(f"{cells} {_nice(name)}", short_number(rec.last(key)), note)
+    return Metric(f"{cells} {quantity_name(name)}", short_number(rec.last(key)), note)
 
 # %% ../../../nbs/70_views/40_dashboard/30_contents.ipynb #8792f75e
 def metrics(rec: TrainingRecorder) -> list[Metric]:
@@ -188,7 +188,7 @@ def recorded_curve(
 # %% ../../../nbs/70_views/40_dashboard/30_contents.ipynb #11b540cb
 def split_curves(rec: TrainingRecorder, quantity: str, color: str) -> list[Curve]:
     "A quantity of the training and of the validation cells."
-    name = _nice(quantity)
+    name = quantity_name(quantity)
     return recorded_curve(rec, f"{quantity}_train", f"{name}, training", color) + recorded_curve(
         rec, f"{quantity}_validation", f"{name}, validation", color, dashed=True
     )
@@ -226,7 +226,7 @@ def reconstruction_panel(rec: TrainingRecorder) -> Panel:
     for quantity in ("reconstruction_expression", "reconstruction_splicing"):
         color = CURVE_COLORS[quantity]
         if curves := split_curves(rec, quantity, color):
-            rows.append(Row(curves, _nice(quantity).removeprefix("reconstruction of "), color=color))
+            rows.append(Row(curves, quantity_name(quantity).removeprefix("reconstruction of "), color=color))
     return Panel("reconstruction per cell", rows)
 
 # %% ../../../nbs/70_views/40_dashboard/30_contents.ipynb #b3efddd1
