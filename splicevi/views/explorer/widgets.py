@@ -106,7 +106,7 @@ def draw(self: TableWidget) -> None:
         self.widget.visible = self.view.visible()
     self._drawing = False
 
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #79859407
+# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #7fb7b9a9
 @patch
 def _changed(self: TableWidget, change) -> None:
     "What was clicked or typed."
