@@ -10,7 +10,6 @@ import torch
 from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
-from splicevi.data.build import hold_out, make_mudata
 from splicevi.datasets import simulate
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
@@ -49,7 +48,11 @@ def test_backed_mudata_trains_to_the_same_curve(mdata, tmp_path, dense):
     np.testing.assert_allclose(two, one, rtol=1e-4)
     np.testing.assert_allclose(m2.get_latent_representation(), m1.get_latent_representation(), atol=1e-3)
     rows = [70, 3, 3, 15]
-    np.testing.assert_allclose(m2.get_normalized_expression(indices=rows, return_numpy=True), m1.get_normalized_expression(indices=rows, return_numpy=True), rtol=1e-3)
+    np.testing.assert_allclose(
+        m2.get_normalized_expression(indices=rows, return_numpy=True),
+        m1.get_normalized_expression(indices=rows, return_numpy=True),
+        rtol=1e-3,
+    )
 
 
 def concatenated(mdata):
@@ -116,6 +119,7 @@ def test_every_training_is_in_training_mode(mdata, tmp_path):
     model.get_latent_representation(indices=[0])
     assert model.module.training
 
+
 def reference_and_query(mdata, one_batch: bool, **kwargs):
     "A trained reference, its cells, and cells of a new batch."
     cells, query = mdata[:80].copy(), mdata[80:].copy()
@@ -131,7 +135,10 @@ def reference_and_query(mdata, one_batch: bool, **kwargs):
 
 def decoded(model, cells):
     "What a model says of some cells."
-    out = {"psi": model.get_normalized_splicing(cells, return_numpy=True), "rho": model.get_normalized_expression(cells, return_numpy=True)}
+    out = {
+        "psi": model.get_normalized_splicing(cells, return_numpy=True),
+        "rho": model.get_normalized_expression(cells, return_numpy=True),
+    }
     for part in ("joint", "expression", "splicing"):
         out[part] = model.get_latent_representation(cells, modality=part)
     return out | {"library": model.get_library_size_factors(cells)["expression"]}
@@ -143,7 +150,12 @@ def decoded(model, cells):
         dict(one_batch=True),
         dict(one_batch=False),
         dict(one_batch=False, categorical_covariate_keys=["site"]),
-        dict(one_batch=True, encode_covariates=True, splicing_decoder_architecture="vanilla", expression_architecture="vanilla"),
+        dict(
+            one_batch=True,
+            encode_covariates=True,
+            splicing_decoder_architecture="vanilla",
+            expression_architecture="vanilla",
+        ),
         dict(one_batch=False, dispersion="gene-batch", deeply_inject_covariates=True, encode_covariates=True),
         dict(one_batch=True, dispersion="gene-batch"),
     ],
@@ -171,14 +183,19 @@ def test_a_new_batch_starts_at_the_mean_of_the_known_ones(mdata):
     model, cells, query = reference_and_query(mdata, one_batch=False, splicing_loss_type="binomial")
     mapped = SPLICEVI.load_query_data(query, model)
     logit = lambda p: np.log(p) - np.log1p(-p)
-    known = [logit(mapped.get_normalized_splicing(cells, transform_batch=b, return_numpy=True)) for b in cells.obs["batch"].cat.categories]
+    known = [
+        logit(mapped.get_normalized_splicing(cells, transform_batch=b, return_numpy=True))
+        for b in cells.obs["batch"].cat.categories
+    ]
     new = logit(mapped.get_normalized_splicing(cells, transform_batch="new", return_numpy=True))
     np.testing.assert_allclose(new, np.mean(known, axis=0), atol=1e-4)
 
 
 def without_junctions(query, share, seed=0):
     "The query without a share of its junctions."
-    keep = np.sort(np.random.default_rng(seed).permutation(query["splicing"].n_vars)[int(share * query["splicing"].n_vars) :])
+    keep = np.sort(
+        np.random.default_rng(seed).permutation(query["splicing"].n_vars)[int(share * query["splicing"].n_vars) :]
+    )
     return mudata.MuData({"rna": query["rna"].copy(), "splicing": query["splicing"][:, keep].copy()}), keep
 
 
@@ -202,7 +219,11 @@ def test_missing_junctions_are_unobserved_not_zero(mdata):
     hidden["splicing"].X = hidden["splicing"].layers["junc_ratio"]
     other = SPLICEVI.load_query_data(hidden, model)
     for modality in ("joint", "splicing", "expression"):
-        np.testing.assert_allclose(mapped.get_latent_representation(modality=modality), other.get_latent_representation(modality=modality), atol=1e-5)
+        np.testing.assert_allclose(
+            mapped.get_latent_representation(modality=modality),
+            other.get_latent_representation(modality=modality),
+            atol=1e-5,
+        )
     assert mapped.get_normalized_splicing().shape == (40, 60)
     assert part["splicing"].n_vars == len(keep), "the user's object is as it was"
 
@@ -238,7 +259,12 @@ def test_a_query_without_a_third_of_the_junctions_finds_its_types():
     full = SPLICEVI.load_query_data(query, model).get_latent_representation()
     with pytest.warns(UserWarning, match="unobserved"):
         mapped = SPLICEVI.load_query_data(part, model).get_latent_representation()
-    found = [clusters(z, range(5, 6)) if False else __import__("sklearn.cluster").cluster.KMeans(5, n_init=10, random_state=0).fit_predict(z) for z in (full, mapped)]
+    found = [
+        clusters(z, range(5, 6))
+        if False
+        else __import__("sklearn.cluster").cluster.KMeans(5, n_init=10, random_state=0).fit_predict(z)
+        for z in (full, mapped)
+    ]
     assert adjusted_rand_score(*found) >= 0.95
 
 
@@ -265,7 +291,9 @@ def test_a_seed_makes_decoded_differences_repeatable(mdata):
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
     model = SPLICEVI(mdata, n_latent=4)
     model.train(max_epochs=2, **QUIET)
-    ask = lambda seed: model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", norm_splicing_function="decoder", seed=seed, silent=True)
+    ask = lambda seed: model.differential_splicing(
+        groupby="cell_type", group1="type_1", group2="type_2", norm_splicing_function="decoder", seed=seed, silent=True
+    )
     torch.manual_seed(5)
     state = torch.get_rng_state()
     one = ask(0)
@@ -282,15 +310,17 @@ def test_the_elbo_is_reconstruction_and_kl(mdata):
     model.train(max_epochs=3, lr=1e-3, batch_size=32, **QUIET)
     h = {k: v.to_numpy().ravel() for k, v in model.history.items()}
     for part in ("train", "validation"):
-        np.testing.assert_allclose(h[f"elbo_{part}"], h[f"reconstruction_loss_{part}"] + h[f"kl_local_{part}"] + h[f"kl_global_{part}"], rtol=1e-4)
+        np.testing.assert_allclose(
+            h[f"elbo_{part}"],
+            h[f"reconstruction_loss_{part}"] + h[f"kl_local_{part}"] + h[f"kl_global_{part}"],
+            rtol=1e-4,
+        )
         np.testing.assert_allclose(h[f"kl_local_{part}"], h[f"kl_z_{part}"], rtol=1e-3)
         assert (h[f"alignment_penalty_{part}"] > 0).all()
 
 
 def test_validation_cells_do_not_enter_the_start(mdata):
     "Pooled PSI, biases and concentrations that training starts from are those of the training cells."
-    from splicevi.data.pairs import modality_pairs
-    from splicevi.tl.concentration import starting_psi
 
     def start(data, **kwargs):
         scvi.settings.seed = 0

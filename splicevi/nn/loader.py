@@ -6,11 +6,15 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
+import h5py
 import numpy as np
 import scipy.sparse as sp
 import torch
+from anndata.abc import CSCDataset, CSRDataset
+from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
@@ -30,8 +34,9 @@ from .batch import PAIR
 
 # %% auto #0
 __all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
-           'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
-           'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
+           'require_totals', 'is_on_disk', 'place_on_disk', 'RowsOnDisk', 'registered', 'build_store', 'checksum',
+           'register_store', 'get_store', 'splicing_arrays', 'expression_arrays', 'CellDataset', 'CellLoader',
+           'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -100,6 +105,53 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
             "to have it derived, or restore the event's missing junctions."
         )
 
+# %% ../../nbs/40_nn/70_loader.ipynb #413be65f
+def is_on_disk(matrix) -> bool:
+    "Whether a matrix (or None) is read from a file at each access."
+    return isinstance(matrix, h5py.Dataset | CSRDataset | CSCDataset)
+
+# %% ../../nbs/40_nn/70_loader.ipynb #e72acc86
+def place_on_disk(matrix) -> tuple[str, str]:
+    "File of a matrix on disk, and its name there."
+    group = getattr(matrix, "group", matrix)
+    return str(group.file.filename), group.name
+
+# %% ../../nbs/40_nn/70_loader.ipynb #1f49c268
+class RowsOnDisk:
+    "A matrix on disk of which rows are read as they are asked for, in any order and as often as wanted."
+
+    def __init__(self, matrix, columns: slice = slice(None)):
+        self.matrix, self.columns = matrix, columns
+        self.shape = matrix.shape[0], len(range(matrix.shape[1])[columns])
+
+    def __getitem__(self, at):
+        rows, columns = at if isinstance(at, tuple) else (at, slice(None))
+        if isinstance(rows, slice) and rows == slice(None):
+            return RowsOnDisk(self.matrix, columns)
+        wanted, back = np.unique(np.arange(self.shape[0])[rows], return_inverse=True)
+        return self.matrix[wanted][:, self.columns][back][:, columns]
+
+# %% ../../nbs/40_nn/70_loader.ipynb #41818b98
+@patch
+def chunks(self: RowsOnDisk, size: int = 20_000_000) -> Iterator:
+    "All rows, a stretch of about `size` entries at a time."
+    step = max(1, size // max(self.shape[1], 1))
+    for start in range(0, self.shape[0], step):
+        yield self[start : start + step]
+
+# %% ../../nbs/40_nn/70_loader.ipynb #00e82102
+@patch
+def sum(self: RowsOnDisk, axis: int | None = None) -> np.ndarray:
+    "Sum of all entries, or of each column (axis 0) or row (axis 1)."
+    parts = [np.asarray(part.sum(axis, dtype=np.float64)) for part in self.chunks()]
+    return np.concatenate([p.ravel() for p in parts]) if axis == 1 else np.sum(parts, axis=0)
+
+# %% ../../nbs/40_nn/70_loader.ipynb #0434f31d
+@patch
+def mean(self: RowsOnDisk, axis: int) -> np.ndarray:
+    "Mean of each column (axis 0) or row (axis 1)."
+    return self.sum(axis) / self.shape[axis]
+
 # %% ../../nbs/40_nn/70_loader.ipynb #a092d81e
 MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
 
@@ -123,11 +175,13 @@ def build_store(
 ) -> CellStore:
     "The cells of a registered data set."
     x, y, n, psi, mask = (registered(manager, k) for k in MATRICES)
+    if is_on_disk(x):
+        x = RowsOnDisk(x)
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
-    if x is not None:
-        require_counts(x, "The gene counts")
+    for part in [] if x is None else x.chunks() if isinstance(x, RowsOnDisk) else [x]:
+        require_counts(part, "The gene counts")
     if y is None or y.shape[1] == 0:
         return CellStore(x=x)
     require_counts(y, "The junction reads")
@@ -137,10 +191,12 @@ def build_store(
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
-def checksum(matrix) -> tuple[int, ...] | None:
-    "Checksum of a matrix's values and their places."
+def checksum(matrix) -> tuple | None:
+    "Checksum of a matrix's values and their places; where it lies, if that is on disk."
     if matrix is None:
         return None
+    if is_on_disk(matrix):
+        return place_on_disk(matrix)
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
     return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
 
@@ -148,7 +204,7 @@ def checksum(matrix) -> tuple[int, ...] | None:
 def _fingerprint(manager: AnnDataManager) -> tuple:
     "Changes when a registered matrix is replaced, or reads are edited in place."
     x, *others = (registered(manager, k) for k in MATRICES)
-    return (None if x is None else id(x), *map(checksum, others))
+    return (checksum(x) if x is None or is_on_disk(x) else id(x), *map(checksum, others))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #252a9447
 _STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
@@ -222,12 +278,19 @@ class CellDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
-        out = dict(self.covariates[rows]) if self.covariates is not None else {}
+        out = self._covariates_of(rows)
         if self.store.x is not None:
             out |= expression_arrays(self.store.x, rows)
         if self.store.pairs is not None:
             out |= {PAIR + k: v for k, v in splicing_arrays(self.store, rows).items()}
         return out
+
+    def _covariates_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        "Batch, covariates and size factors in the order of the rows."
+        if self.covariates is None:
+            return {}
+        wanted, back = np.unique(rows, return_inverse=True)
+        return {k: v[back] for k, v in self.covariates[wanted].items()}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #c0d7c59d
 class _Cells:
