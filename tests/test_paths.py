@@ -32,7 +32,7 @@ def curve(data, setup=SPLICEVI.setup_mudata, model=None, **given):
     setup(data, batch_key="batch", categorical_covariate_keys=["site"], continuous_covariate_keys=["age"], **given)
     m = SPLICEVI(data, n_latent=4, encode_covariates=True, **(model or {}))
     m.train(max_epochs=4, lr=1e-3, batch_size=32, **QUIET)
-    return m, np.concatenate([m.history[k].to_numpy().ravel() for k in ("elbo_train", "elbo_validation")])
+    return m, np.concatenate([m.history[k].to_numpy().astype(float).ravel() for k in ("elbo_train", "elbo_validation")])
 
 
 @pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense genes"])
@@ -308,7 +308,7 @@ def test_the_elbo_is_reconstruction_and_kl(mdata):
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
     model = SPLICEVI(mdata, n_latent=4)
     model.train(max_epochs=3, lr=1e-3, batch_size=32, **QUIET)
-    h = {k: v.to_numpy().ravel() for k, v in model.history.items()}
+    h = {k: v.to_numpy().astype(float).ravel() for k, v in model.history.items()}
     for part in ("train", "validation"):
         np.testing.assert_allclose(
             h[f"elbo_{part}"],

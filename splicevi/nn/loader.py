@@ -6,21 +6,18 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterator
 from weakref import WeakKeyDictionary
 
-import h5py
 import numpy as np
 import scipy.sparse as sp
 import torch
-from anndata.abc import CSCDataset, CSRDataset
-from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
 from ..core import KEYS
+from ..data.on_disk import RowsOnDisk, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
     ObservedPairs,
@@ -34,9 +31,8 @@ from .batch import PAIR
 
 # %% auto #0
 __all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
-           'require_totals', 'is_on_disk', 'place_on_disk', 'RowsOnDisk', 'registered', 'build_store', 'checksum',
-           'register_store', 'get_store', 'splicing_arrays', 'expression_arrays', 'CellDataset', 'CellLoader',
-           'CellSplitter']
+           'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
+           'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -105,53 +101,6 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
             "to have it derived, or restore the event's missing junctions."
         )
 
-# %% ../../nbs/40_nn/70_loader.ipynb #413be65f
-def is_on_disk(matrix) -> bool:
-    "Whether a matrix (or None) is read from a file at each access."
-    return isinstance(matrix, h5py.Dataset | CSRDataset | CSCDataset)
-
-# %% ../../nbs/40_nn/70_loader.ipynb #e72acc86
-def place_on_disk(matrix) -> tuple[str, str]:
-    "File of a matrix on disk, and its name there."
-    group = getattr(matrix, "group", matrix)
-    return str(group.file.filename), group.name
-
-# %% ../../nbs/40_nn/70_loader.ipynb #1f49c268
-class RowsOnDisk:
-    "A matrix on disk of which rows are read as they are asked for, in any order and as often as wanted."
-
-    def __init__(self, matrix, columns: slice = slice(None)):
-        self.matrix, self.columns = matrix, columns
-        self.shape = matrix.shape[0], len(range(matrix.shape[1])[columns])
-
-    def __getitem__(self, at):
-        rows, columns = at if isinstance(at, tuple) else (at, slice(None))
-        if isinstance(rows, slice) and rows == slice(None):
-            return RowsOnDisk(self.matrix, columns)
-        wanted, back = np.unique(np.arange(self.shape[0])[rows], return_inverse=True)
-        return self.matrix[wanted][:, self.columns][back][:, columns]
-
-# %% ../../nbs/40_nn/70_loader.ipynb #41818b98
-@patch
-def chunks(self: RowsOnDisk, size: int = 20_000_000) -> Iterator:
-    "All rows, a stretch of about `size` entries at a time."
-    step = max(1, size // max(self.shape[1], 1))
-    for start in range(0, self.shape[0], step):
-        yield self[start : start + step]
-
-# %% ../../nbs/40_nn/70_loader.ipynb #00e82102
-@patch
-def sum(self: RowsOnDisk, axis: int | None = None) -> np.ndarray:
-    "Sum of all entries, or of each column (axis 0) or row (axis 1)."
-    parts = [np.asarray(part.sum(axis, dtype=np.float64)) for part in self.chunks()]
-    return np.concatenate([p.ravel() for p in parts]) if axis == 1 else np.sum(parts, axis=0)
-
-# %% ../../nbs/40_nn/70_loader.ipynb #0434f31d
-@patch
-def mean(self: RowsOnDisk, axis: int) -> np.ndarray:
-    "Mean of each column (axis 0) or row (axis 1)."
-    return self.sum(axis) / self.shape[axis]
-
 # %% ../../nbs/40_nn/70_loader.ipynb #a092d81e
 MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
 
@@ -175,8 +124,7 @@ def build_store(
 ) -> CellStore:
     "The cells of a registered data set."
     x, y, n, psi, mask = (registered(manager, k) for k in MATRICES)
-    if is_on_disk(x):
-        x = RowsOnDisk(x)
+    x = readable(x)
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
