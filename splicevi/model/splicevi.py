@@ -10,11 +10,11 @@ from fastcore.basics import patch
 from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
-from .dataset import QueryMixin
 from .docs import docs, share
 from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
+from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
 from .train import TrainMixin
@@ -193,7 +193,7 @@ class SPLICEVI(
     ExpressionMixin,
     LatentMixin,
     ConstructorMixin,
-    QueryMixin,
+    PrepareMixin,
     VAEMixin,
     UnsupervisedTrainingMixin,
     BaseModelClass,

@@ -142,7 +142,7 @@ def _add_expression_encoders(self: SPLICEVAE, n_cont: int, kw: dict) -> None:
     self.z_encoder_expression = Encoder(n_genes + n_cont, self.n_latent_modality, n_hidden=n_hidden, **kw)
     if not self.use_size_factor_key:
         shared = ("n_cat_list", "use_batch_norm", "use_layer_norm")
-        self.l_encoder = LibraryEncoder(n_genes, n_hidden, **{name: kw[name] for name in shared})
+        self.library_encoder = LibraryEncoder(n_genes, n_hidden, **{name: kw[name] for name in shared})
 
 # %% ../../nbs/40_nn/60_module.ipynb #73ae0ccb
 @patch
@@ -303,7 +303,7 @@ def _library(self: SPLICEVAE, x, batch_index, cat_covs, size_factor) -> Tensor |
         return None
     if self.use_size_factor_key:
         return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
-    return self.l_encoder(x, *(self._categories(batch_index, cat_covs) if self.encode_covariates else ()))
+    return self.library_encoder(x, *(self._categories(batch_index, cat_covs) if self.encode_covariates else ()))
 
 # %% ../../nbs/40_nn/60_module.ipynb #5ef09604
 @patch
