@@ -75,6 +75,12 @@ def _adversarial_weight(self: SplicingTrainingPlan) -> float:
     "Weight of the adversarial loss: fixed, or falling as the KL weight rises."
     return 1 - self.kl_weight if self.scale_adversarial_loss == "auto" else self.scale_adversarial_loss
 
+# %% ../../nbs/40_nn/80_plan.ipynb #91d6354e
+@patch
+def on_train_batch_start(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
+    "Dropout and batch statistics are those of training."
+    self.train()
+
 # %% ../../nbs/40_nn/80_plan.ipynb #17b5e3c6
 TABLES = ("splicing_decoder", "expression_decoder", "z_encoder_splicing.embedding", "px_r")
 
