@@ -11,6 +11,7 @@ from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
 from splicevi.datasets import simulate
+from splicevi.tl.heldout import clusters
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
 
@@ -249,7 +250,6 @@ def test_prepare_query_mudata(mdata):
 @pytest.mark.slow
 def test_a_query_without_a_third_of_the_junctions_finds_its_types():
     "With 30 % of the junctions absent, clusters of the splicing latents are those of the full data."
-    from sklearn.cluster import KMeans
     from sklearn.metrics import adjusted_rand_score
 
     data = simulate(n_cells=1500, n_genes=300, n_junctions=1500, n_cell_types=5, observed=0.15, seed=1)

@@ -140,13 +140,13 @@ class DataMixin(FeatureMixin):
 
 # %% ../../nbs/50_model/20_dataset.ipynb #f4fd23e6
 @patch
-def _start_from_data(self: DataMixin, pca: bool) -> None:
-    "List the reads of the training data, and start the module at their pooled values."
+def _start_from_data(self: DataMixin, pca: bool, rows: np.ndarray | None = None) -> None:
+    "List the reads of the data, and start the module at the pooled values of some cells; None: of all."
     register_store(self.adata_manager, self.junction_events, self.split_at)
     size = None
     if self.module.use_size_factor_key and self.n_genes:
-        size = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY))
-    self.module.start(get_store(self.adata_manager), size, pca and bool(self.n_junctions))
+        size = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)).reshape(-1)
+    self.module.start(get_store(self.adata_manager), size, pca and bool(self.n_junctions), rows)
 
 # %% ../../nbs/50_model/20_dataset.ipynb #d463ffd0
 def feature_order(have: pd.Index, need: pd.Index, what: str) -> np.ndarray | None:
@@ -311,4 +311,6 @@ class LoadMixin(AlignMixin):
         """
         if adata is not None and adata is not False:
             adata = realign(adata, needed_features(cls.load_registry(dir_path, kwargs.get("prefix"))))
-        return super().load(dir_path, adata, *args, **kwargs)
+        out = super().load(dir_path, adata, *args, **kwargs)
+        out._starts_from_data = False
+        return out

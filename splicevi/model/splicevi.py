@@ -170,6 +170,7 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
     )
     if self.adata is not None:
         self._start_from_data(pca)
+    self._starts_from_data, self._pca = True, pca
     self._model_summary_string = self._summary()
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #6e3c028c

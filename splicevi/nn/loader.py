@@ -30,7 +30,7 @@ from splicevi.data.pairs import (
 from .batch import PAIR
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
+__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
            'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
            'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
 
@@ -211,6 +211,7 @@ def expression_arrays(
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
+ROWS = "rows"  # rows of the data set among the tensors of a mini-batch, for messages
 
 # %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 class CellDataset(torch.utils.data.Dataset):
@@ -226,7 +227,7 @@ class CellDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
-        out = self._covariates_of(rows)
+        out = self._covariates_of(rows) | {ROWS: rows}
         if self.store.x is not None:
             out |= expression_arrays(self.store.x, rows)
         if self.store.pairs is not None:
@@ -259,6 +260,10 @@ class CellLoader(AnnDataLoader):
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
-    "scvi-tools' train / validation / test split over `CellLoader`."
+    "scvi-tools' train / validation / test split over `CellLoader`; drawn once, so that it can be asked for beforehand."
 
     data_loader_cls = CellLoader
+
+    def setup(self, stage: str | None = None) -> None:
+        if not hasattr(self, "train_idx"):
+            super().setup(stage)
