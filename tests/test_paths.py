@@ -11,7 +11,7 @@ from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
 from splicevi.datasets import simulate
-from splicevi.tl.heldout import clusters
+from splicevi.tl.latent import clusters
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
 

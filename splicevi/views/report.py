@@ -80,7 +80,7 @@ LATENTS = {
 
 def _latents(mdata: MuData, labels: pd.Series, known: bool) -> str:
     "Maps of the latent spaces, and their agreement with the labels."
-    from splicevi.tl.heldout import latent_quality
+    from splicevi.tl.latent import latent_quality
 
     there = {k: key for k, key in LATENTS.items() if key + "_umap" in mdata.obsm}
     fig = pl.latent({k: np.asarray(mdata.obsm[key + "_umap"]) for k, key in there.items()}, labels, title="")
@@ -134,7 +134,7 @@ def _held_out(held: pd.DataFrame, predictions: Mapping[str, np.ndarray], scores:
 # %% ../../nbs/70_views/20_report.ipynb #ecd05a2f
 def _events(mdata: MuData, labels: pd.Series, decoded: pd.DataFrame | None, splicing: str) -> str:
     "PSI of the most variable events in each group of cells."
-    from splicevi.tl.heldout import group_psi, variable_junctions
+    from splicevi.tl.psi import group_psi, variable_junctions
 
     var, observed = mdata[splicing].var, group_psi(mdata, labels, splicing=splicing)
     top = variable_junctions([observed] if decoded is None else [observed, decoded], var[KEYS.event]).index

@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from ...core import find_obs_column, obs_column, require_extra
 from ...model.record import LatentMap, RecordingCallback, TrainingRecorder
 from ...pl.style import colors
-from ...tl.heldout import main_plane, procrustes
+from ...tl.latent import main_plane, procrustes
 from .charts import short
 from .facts import HEADS, data_line, headline
 from .html import body_html, title_html
