@@ -411,3 +411,23 @@ def take_ranges(
     size = indptr[rows + 1] - indptr[rows]
     start = indptr_of(size)
     return np.arange(start[-1]) + np.repeat(indptr[rows] - start[:-1], size), start
+
+# %% ../../nbs/10_data/10_pairs.ipynb #be06c4b1
+@patch
+def take(
+    self: ObservedPairs,
+    rows: np.ndarray,  # (k,) wanted cells
+) -> ObservedPairs:
+    "The pairs of some cells, in the order of `rows`."
+    at, indptr = take_ranges(self.indptr, rows)
+    observations, observation_indptr = take_ranges(self.observation_indptr, rows)
+    return ObservedPairs(
+        (len(rows), self.shape[1]),
+        self.event_size,
+        indptr.astype(np.int64),
+        self.junction[at],
+        self.y[at],
+        observation_indptr.astype(np.int64),
+        self.observation_event[observations],
+        self.observation_total[observations],
+    )

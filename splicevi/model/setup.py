@@ -18,6 +18,7 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
 from ..core import KEYS, logger, shortlist
 from ..data.checks import check_mudata
+from ..data.on_disk import readable
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
 
@@ -238,7 +239,7 @@ def expression_fields(place: Place | None, layer: str | None, size_factor: tuple
     require_layer(place, layer, "rna_layer")
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False, mod_required=True)]
     if key is not None:
-        x = place.part.X if layer is None else place.part.layers[layer]
+        x = readable(place.part.X if layer is None else place.part.layers[layer])
         out.append(size_factor_field(where, key, np.asarray(x.sum(1)).ravel() > 0))
     return out
 
