@@ -5,6 +5,7 @@
 # %% ../../nbs/50_model/10_setup.ipynb #54a4433d
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from ..core import KEYS, logger, shortlist
 from ..data.checks import check_mudata
 from ..data.on_disk import readable
+from ..data.pairs import layer_of_counts
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
 
@@ -237,6 +239,13 @@ def expression_fields(place: Place | None, layer: str | None, size_factor: tuple
             )
         return []
     require_layer(place, layer, "rna_layer")
+    if counts := layer_of_counts(place.part, layer):
+        warnings.warn(
+            f"The gene counts given look like logarithms, and layers[{counts!r}] like the counts: "
+            f"pass rna_layer={counts!r}.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False, mod_required=True)]
     if key is not None:
         x = readable(place.part.X if layer is None else place.part.layers[layer])

@@ -206,7 +206,7 @@ def total_counts(
 ) -> np.ndarray:  # (genes,)
     "Counts of each gene over some cells."
     parts = np.array_split(rows, max(1, len(rows) // at_once))
-    return sum(np.asarray(x[part].sum(0), np.float64).ravel() for part in parts)
+    return sum(np.asarray(x[part].sum(0, dtype=np.float64)).ravel() for part in parts)
 
 # %% ../../nbs/40_nn/60_module.ipynb #12df23b7
 @patch
