@@ -240,7 +240,7 @@ def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name, ari", [("scmixology", 0.9), ("brie_gastrulation", -1)])
 def test_real_data(real_data, tmp_path, name, ari):
     "The main job on real data: held-out reads are likelier than under pooled PSI and neighbours, and cell lines separate."
-    from splicevi.tl.heldout import latent_ari
+    from splicevi.tl.latent import latent_ari
 
     assert cli.main(["train", str(real_data / f"{name}.h5mu"), str(tmp_path / "out"), "--quiet"]) == 0
     out = mudata.read_h5mu(tmp_path / "out" / "mdata.h5mu")

@@ -21,7 +21,8 @@ from mudata import MuData
 from .. import pl
 from ..core import KEYS, logger, write_file
 from ..data.pairs import modality_pairs
-from ..tl.heldout import group_psi, latent_quality, variable_junctions
+from ..tl.latent import latent_quality
+from ..tl.psi import group_psi, variable_junctions
 from .page import code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/20_report.ipynb #2e301044

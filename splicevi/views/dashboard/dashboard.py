@@ -18,7 +18,7 @@ from ...core import find_obs_column, obs_column
 from ...model.record import LatentMap, RecordingCallback
 from ...pl.style import colors
 from ...tl.groups import sample_rows
-from ...tl.heldout import main_plane, procrustes
+from ...tl.latent import main_plane, procrustes
 from .display import VIEWS, choose_view
 from .probe import HeldOutScore, LatentSample
 

@@ -18,7 +18,7 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
-from ...tl.heldout import MAPS, map_of
+from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
 
 # %% auto #0
@@ -269,7 +269,7 @@ def points(self: EventData):
 @patch
 def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
-    from splicevi.model.splicing_test import event_concentration
+    from splicevi.model.decode import event_concentration
     from splicevi.nn.loader import get_store
 
     m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
