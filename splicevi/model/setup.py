@@ -13,7 +13,7 @@ import numpy as np
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
