@@ -22,8 +22,8 @@ from plotly.subplots import make_subplots
 from .. import pl
 from ..core import KEYS, find_obs_column, obs_column, shortlist, write_file
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
-from ..pl.qc import _histogram
-from ..pl.style import _style
+from ..pl.qc import add_histogram
+from ..pl.style import styled
 from .page import code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/30_coverage.ipynb #a0514ba7
@@ -167,7 +167,7 @@ def coverage_figure(depth: Coverage) -> go.Figure:
     }
     fig = make_subplots(1, len(values), horizontal_spacing=0.11)
     for i, (name, v) in enumerate(values.items()):
-        _histogram(
+        add_histogram(
             fig,
             i + 1,
             name,
@@ -175,7 +175,7 @@ def coverage_figure(depth: Coverage) -> go.Figure:
             log=not name.startswith("events"),
             unit="cells" if "cell" in name else "events",
         )
-    return _style(fig, 230)
+    return styled(fig, 230)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #65d43ce2
 def event_figure(depth: Coverage) -> go.Figure:
@@ -210,7 +210,7 @@ def event_figure(depth: Coverage) -> go.Figure:
     )
     fig.update_xaxes(title_text="reads of the event in the cell", title_font_size=12, type="category", row=1, col=2)
     fig.update_yaxes(title_text="% with PSI 0 or 1", range=[0, 102], row=1, col=2)
-    return _style(fig, 250)
+    return styled(fig, 250)
 
 # %% ../../nbs/70_views/30_coverage.ipynb #5078150b
 def group_figure(groups: pd.DataFrame) -> go.Figure:
@@ -229,7 +229,7 @@ def group_figure(groups: pd.DataFrame) -> go.Figure:
         )
     )
     fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
-    return _style(fig, 70 + 22 * len(t))
+    return styled(fig, 70 + 22 * len(t))
 
 # %% ../../nbs/70_views/30_coverage.ipynb #152c9956
 def summary(depth: Coverage) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ...pl.qc import _robust_range
+from ...pl.qc import robust_range
 from ...pl.style import OKABE_ITO
 
 # %% auto #0
@@ -191,7 +191,7 @@ def value_range(
         return values.min() / wide, values.max() * wide
     n = max(len(c.y) for c in curves)
     return tuple(
-        _robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves])
+        robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves])
     )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d61f9840

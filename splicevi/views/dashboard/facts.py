@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ...model.record import TrainingRecorder
-from ...pl.qc import _nice
+from ...pl.qc import quantity_name
 from ...pl.style import OKABE_ITO
 from .charts import Curve, Row, short
 
@@ -148,7 +148,9 @@ def _watched(rec: TrainingRecorder) -> Stat | None:
         if rec.best_epoch is None or key != (rec.monitor or "elbo_validation")
         else f"best {short(rec.best)} at {rec.best_epoch + 1:,}"
     )
-    return Stat(f"{'validation' if split == 'validation' else 'training'} {_nice(name)}", short(rec.last(key)), note)
+    return Stat(
+        f"{'validation' if split == 'validation' else 'training'} {quantity_name(name)}", short(rec.last(key)), note
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/30_facts.ipynb #d351683f
 def stats(rec: TrainingRecorder) -> list[Stat]:
@@ -190,7 +192,7 @@ def curves_of(rec: TrainingRecorder, quantity: str, color: str) -> list[Curve]:
     out = []
     for split in ("train", "validation"):
         if known := rec.curves.get(f"{quantity}_{split}"):
-            name = f"{_nice(quantity)}, {'training' if split == 'train' else split}"
+            name = f"{quantity_name(quantity)}, {'training' if split == 'train' else split}"
             out.append(
                 Curve(name, np.array(list(known)) + 1, np.array(list(known.values())), color, split == "validation")
             )
@@ -242,7 +244,7 @@ def _single(rec: TrainingRecorder, name: str, label: str, share: float, **kw) ->
 def panels(rec: TrainingRecorder) -> list[Panel]:
     "All panels of curves."
     rows = lambda qs: [
-        Row(cs, _nice(q).removeprefix("reconstruction of "), color=COLORS[q])
+        Row(cs, quantity_name(q).removeprefix("reconstruction of "), color=COLORS[q])
         for q in qs
         if (cs := curves_of(rec, q, COLORS[q]))
     ]

@@ -14,7 +14,7 @@ from plotly.subplots import make_subplots
 
 from ...core import logger, require_extra
 from ...model.record import TrainingRecorder
-from ...pl.style import OKABE_ITO, _style
+from ...pl.style import OKABE_ITO, styled
 from .charts import thin, tick_labels, ticks, value_range
 from .facts import panels
 from .html import body_html, head_html, page_html, stats_html, title_html
@@ -42,7 +42,7 @@ def curve_figure(
     "An empty figure with the panels' titles."
     rows = (places + 1) // 2
     fig = make_subplots(rows, 2, subplot_titles=[" "] * places, vertical_spacing=0.36 / rows, horizontal_spacing=0.11)
-    _style(fig, 170 * rows + 40).update_layout(
+    styled(fig, 170 * rows + 40).update_layout(
         showlegend=False,
         width=None,
         autosize=True,
@@ -142,7 +142,7 @@ def mark_warmup(fig, rec: TrainingRecorder) -> None:
 # %% ../../../nbs/70_views/40_dashboard/45_widget.ipynb #8ada5add
 def map_figure(rec: TrainingRecorder, hue: Mapping[str, str], figure: Callable = go.Figure):
     "The cells of the latent map, one trace for each label."
-    fig = _style(go.Figure(), 430).update_layout(
+    fig = styled(go.Figure(), 430).update_layout(
         width=None,
         autosize=True,
         uirevision="keep",
