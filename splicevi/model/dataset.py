@@ -257,11 +257,11 @@ def reads(self: AlignMixin, adata=None) -> CellStore:
     """
     return get_store(self.get_anndata_manager(self.aligned(adata), required=True))
 
-# %% ../../nbs/50_model/20_dataset.ipynb #bce38e3d
+# %% ../../nbs/50_model/20_dataset.ipynb #17f92d78
 @patch
 @docs.dedent
 def feature_table(self: AlignMixin, modality: str, adata=None) -> pd.DataFrame:
-    """What a data set says of the model's genes or junctions.
+    """Annotation of the model's genes or junctions in a data set.
 
     Parameters
     ----------

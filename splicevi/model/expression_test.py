@@ -188,13 +188,13 @@ def sampling(options: dict, every: list) -> tuple[list, list, dict]:
     n = options.get("n_samples_overall") or 5000
     return *batches, options | {"n_samples_overall": int(max(n // least, 1) * least)}
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #7376e508
+# %% ../../nbs/50_model/60_expression_test.ipynb #4c4e0537
 @dataclass(frozen=True)
 class ExpressionTest(Test):
     "What is asked of differential expression."
 
     filter_outlier_cells: bool = False
-    use_counts: bool = True  # whether the groups' counts have a say, or the decoder alone
+    use_counts: bool = True  # whether the groups' counts enter, or the decoder alone
     extra: dict = field(default_factory=dict)  # further arguments of scvi-tools' `get_bayes_factors`
 
     @property
@@ -205,7 +205,7 @@ class ExpressionTest(Test):
         own = {"mode": self.mode, "delta": self.delta, "use_observed_batches": not self.batch_correction}
         return own | batches | self.extra
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #d8e36b68
+# %% ../../nbs/50_model/60_expression_test.ipynb #bf7dc8ff
 @patch
 def _draws(
     self: FoldChangeMixin,

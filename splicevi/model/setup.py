@@ -183,7 +183,7 @@ class SplicingLayers(NamedTuple):
     counts: str | None = None  # reads of the junction
     mask: str | None = None  # 1 where the event was observed
 
-# %% ../../nbs/50_model/10_setup.ipynb #bbe7bc3f
+# %% ../../nbs/50_model/10_setup.ipynb #fab4473b
 def splicing_fields(
     place: Place,  # has the junctions
     layers: SplicingLayers,
@@ -306,13 +306,17 @@ def check_registered(
         listed = "\n".join(f"- {line(f)}" for f in errors.itertuples())
         raise ValueError(f"{n} problem{'s' * (n > 1)} in the data:\n{listed}")
 
-# %% ../../nbs/50_model/10_setup.ipynb #459a25b0
+# %% ../../nbs/50_model/10_setup.ipynb #3f6dc8ed
 explain(
     psi_mask_layer="""
     psi_mask_layer
         Layer that is 1 where the event was observed; `None` for ``"psi_mask"`` if present, else every event with reads.
         Events that it hides are neither encoded nor learned from.
     """,
+)
+
+# %% ../../nbs/50_model/10_setup.ipynb #aa44c91c
+explain(
     setup_cells="""
     batch_key
         Column of ``obs`` with the batch.
@@ -322,6 +326,10 @@ explain(
     categorical_covariate_keys, continuous_covariate_keys
         Columns of ``obs`` with further covariates.
     """,
+)
+
+# %% ../../nbs/50_model/10_setup.ipynb #cc159963
+explain(
     setup_rest="""
     labels_key
         Column of ``obs`` with labels, used by ``dispersion="gene-label"``.
@@ -330,14 +338,20 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/10_setup.ipynb #00d53409
+# %% ../../nbs/50_model/10_setup.ipynb #659cbc53
 explain(
-    setup_mudata="""
+    setup_expression="""
     mdata
         MuData with the same cells in the same order in both modalities.
     rna_layer
         Layer of the expression modality with counts, shape ``(cells, genes)``; `None` for ``.X``. Non-integer
         (length-normalised) counts are legal.
+    """,
+)
+
+# %% ../../nbs/50_model/10_setup.ipynb #ccebb934
+explain(
+    setup_splicing="""
     junc_ratio_layer
         Layer of the splicing modality with PSI, shape ``(cells, junctions)``; `None` for ``.X``. Where it equals reads
         over totals, or is absent, PSI is computed.
@@ -347,6 +361,14 @@ explain(
     junc_counts_layer
         Layer with the reads of each junction; `None` for ``"cell_by_junction_matrix"``.
     %(psi_mask_layer)s
+    """,
+)
+
+# %% ../../nbs/50_model/10_setup.ipynb #853a8fde
+explain(
+    setup_mudata="""
+    %(setup_expression)s
+    %(setup_splicing)s
     %(setup_cells)s
     idx_layer
         Column of ``obs`` with a numeric index of the cells, handed along with each mini-batch (as ``ind_x``).

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -374,7 +374,7 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
     order = np.lexsort((-np.abs(effect), event))
     return order[np.searchsorted(event[order], wanted_events)]
 
-# %% ../../nbs/50_model/70_splicing_test.ipynb #6fab8832
+# %% ../../nbs/50_model/70_splicing_test.ipynb #2e5f9e00
 @patch
 def _event_table(
     self: DifferentialMixin, adata, answer: Answer, wanted: np.ndarray, test: SplicingTest

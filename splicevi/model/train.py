@@ -20,7 +20,7 @@ from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, u
 __all__ = ['SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'split_options', 'plan_options', 'watches_validation',
            'without_validation', 'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
 
-# %% ../../nbs/50_model/75_train.ipynb #5c429277
+# %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
     train_length="""
     max_epochs
@@ -29,6 +29,12 @@ explain(
         Learning rate.
     accelerator, devices
         Hardware, as for :class:`lightning.pytorch.Trainer`.
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #68ecc3c4
+explain(
+    train_cells="""
     train_size, validation_size
         Shares of the cells; 0.9 and the rest by default.
     shuffle_set_split
@@ -37,21 +43,32 @@ explain(
         Cells per mini-batch.
     weight_decay, eps
         Of the AdamW optimiser.
-    early_stopping
-        Whether to stop when the validation ELBO (or ``early_stopping_monitor``) has not improved for
-        `early_stopping_patience` epochs.
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #c584cc24
+explain(
+    train_validation="""
+    early_stopping, early_stopping_patience
+        Whether to stop when the validation ELBO (or ``early_stopping_monitor``) has not improved for that many epochs.
     check_val_every_n_epoch
         Epochs between validations; every epoch with early stopping.
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #0dc0b769
+# %% ../../nbs/50_model/75_train.ipynb #0a1e0a1c
 explain(
     train_plan="""
     n_steps_kl_warmup, n_epochs_kl_warmup
         Mini-batches or epochs over which the weight of KL and penalty rises from 0 to 1; epochs win if both are given.
     adversarial_mixing
         Whether a classifier of the batch is trained against the latent space (no effect with one batch).
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #877aa4e3
+explain(
+    train_schedule="""
     lr_scheduler_type, reduce_lr_on_plateau, lr_factor, lr_patience, lr_threshold, lr_scheduler_metric, step_size
         ``"step"``: the learning rate is multiplied by `lr_factor` every `step_size` epochs. ``"plateau"``, with
         `reduce_lr_on_plateau`: it is multiplied by `lr_factor` when `lr_scheduler_metric` has not improved by
@@ -64,7 +81,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #d3abc319
+# %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
     An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has
@@ -73,7 +90,10 @@ explain(
     Parameters
     ----------
     %(train_length)s
+    %(train_cells)s
+    %(train_validation)s
     %(train_plan)s
+    %(train_schedule)s
     dashboard
         Whether to show curves, speed and the latent space while training; a :class:`~splicevi.TrainingDashboard` says
         how.
@@ -94,7 +114,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #cd2a0945
+# %% ../../nbs/50_model/75_train.ipynb #b5f2f311
 SPLIT_ARGS = ("train_size", "validation_size", "shuffle_set_split", "batch_size")
 RUNNER_ARGS = (
     "max_epochs",
@@ -156,9 +176,9 @@ def without_validation(given: dict) -> dict:
         warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=STACK)
     return given | {"early_stopping": False}
 
-# %% ../../nbs/50_model/75_train.ipynb #c2f3b7f6
+# %% ../../nbs/50_model/75_train.ipynb #cdead5cb
 def check_warmup(given: dict) -> None:
-    "Say which of two warm-ups wins."
+    "Warn that of two warm-ups one wins."
     if given["n_steps_kl_warmup"] is not None and (epochs := given["n_epochs_kl_warmup"]) is not None:
         warnings.warn(
             f"n_epochs_kl_warmup={epochs} wins over n_steps_kl_warmup; set it to None to count steps.",
