@@ -467,20 +467,9 @@ def test_automatic_choice(monkeypatch):
     assert choose_view("html", True) == "html"
 
 
-def test_console(model, capsys):
-    "The bar counts epochs, shows the ELBO and says how it ended."
-    model.train(max_epochs=3, dashboard=TrainingDashboard("console", interval=0), **QUICK)
-    said = capsys.readouterr().err
-    assert "3/3" in said and "finished" in said and "validation ELBO" in said
-
-
 @pytest.mark.parametrize(
     "given, error, text",
     [
-        (lambda: TrainingDashboard("tk"), ValueError, "'auto', 'html', 'widget', 'console'"),
-        (lambda: TrainingDashboard(map_every=1.5), ValueError, "map_every=1.5"),
-        (lambda: TrainingDashboard(n_cells=0), ValueError, "n_cells=0"),
-        (lambda: TrainingDashboard(interval=-1), ValueError, "interval=-1"),
         (lambda: TrainingDashboard("console", color_by="donor"), KeyError, "no column of obs; it has .*batch"),
         (
             lambda: TrainingDashboard("console", held_out=pd.DataFrame({"cell": []})),
