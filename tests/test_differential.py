@@ -16,19 +16,13 @@ from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
-from splicevi.model.splicing_test import batch_agreement, event_concentration
+from splicevi.model.psi import event_concentration
+from splicevi.model.splicing_test import batch_agreement
 from splicevi.nn.loader import get_store
-from splicevi.tl.donors import beta_binomial_test, likelihood_ratio, pseudobulk
-from splicevi.tl.event_test import (
-    Contrast,
-    batch_corrected_reads,
-    batch_scatter,
-    called,
-    downweighted,
-    fit_prior,
-    posterior,
-)
-from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_level
+from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
+from splicevi.tl.donors import likelihood_ratio
+from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
+from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_mean
 from splicevi.tl.groups import call_at_fdr
 from splicevi.views.explorer.state import ExplorerState
 
@@ -634,12 +628,12 @@ def test_no_expression_is_called_between_halves(model):
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10**6))
 def test_random_events(seed):
-    "Junctions in any order, events without reads: usages sum to one, probabilities are probabilities, order does not matter."
+    "Junctions in any order, events without reads: PSI sum to one, probabilities are probabilities, order is no matter."
     rng = np.random.default_rng(seed)
     event = rng.permutation(np.repeat(np.arange(6), rng.integers(1, 5, 6)))
     a = rng.poisson(rng.exponential(4, (2, len(event)))) * (rng.random((2, 6)) < 0.7)[:, event]
     c = Contrast(a, event)
-    j, e = posterior(c, n_draws=50)
+    j, e = effect_posterior(c, n_draws=50)
     assert np.allclose(c.events.sum(j.psi1), 1, atol=1e-4) and np.allclose(c.events.sum(c.p), 1)
     for p in (*j[:3], *e[:2]):
         assert (p >= -1e-9).all() and (p <= 1 + 1e-9).all()
@@ -670,15 +664,15 @@ def test_shift_of_unchanged_genes(seed, shift, changed):
     assert (between >= -1e-9).all() and (between <= np.abs(lfc + shift - moved.center) + 1e-9).all()
 
 
-def test_level_of_sparse_and_dense_counts():
+def test_group_mean_of_sparse_and_dense_counts():
     x = np.random.default_rng(0).poisson(2.0, (30, 5)).astype(np.float32)
-    dense, csr = (group_level(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
+    dense, csr = (group_mean(k, np.full(5, 60.0)) for k in (x, sparse.csr_matrix(x)))
     assert (
         np.allclose(dense.mean, csr.mean)
         and np.allclose(dense.variance, csr.variance)
         and 0 < dense.common < dense.variance.min()
     )
-    empty = group_level(np.zeros((3, 2)), np.zeros(2))
+    empty = group_mean(np.zeros((3, 2)), np.zeros(2))
     assert np.isfinite(empty.mean).all() and np.isfinite(empty.variance).all()
 
 
@@ -688,7 +682,7 @@ def test_prior_finds_the_weights():
     q = [np.where(change[:, None], rng.dirichlet(g * p, 3000), p) for _ in range(2)]
     a = np.stack([rng.multinomial(60, k).ravel() for k in q]).astype(float)
     c = Contrast(a, np.repeat(np.arange(3000), 2))
-    assert 0.7 < c.prior.weights[0] < 0.85  # on the safe side: the pooled usage was fitted to the same reads
+    assert 0.7 < c.prior.weights[0] < 0.85  # on the safe side: the common PSI was fitted to the same reads
     assert 1 < np.average(np.log2(c.prior.grid), weights=c.prior.weights[1:]) + 1 < 3  # scales about g
     assert fit_prior(np.zeros((0, 8))).weights[0] == pytest.approx(0.75)
 
@@ -736,33 +730,7 @@ def test_agreement_of_batches():
     assert list(out["n_batches"]) == [2, 1] and list(out["n_batches_agree"]) == [1, 0]
 
 
-# ---------------------------------------------------------------- pseudobulk
-def test_pseudobulk_adds_up(mdata):
-    bulk = pseudobulk(mdata, "cell_type", "batch")
-    assert bulk.n_obs == 9 and bulk.obs["n_cells"].sum() == mdata.n_obs
-    assert bulk.layers[KEYS.junction_counts].sum() == pytest.approx(
-        mdata["splicing"].layers[KEYS.junction_counts].sum()
-    )
-    other = mdata.copy()
-    other.obs["batch"] = other.obs["batch"].astype(object).where(other.obs["batch"] != "batch_1")
-    assert pseudobulk(other, "cell_type", "batch").n_obs == 6
-    with pytest.raises(KeyError, match="no column donor"):
-        pseudobulk(mdata, "cell_type", "donor")
-
-
-def test_beta_binomial_test(mdata):
-    table = beta_binomial_test(pseudobulk(mdata, "cell_type", "batch"), "cell_type", "type_1", "type_2")
-    t, tested = truth(mdata), table["p_value"].notna()
-    assert (
-        tested.mean() > 0.8
-        and np.corrcoef(table["effect_size"][tested], t[tested])[0, 1] > 0.9
-        and list(table.index) == list(mdata["splicing"].var_names)
-    )
-    assert (table["q_value"][tested] >= table["p_value"][tested] - 1e-12).all() and table.loc[
-        ~tested, "psi1"
-    ].isna().all()
-
-
+# ---------------------------------------------------------------- donors
 @pytest.mark.parametrize("samples,n", [(3, 30), (5, 200)])
 def test_p_values_of_donors_without_difference(samples, n):
     rng = np.random.default_rng(0)

@@ -70,7 +70,7 @@ def registered_features(registry: dict, n_genes: int | None = None, n_junctions:
         )
     return Features(genes, junctions, split_at)
 
-# %% ../../nbs/50_model/20_dataset.ipynb #81bf5d8a
+# %% ../../nbs/50_model/20_dataset.ipynb #c869a0e9
 class FeatureMixin:
     "Names and numbers of genes and junctions: `gene_names`, `junction_names`, `n_genes`, `n_junctions`."
 
@@ -79,16 +79,17 @@ class FeatureMixin:
         self.gene_names, self.junction_names, self.split_at = registered_features(self.registry_, n_genes, n_junctions)
         self.n_genes, self.n_junctions = len(self.gene_names), len(self.junction_names)
 
-    @property
-    def junction_events(self) -> np.ndarray | None:
-        "Code of each junction's event, shape ``(junctions,)``; `None` where events are unknown."
-        known = self.registry_["field_registries"].get(SplicingKeys.EVENT)
-        if known is None or not self.n_junctions:
-            return None
-        codes = known["state_registry"]["codes"][self.split_at or 0 :]
-        if (codes < 0).any():
-            raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
-        return codes
+# %% ../../nbs/50_model/20_dataset.ipynb #aeea81bc
+@patch(as_prop=True)
+def junction_events(self: FeatureMixin) -> np.ndarray | None:
+    "Code of each junction's event, shape ``(junctions,)``; `None` where events are unknown."
+    known = self.registry_["field_registries"].get(SplicingKeys.EVENT)
+    if known is None or not self.n_junctions:
+        return None
+    codes = known["state_registry"]["codes"][self.split_at or 0 :]
+    if (codes < 0).any():
+        raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
+    return codes
 
 # %% ../../nbs/50_model/20_dataset.ipynb #b154915f
 @patch

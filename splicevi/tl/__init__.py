@@ -15,6 +15,8 @@ __getattr__, __dir__, __all__ = lazy_names(
         "groups": "call_at_fdr",
         "event_test": "called",
         "donors": "pseudobulk beta_binomial_test",
-        "heldout": "imputation pooled_psi neighbor_psi predicted_psi model_concentration dm_log_likelihood best_concentration latent_quality latent_ari group_psi decoded_group_psi variable_junctions clusters",
+        "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
+        "heldout": "imputation predicted_psi neighbor_psi model_concentration best_concentration dm_log_likelihood",
+        "latent": "latent_quality latent_ari clusters",
     },
 )

@@ -10,13 +10,14 @@ from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 
 from ...pl.qc import robust_range
 from ...pl.style import OKABE_ITO
 
 # %% auto #0
 __all__ = ['MARGIN', 'short_number', 'log_ticks', 'ticks', 'tick_labels', 'svg', 'Curve', 'thin', 'Axes', 'Mark', 'Row',
-           'value_range', 'row_axes', 'curves_svg', 'map_svg']
+           'log_range', 'value_range', 'row_axes', 'epoch_range', 'curves_svg', 'fit_into', 'map_svg']
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c372283b
 def short_number(
@@ -62,7 +63,7 @@ def ticks(
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c768d1a6
 def tick_labels(values: np.ndarray, log: bool = False) -> list[str]:
-    "Ticks with the same number of decimals, or as powers; on a logarithmic axis each as short as it goes."
+    "Ticks as text: with the same number of decimals, or as powers of ten."
     if not len(values):
         return []
     values, top = np.where(values == 0, 0.0, values), np.abs(values).max()  # no -0
@@ -146,13 +147,19 @@ class Axes(NamedTuple):
     y: tuple[float, float]
     log: bool = False  # whether y is logarithmic
 
-    def px(self, x):
-        return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #011ad32e
+@patch
+def px(self: Axes, x):
+    "Pixels of values of x."
+    return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
 
-    def py(self, y):
-        f = np.log10 if self.log else np.asarray
-        lo, hi = f(self.y[0]), f(self.y[1])
-        return self.top + self.height * (1 - (f(np.asarray(y, float)) - lo) / (hi - lo))
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a271b9d9
+@patch
+def py(self: Axes, y):
+    "Pixels of values of y; they count from the top."
+    f = np.log10 if self.log else np.asarray
+    lo, hi = f(self.y[0]), f(self.y[1])
+    return self.top + self.height * (1 - (f(np.asarray(y, float)) - lo) / (hi - lo))
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #97d65a0b
 def _path(axes: Axes, curve: Curve) -> str:
@@ -166,20 +173,22 @@ def _path(axes: Axes, curve: Curve) -> str:
         f"<title>{escape(curve.name)}: {short_number(curve.y[-1])}</title></path>"
     )
 
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #8bb7dd02
-def _grid(
-    axes: Axes,
-    epochs: bool,  # whether the numbers of epochs stand below
-) -> str:
-    "Grid lines and their numbers."
-    ys = ticks(*axes.y, n=max(int(axes.height // 30), 2), log=axes.log)
-    xs = [x for x in ticks(*axes.x, n=5) if float(x).is_integer()] if epochs else []
-    right, below = axes.left + axes.width, axes.top + axes.height + 14
-    lines = [
-        _line(axes.left, p, right, p) + _text(axes.left - 6, p + 3.6, label, "end")
-        for p, label in zip(axes.py(ys), tick_labels(ys, axes.log))
-    ]
-    return "".join(lines + [_text(p, below, f"{x:,.0f}", "middle") for x, p in zip(xs, axes.px(xs))])
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d19d6803
+def _grid(axes: Axes) -> str:
+    "Lines at round values, with their numbers."
+    values = ticks(*axes.y, n=max(int(axes.height // 30), 2), log=axes.log)
+    right = axes.left + axes.width
+    return "".join(
+        _line(axes.left, y, right, y) + _text(axes.left - 6, y + 3.6, label, "end")
+        for y, label in zip(axes.py(values), tick_labels(values, axes.log))
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4172dc81
+def _epoch_numbers(axes: Axes) -> str:
+    "Round numbers of epochs, below the axes."
+    epochs = [x for x in ticks(*axes.x, n=5) if float(x).is_integer()]
+    y = axes.top + axes.height + 14
+    return "".join(_text(x, y, f"{epoch:,.0f}", "middle") for epoch, x in zip(epochs, axes.px(epochs)))
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #aeba4631
 class Mark(NamedTuple):
@@ -245,21 +254,25 @@ class Row(NamedTuple):
     color: str = "currentColor"  # of the label
     mark: Mark | None = None
 
-    def on_log(self, panel: bool) -> bool:
-        "Whether values are on a logarithmic axis; there is none for values of zero and below."
-        return (panel if self.log is None else self.log) and all((c.y > 0).all() for c in self.curves)
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4c9fe802
+@patch
+def on_log(self: Row, panel: bool) -> bool:
+    "Whether values are on a logarithmic axis, in a panel that is."
+    return (panel if self.log is None else self.log) and all((c.y > 0).all() for c in self.curves)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4ff025fe
-def value_range(
-    curves: Sequence[Curve],
-    log: bool = False,
-) -> tuple[float, float]:
+def log_range(curves: Sequence[Curve]) -> tuple[float, float]:
+    "Ends of a logarithmic axis."
+    values = np.concatenate([c.y for c in curves])
+    ratio = values.max() / values.min()
+    room = 1.9 if ratio < 1.001 else ratio**0.06
+    return values.min() / room, values.max() * room
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #bfe5da26
+def value_range(curves: Sequence[Curve], log: bool = False) -> tuple[float, float]:
     "Ends of the axis of values."
     if log:
-        values = np.concatenate([c.y for c in curves])
-        ratio = values.max() / values.min()
-        wide = 1.9 if ratio < 1.001 else ratio**0.06
-        return values.min() / wide, values.max() * wide
+        return log_range(curves)
     n = max(len(c.y) for c in curves)
     first = lambda c: min(max(n // 4, 1), 12, len(c.y) - 1)  # epochs left out
     return tuple(robust_range([c.y[first(c) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
@@ -285,14 +298,20 @@ def row_axes(
         top += high + gap
     return out
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c96890c6
+def epoch_range(rows: Sequence[Row]) -> tuple[float, float]:
+    "First and last epoch of the curves, at least two."
+    known = np.concatenate([c.x for r in rows for c in r.curves])
+    return float(known.min()), float(max(known.max(), known.min() + 1))
+
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a14bb025
-def _draw_row(row: Row, axes: Axes, epochs: bool, warmup: float) -> str:
+def _draw_row(row: Row, axes: Axes, warmup: float, epochs: bool) -> str:
     "One row of a panel: grid, warm-up, curves, mark and label."
     drawn = [_warmup_band(axes, warmup), *(_path(axes, c) for c in row.curves)]
     if row.mark is not None:
         drawn.append(_diamond(axes, row.mark))
     name = _text(axes.left + axes.width - 4, axes.top + 11, row.label, "end", 1, 11, row.color) if row.label else ""
-    return _grid(axes, epochs) + _clip(axes, drawn) + name
+    return _grid(axes) + (_epoch_numbers(axes) if epochs else "") + _clip(axes, drawn) + name
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #38bb6661
 def curves_svg(
@@ -309,11 +328,8 @@ def curves_svg(
     rows = [r for r in rows if r.curves]
     if not rows:
         return svg(width, height, _text(width / 2, height / 2, "after the first epoch", "middle", 0.5, 12), label=label)
-    if epochs is None:
-        known = np.concatenate([c.x for r in rows for c in r.curves])
-        epochs = float(known.min()), float(max(known.max(), known.min() + 1))
-    axes = row_axes(rows, epochs, log, width, height)
-    drawn = [_draw_row(r, a, r is rows[-1], warmup) for r, a in zip(rows, axes)]
+    axes = row_axes(rows, epochs or epoch_range(rows), log, width, height)
+    drawn = [_draw_row(r, a, warmup, r is rows[-1]) for r, a in zip(rows, axes)]
     return svg(width, height, *drawn, _warmup_label(axes[0], warmup), label=label)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e6ad8b7e
@@ -331,6 +347,18 @@ def _cloud(
         f'stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
     )
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #0d1ccabb
+def fit_into(
+    coords: np.ndarray,  # (cells, 2)
+    width: float,
+    height: float,
+    margin: float = 8,
+) -> np.ndarray:  # (cells, 2) pixels
+    "Coordinates of cells as places in a drawing."
+    lo, hi = np.nanmin(coords, 0), np.nanmax(coords, 0)
+    scale = np.min((np.array([width, height]) - 2 * margin) / np.maximum(hi - lo, 1e-9))
+    return (coords - (lo + hi) / 2) * scale * [1, -1] + [width / 2, height / 2]
+
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e0c63687
 def map_svg(
     coords: np.ndarray,  # (cells, 2)
@@ -339,13 +367,9 @@ def map_svg(
     label: str = "latent map",
     width: float = 340,
     height: float = 190,
-    margin: float = 8,
 ) -> str:
-    "A scatter of cells, both axes on one scale."
-    xy = np.asarray(coords, float)
-    lo, hi = np.nanmin(xy, 0), np.nanmax(xy, 0)
-    scale = min((width - 2 * margin) / max(hi[0] - lo[0], 1e-9), (height - 2 * margin) / max(hi[1] - lo[1], 1e-9))
-    at = (xy - (lo + hi) / 2) * scale * [1, -1] + [width / 2, height / 2]
+    "A scatter of cells, the dots of each label in its colour."
+    at = fit_into(np.asarray(coords, float), width, height)
     names = np.full(len(at), "") if labels is None else np.asarray(labels).astype(str)
     size = 5.0 if len(at) <= 300 else 3.6
     drawn = [_cloud(at[names == k], (hue or {}).get(k, OKABE_ITO[0]), size, k) for k in (hue or {"": ""})]

@@ -18,7 +18,7 @@ from ...core import find_obs_column, obs_column
 from ...model.record import LatentMap, RecordingCallback
 from ...pl.style import colors
 from ...tl.groups import sample_rows
-from ...tl.heldout import main_plane, procrustes
+from ...tl.latent import main_plane, procrustes
 from .display import VIEWS, choose_view
 from .probe import HeldOutScore, LatentSample
 
@@ -117,21 +117,6 @@ def label_colors(
         return None
     return colors(labels) | ({"unknown": "#8A8F98"} if labels.isna().any() else {}) | dict(hue or {})
 
-# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #8f865c0f
-@patch
-def watch(self: TrainingDashboard, model, background: bool = False) -> None:
-    "Start a new record and open the view."
-    RecordingCallback.watch(self, model, background)
-    self._drawn, self._cost, self._looked, self._looked_epoch = -np.inf, 0.0, None, None
-    kind, labels = choose_view(self.view, background), map_labels(model, self.color_by)
-    self._sample = self._map_sample(model, kind)
-    self._score = None if self.held_out is None else HeldOutScore(model, self.held_out)
-    if labels is not None and self._sample is not None:
-        self.recorder.labels, self.recorder.label_name = label_text(labels.iloc[self._sample.rows]), labels.name
-    hue, name = label_colors(labels, self.hue), f"svi-{uuid4().hex[:8]}"
-    self._view = VIEWS[kind](self._ask_to_stop, name, live=background, hue=hue)
-    self._view.open(self.recorder)
-
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #516659b6
 @patch
 def _map_sample(self: TrainingDashboard, model, kind: str) -> LatentSample | None:
@@ -148,29 +133,20 @@ def _ask_to_stop(self: TrainingDashboard) -> None:
     "What the Stop button does."
     self.stopper.stop()
 
-# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #c45ef362
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #8f865c0f
 @patch
-def changed(self: TrainingDashboard, trainer, now: bool = False) -> None:
-    "Look at the model and draw, if it is time."
-    if not trainer.is_global_zero:
-        return
-    start = time.perf_counter()
-    if self._due(start):
-        self._look(start)
-    if self._view is not None and (now or start - self._drawn >= self.interval):
-        self._draw()
-
-# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #fd55b809
-@patch
-def _draw(self: TrainingDashboard) -> None:
-    "Update the view; one that fails is switched off."
-    try:
-        self._view.update(self.recorder)
-    except Exception as e:
-        self._view = None
-        text = f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}"
-        warnings.warn(text, UserWarning, stacklevel=3)
-    self._drawn = time.perf_counter()
+def watch(self: TrainingDashboard, model, background: bool = False) -> None:
+    "Start a new record and open the view."
+    RecordingCallback.watch(self, model, background)
+    self._drawn, self._cost, self._looked, self._looked_epoch = -np.inf, 0.0, None, None
+    kind, labels = choose_view(self.view, background), map_labels(model, self.color_by)
+    self._sample = self._map_sample(model, kind)
+    self._score = None if self.held_out is None else HeldOutScore(model, self.held_out)
+    if labels is not None and self._sample is not None:
+        self.recorder.labels, self.recorder.label_name = label_text(labels.iloc[self._sample.rows]), labels.name
+    hue, name = label_colors(labels, self.hue), f"svi-{uuid4().hex[:8]}"
+    self._view = VIEWS[kind](self._ask_to_stop, name, live=background, hue=hue)
+    self._view.open(self.recorder)
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #6af5e926
 @patch
@@ -199,3 +175,27 @@ def _look(self: TrainingDashboard, now: float) -> None:
         rec.add(rec.epoch - 1, {"held_out_correlation": self._score.correlation()})
     self._looked, self._looked_epoch = time.perf_counter(), rec.epoch
     self._cost = self._looked - now
+
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #fd55b809
+@patch
+def _draw(self: TrainingDashboard) -> None:
+    "Update the view; one that fails is switched off."
+    try:
+        self._view.update(self.recorder)
+    except Exception as e:
+        self._view = None
+        text = f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}"
+        warnings.warn(text, UserWarning, stacklevel=3)
+    self._drawn = time.perf_counter()
+
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #c45ef362
+@patch
+def changed(self: TrainingDashboard, trainer, now: bool = False) -> None:
+    "Look at the model and draw, if it is time."
+    if not trainer.is_global_zero:
+        return
+    start = time.perf_counter()
+    if self._due(start):
+        self._look(start)
+    if self._view is not None and (now or start - self._drawn >= self.interval):
+        self._draw()

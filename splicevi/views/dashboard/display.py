@@ -19,7 +19,7 @@ from .contents import PHASE_NAMES, data_line, headline
 from .html import body_html, charts_html, head_html, page_html, title_html
 
 # %% auto #0
-__all__ = ['VIEWS', 'HTMLView', 'WidgetView', 'ConsoleView', 'elbo_words', 'in_notebook', 'choose_view']
+__all__ = ['VIEWS', 'HTMLView', 'stop_button', 'WidgetView', 'ConsoleView', 'elbo_words', 'in_notebook', 'choose_view']
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #905617fb
 class HTMLView:
@@ -35,21 +35,46 @@ class HTMLView:
         self.stop, self.name, self.live, self.hue, self.handle = stop, name, live, hue, None
         require_extra("IPython", "notebook")
 
-    def bundle(self, rec: TrainingRecorder) -> dict[str, str]:
-        "The forms of what is displayed."
-        hint = "run.stop() ends it" if self.live else "interrupt the kernel (■) to stop"
-        return {"text/html": body_html(rec, self.name, hint, self.hue), "text/plain": headline(rec)}
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #596a6702
+@patch
+def bundle(self: HTMLView, rec: TrainingRecorder) -> dict[str, str]:
+    "The forms of what is displayed."
+    hint = "run.stop() ends it" if self.live else "interrupt the kernel (■) to stop"
+    return {"text/html": body_html(rec, self.name, hint, self.hue), "text/plain": headline(rec)}
 
-    def open(self, rec: TrainingRecorder) -> None:
-        "Show the view."
-        from IPython.display import display
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #0be704b7
+@patch
+def open(self: HTMLView, rec: TrainingRecorder) -> None:
+    "Show the view."
+    from IPython.display import display
 
-        display({"text/html": title_html(rec, self.name), "text/plain": f"SPLICEVI · {data_line(rec)}"}, raw=True)
-        self.handle = display(self.bundle(rec), raw=True, display_id=True)
+    display({"text/html": title_html(rec, self.name), "text/plain": f"SPLICEVI · {data_line(rec)}"}, raw=True)
+    self.handle = display(self.bundle(rec), raw=True, display_id=True)
 
-    def update(self, rec: TrainingRecorder) -> None:
-        "Show the record as it is now."
-        self.handle.update(self.bundle(rec), raw=True)
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #a75a7152
+@patch
+def update(self: HTMLView, rec: TrainingRecorder) -> None:
+    "Show the record as it is now."
+    self.handle.update(self.bundle(rec), raw=True)
+
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #f0d93560
+def stop_button(
+    stop: Callable[[], None],  # what it does
+    live: bool,  # whether it can work
+):  # ipywidgets.Button
+    "A button that stops, and shows that it was heard: the current mini-batch is still done."
+    w = require_extra("ipywidgets", "notebook")
+    layout = w.Layout(width="100px", flex="0 0 auto", margin="4px 0 0 10px", display=None if live else "none")
+    button = w.Button(
+        description="Stop", icon="stop", tooltip="End training after the current mini-batch", layout=layout
+    )
+
+    def press(_):
+        stop()
+        button.description, button.disabled = "stopping …", True
+
+    button.on_click(press)
+    return button
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #0587cdd3
 class WidgetView:
@@ -62,29 +87,20 @@ class WidgetView:
         live: bool = True,  # whether the button can work
         hue: Mapping[str, str] | None = None,  # colour of each label
     ):
-        self.stop, self.name, self.hue, self.handle = stop, name, hue, None
+        self.name, self.hue, self.handle = name, hue, None
         self.hint = "" if live else "interrupt the kernel (■) to stop"
         w = require_extra("ipywidgets", "notebook")
         self.title, self.head, self.charts = w.HTML(), w.HTML(layout=w.Layout(flex="1 1 auto", width="auto")), w.HTML()
-        self.button = w.Button(
-            description="Stop",
-            icon="stop",
-            tooltip="End training after the current mini-batch",
-            layout=w.Layout(width="100px", flex="0 0 auto", margin="4px 0 0 10px", display=None if live else "none"),
-        )
-        self.button.on_click(self._press)
+        self.button = stop_button(stop, live)
         row = w.HBox([self.head, self.button], layout=w.Layout(align_items="flex-start"))
         self.box = w.VBox([self.title, row, self.charts], layout=w.Layout(max_width="860px"))
 
-    def _press(self, button) -> None:
-        "Stop, and show that the click was heard: the current mini-batch is still done."
-        self.stop()
-        self.button.description, self.button.disabled = "stopping …", True
-
-    def fill(self, rec: TrainingRecorder) -> None:
-        "Bring the widgets up to date."
-        self.head.value = f'<div class="svi">{head_html(rec, self.hint)}</div>'
-        self.charts.value = f'<div class="svi {self.name}">{charts_html(rec, self.hue)}</div>'
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #fa410a27
+@patch
+def fill(self: WidgetView, rec: TrainingRecorder) -> None:
+    "Bring the widgets up to date."
+    self.head.value = f'<div class="svi">{head_html(rec, self.hint)}</div>'
+    self.charts.value = f'<div class="svi {self.name}">{charts_html(rec, self.hue)}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #834ce7b9
 @patch
@@ -106,7 +122,7 @@ def update(self: WidgetView, rec: TrainingRecorder) -> None:
         last = {"text/html": page_html(rec, self.name, self.hue), "text/plain": headline(rec)}
         self.handle.update(last, raw=True)
 
-# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #7813507a
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #c0d32437
 class ConsoleView:
     "A bar with epochs, the ELBO and the time left."
 
@@ -116,22 +132,6 @@ class ConsoleView:
     def open(self, rec: TrainingRecorder) -> None:
         "Nothing to show before training starts."
 
-    def update(self, rec: TrainingRecorder) -> None:
-        "Show the record as it is now."
-        from tqdm import tqdm
-
-        if rec.phase == "waiting":
-            return
-        if self.bar is None:
-            self.bar = tqdm(total=rec.max_epochs, unit=" epochs", file=sys.stderr)
-        self.bar.set_postfix_str(elbo_words(rec), refresh=False)
-        self.bar.update(rec.epoch - self.bar.n)
-        if rec.ended:
-            self.bar.set_description_str(PHASE_NAMES[rec.phase], refresh=False)
-        self.bar.refresh()
-        if rec.ended:
-            self.bar.close()
-
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #2353f26a
 def elbo_words(rec: TrainingRecorder) -> str:
     "The ELBO of the validation cells, of the training cells where there are no others."
@@ -139,6 +139,24 @@ def elbo_words(rec: TrainingRecorder) -> str:
         if np.isfinite(elbo := rec.last(f"elbo_{split}")):
             return f"{'training' if split == 'train' else split} ELBO {short_number(elbo, 5)}"
     return ""
+
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #7813507a
+@patch
+def update(self: ConsoleView, rec: TrainingRecorder) -> None:
+    "Show the record as it is now."
+    from tqdm import tqdm
+
+    if rec.phase == "waiting":
+        return
+    if self.bar is None:
+        self.bar = tqdm(total=rec.max_epochs, unit=" epochs", file=sys.stderr)
+    self.bar.set_postfix_str(elbo_words(rec), refresh=False)
+    self.bar.update(rec.epoch - self.bar.n)
+    if rec.ended:
+        self.bar.set_description_str(PHASE_NAMES[rec.phase], refresh=False)
+    self.bar.refresh()
+    if rec.ended:
+        self.bar.close()
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #d7608e96
 def in_notebook() -> bool:

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ...core import shortlist
 from ...model.decode import LatentPoints, covariates
@@ -34,7 +35,7 @@ def eval_mode(module: torch.nn.Module) -> Iterator[None]:
         for m, mode in modes:
             m.training = mode
 
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #445c5d76
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #80309439
 class LatentSample:
     "Some cells of a model's data, encoded by the model as it is now."
 
@@ -47,22 +48,28 @@ class LatentSample:
         self.model, self.rows, self.chunk = model, np.asarray(rows), chunk
         self.data = CellDataset(model.adata_manager, self.rows)
 
-    def chunks(self) -> Iterator[dict[str, torch.Tensor]]:
-        "Tensors of the cells, as a mini-batch holds them."
-        device = self.model.device
-        for at in np.split(np.arange(len(self.rows)), range(self.chunk, len(self.rows), self.chunk)):
-            yield {k: torch.as_tensor(v).to(device) for k, v in self.data[at].items()}
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #a09b8300
+@patch
+def chunks(self: LatentSample) -> Iterator[dict[str, torch.Tensor]]:
+    "Tensors of the cells, as a mini-batch holds them."
+    device = self.model.device
+    for at in np.split(np.arange(len(self.rows)), range(self.chunk, len(self.rows), self.chunk)):
+        yield {k: torch.as_tensor(v).to(device) for k, v in self.data[at].items()}
 
-    def points(self) -> LatentPoints:
-        "Posterior mean of each cell, and its covariates."
-        parts = [(self.model.module.posterior_mean(t), covariates(t)) for t in self.chunks()]
-        known = {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}
-        return LatentPoints(torch.cat([z.cpu() for z, _ in parts]), known)
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #6bf834ad
+@patch
+def points(self: LatentSample) -> LatentPoints:
+    "Posterior mean of each cell, and its covariates."
+    parts = [(self.model.module.posterior_mean(t), covariates(t)) for t in self.chunks()]
+    known = {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}
+    return LatentPoints(torch.cat([z.cpu() for z, _ in parts]), known)
 
-    def latent(self) -> np.ndarray:  # (cells, latent)
-        "Posterior mean of each cell."
-        with eval_mode(self.model.module):
-            return self.points().z.numpy()
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #4df7f399
+@patch
+def latent(self: LatentSample) -> np.ndarray:  # (cells, latent)
+    "Posterior mean of each cell."
+    with eval_mode(self.model.module):
+        return self.points().z.numpy()
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #d5bb1671
 def check_held_out(
@@ -93,15 +100,19 @@ class HeldOutScore:
         self.sample = LatentSample(model, rows, chunk=64)
         self.pairs = held[held["cell_index"].isin(rows)].sort_values("cell_index", kind="stable")
 
-    def predicted(self) -> np.ndarray:  # (pairs,)
-        "Decoded PSI of the pairs."
-        model, junctions = self.sample.model, np.unique(self.pairs["junction_index"])
-        with eval_mode(model.module):
-            psi = model.decode_splicing(self.sample.points(), model.junction_names[junctions], self.sample.chunk)
-        cell = np.searchsorted(self.sample.rows, self.pairs["cell_index"])
-        return psi[cell, np.searchsorted(junctions, self.pairs["junction_index"])]
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #44cdced2
+@patch
+def predicted(self: HeldOutScore) -> np.ndarray:  # (pairs,)
+    "Decoded PSI of the pairs."
+    model, junctions = self.sample.model, np.unique(self.pairs["junction_index"])
+    with eval_mode(model.module):
+        psi = model.decode_splicing(self.sample.points(), model.junction_names[junctions], self.sample.chunk)
+    cell = np.searchsorted(self.sample.rows, self.pairs["cell_index"])
+    return psi[cell, np.searchsorted(junctions, self.pairs["junction_index"])]
 
-    def correlation(self) -> float:
-        "Read-weighted correlation of decoded and observed PSI."
-        total = self.pairs["total"].to_numpy(np.float64)
-        return pearson(self.pairs["counts"].to_numpy(np.float64) / total, self.predicted(), total)
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #e908b268
+@patch
+def correlation(self: HeldOutScore) -> float:
+    "Read-weighted correlation of decoded and observed PSI."
+    total = self.pairs["total"].to_numpy(np.float64)
+    return pearson(self.pairs["counts"].to_numpy(np.float64) / total, self.predicted(), total)

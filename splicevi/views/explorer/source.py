@@ -19,7 +19,7 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
-from ...tl.heldout import MAPS, map_of
+from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
 
 # %% auto #0
