@@ -155,9 +155,10 @@ class Notebook:
         self.command("notebook:run-all-cells")
 
     def wait_done(self, seconds: float = 240) -> None:
-        "Until every code cell has a number."
+        "Until every code cell has a number, or one has failed."
         self.page.wait_for_function(
             """() => {
+              if (document.querySelector("[data-mime-type='application/vnd.jupyter.error']")) return true;
               const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
               return prompts.length && prompts.every(e => /\\[\\d+\\]/.test(e.textContent));
             }""",
@@ -196,8 +197,8 @@ class Notebook:
         target = self.page.locator(selector).first if selector else self.page
         target.screenshot(path=path)
 
-    def failed(self) -> list[str]:
-        "Text of the error outputs on the page."
-        kinds = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in ("stderr", "error"))
+    def failed(self, *kinds: str) -> list[str]:
+        "Text of the error outputs on the page, of both kinds or of those given."
+        kinds = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds or ("stderr", "error"))
         found = self.page.query_selector_all(", ".join(f".jp-OutputArea-output{kind}" for kind in kinds))
         return [e.inner_text() for e in found]

@@ -72,7 +72,9 @@ def execute_in_browser(nb, path: Path) -> None:
             browser = p.chromium.launch(executable_path=browser_path(), args=FLAGS)
             page = Notebook(browser.new_page(), address, path.name, width=1300, height=2400)
             page.run_all()
-            page.wait_done(900)
+            page.wait_done(1800)
+            if errors := page.failed("error"):
+                raise RuntimeError(f"{path.name} fails in the browser:\n{errors[0]}")
             page.page.wait_for_timeout(5000)  # the figures of the last view
             page.save()
             seen = nbformat.read(file, as_version=4)

@@ -28,13 +28,10 @@ class Lane(NamedTuple):
     psi: np.ndarray  # (junctions,)
     reads: np.ndarray | None  # (junctions,)
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #2c8c164e
+# %% ../../nbs/60_pl/60_arcs.ipynb #629c4fdb
 @patch
-def label(
-    self: Lane,
-    i: int,  # junction
-) -> tuple[str, str]:  # empty where there are no reads
-    "PSI and reads of a junction, as they are written above its arc."
+def label(self: Lane, i: int) -> tuple[str, str]:
+    "PSI and reads of junction `i` as they are written above its arc, empty where there are no reads."
     psi = "–" if np.isnan(self.psi[i]) else f"{self.psi[i]:.2f}"
     return psi, "" if self.reads is None or np.isnan(self.reads[i]) else f"{self.reads[i]:,.0f}"
 
@@ -46,12 +43,12 @@ def note(self: Lane) -> str:
         return "not observed"
     return "" if self.reads is None else f"{np.nansum(self.reads):,.0f} reads"
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #2253cbd4
+# %% ../../nbs/60_pl/60_arcs.ipynb #8b127d48
 @patch
 def hover(
     self: Lane,
-    i: int,  # junction
-    junction: pd.Series,  # its row
+    i: int,  # number of the junction
+    junction: pd.Series,  # chrom, start, end, strand, maybe annotated
 ) -> str:
     "What the mouse shows of a junction: PSI and reads, place and length, whether it is annotated."
     psi, reads = self.label(i)
@@ -125,63 +122,53 @@ def gapped(
     "Several paths as one, with gaps."
     return [v for path in paths for v in (*path, None)]
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #eea272c1
+# %% ../../nbs/60_pl/60_arcs.ipynb #14075199
 @patch
-def line(
-    self: ArcDrawing,
-    x: Sequence[float],
-    y: Sequence[float],
-    name: str,
-    **look,  # more of the trace
-) -> None:
-    "Add a line that the mouse passes over."
+def line(self: ArcDrawing, x: Sequence[float], y: Sequence[float], name: str, **look) -> None:
+    "Add a line that the mouse passes over; `look` is more of its trace."
     basic = dict(type="scatter", x=x, y=y, name=name, mode="lines", hoverinfo="skip", showlegend=False)
     self.traces.append(basic | look)
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #e7c92aee
+# %% ../../nbs/60_pl/60_arcs.ipynb #e30646f2
 @patch
-def write(
-    self: ArcDrawing,
-    x: float,
-    y: float,
-    text: str,
-    size: float,  # of the font
-    color: str,
-    **place,  # more of the annotation
-) -> None:
-    "Add a text."
+def write(self: ArcDrawing, x: float, y: float, text: str, size: float, color: str, **place) -> None:
+    "Add a text in a font of so many pixels; `place` is more of its annotation."
     self.notes.append(dict(x=x, y=y, text=text, showarrow=False, font=dict(size=size, color=color)) | place)
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #6bb82013
+# %% ../../nbs/60_pl/60_arcs.ipynb #9a52d51d
 @patch
-def draw_arrows(
-    self: ArcDrawing,
-    gaps: Sequence[tuple[float, float]],  # left and right of each intron
-) -> None:
-    "Draw arrows from 5′ to 3′ in introns that are wide enough, if the strand is known."
+def draw_arrows(self: ArcDrawing, gaps: Sequence[tuple[float, float]]) -> None:
+    "Draw arrows from 5′ to 3′ in introns (left and right) that are wide enough, if the strand is known."
     if self.strand:
         symbol = "triangle-right" if self.strand == "+" or self.flipped else "triangle-left"
         mid, bases = [(a + b) / 2 for a, b in gaps if b - a > 14], [l.base for l in self.lanes]
         look = dict(mode="markers", marker=dict(symbol=symbol, size=7, color=self.t.soft))
         self.line(mid * len(bases), [y for y in bases for _ in mid], "strand", **look)
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #499b5eb3
+# %% ../../nbs/60_pl/60_arcs.ipynb #dd3d0fcd
+@patch
+def draw_boxes(self: ArcDrawing, exons: np.ndarray, name: str, fill: str) -> None:
+    "Draw exons (left and right) as boxes on every lane, at least 1.5 pixels wide."
+    boxes = [(a, max(b, a + 1.5), lane.base) for lane in self.lanes for a, b in exons]
+    if boxes:
+        x = gapped([(a, b, b, a, a) for a, b, _ in boxes])
+        y = gapped([(y - 5, y - 5, y + 5, y + 5, y - 5) for *_, y in boxes])
+        self.line(x, y, name, line=dict(color=self.t.body, width=1), fill="toself", fillcolor=fill)
+
+# %% ../../nbs/60_pl/60_arcs.ipynb #90adcf43
 @patch
 def draw_exons(self: ArcDrawing) -> None:
     "Draw exons and the line through them, on every lane."
-    ends, bases = self.axis.at(self.axis.exons[["start", "end"]].to_numpy(float)), [l.base for l in self.lanes]
+    exons, known = (
+        self.axis.at(self.axis.exons[["start", "end"]].to_numpy(float)),
+        self.axis.exons["known"].to_numpy(bool),
+    )
     lo, hi = self.axis.knots[[0, -1], 1]
-    gaps = [(a, b) for a, b in zip(np.r_[lo, ends[:, 1]], np.r_[ends[:, 0], hi]) if b > a]
-    thin = dict(color=self.t.body, width=1)
-    self.line(gapped(gaps * len(bases)), gapped([(y, y) for y in bases for _ in gaps]), "introns", line=thin)
-    for known, name, fill in ((True, "exons", self.t.body), (False, "exons (guessed)", self.t.paper)):
-        boxes = [
-            (a, max(b, a + 1.5), y) for y in bases for (a, b), k in zip(ends, self.axis.exons["known"]) if k == known
-        ]
-        if boxes:
-            x = gapped([(a, b, b, a, a) for a, b, _ in boxes])
-            y = gapped([(y - 5, y - 5, y + 5, y + 5, y - 5) for *_, y in boxes])
-            self.line(x, y, name, line=thin, fill="toself", fillcolor=fill)
+    gaps = [(a, b) for a, b in zip(np.r_[lo, exons[:, 1]], np.r_[exons[:, 0], hi]) if b > a]
+    x, y = gapped(gaps * len(self.lanes)), gapped([(lane.base,) * 2 for lane in self.lanes for _ in gaps])
+    self.line(x, y, "introns", line=dict(color=self.t.body, width=1))
+    self.draw_boxes(exons[known], "exons", self.t.body)
+    self.draw_boxes(exons[~known], "exons (guessed)", self.t.paper)
     self.draw_arrows(gaps)
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #68a52408
@@ -202,14 +189,10 @@ def is_novel(junction: pd.Series) -> bool:
     "Whether a junction is in no annotation; not if that is not known."
     return "annotated" in junction.index and not bool(junction["annotated"])
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #798bf388
+# %% ../../nbs/60_pl/60_arcs.ipynb #a5d4161f
 @patch
-def draw_arc(
-    self: ArcDrawing,
-    lane: Lane,
-    i: int,  # junction
-) -> tuple[np.ndarray, np.ndarray]:  # x and y of its points
-    "Draw one arc with its label."
+def draw_arc(self: ArcDrawing, lane: Lane, i: int) -> tuple[np.ndarray, np.ndarray]:
+    "Draw the arc of junction `i` with its label; x and y of its points."
     name, psi = str(self.junctions.index[i]), lane.psi[i]
     x, y = arc(*self.spans[i], self.layout.height[i])
     y, strong = lane.base + 5 + y, self.selected is None or name == self.selected
@@ -219,19 +202,13 @@ def draw_arc(
     self.write_label(lane, i, strong)
     return x, y
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #31e10ad4
+# %% ../../nbs/60_pl/60_arcs.ipynb #048f9b31
 @patch
-def write_label(
-    self: ArcDrawing,
-    lane: Lane,
-    i: int,  # junction
-    strong: bool,  # selected, or none is
-) -> None:
-    "Write PSI and reads above an arc."
+def write_label(self: ArcDrawing, lane: Lane, i: int, strong: bool) -> None:
+    "Write PSI and reads above the arc of junction `i`, faint if another one is selected."
     (psi, reads), (x, foot) = lane.label(i), self.layout.label[i]
-    text = f"<b>{psi}</b>" if strong else psi
-    if reads:
-        text += f'{"  " if self.layout.lines == 1 else "<br>"}<span style="color:{self.t.soft}">{reads}</span>'
+    text, between = f"<b>{psi}</b>" if strong else psi, "  " if self.layout.lines == 1 else "<br>"
+    text += f'{between}<span style="color:{self.t.soft}">{reads}</span>' if reads else ""
     place = dict(yanchor="bottom", borderpad=0, opacity=1 if strong else 0.6)
     self.write(x, lane.base + 5 + foot, text, 11, self.t.ink, **place)
 
@@ -258,14 +235,10 @@ def name_room(
     "Room that names and reads of the lanes take, at most 180 pixels."
     return min(max(max(text_width(l.name, 12) + 34, text_width(l.note(), 11) + 20) for l in lanes), 180)
 
-# %% ../../nbs/60_pl/60_arcs.ipynb #656394fd
+# %% ../../nbs/60_pl/60_arcs.ipynb #8824c4d9
 @patch
-def write_name(
-    self: ArcDrawing,
-    lane: Lane,
-    room: float,  # left of the lanes, pixels
-) -> None:
-    "Write name and reads of a lane."
+def write_name(self: ArcDrawing, lane: Lane, room: float) -> None:
+    "Write name and reads of a lane into the room left of it, pixels."
     text = f'{shorten(lane.name, room - 30)} <span style="color:{lane.color}">■</span>'
     if lane.note():
         text += f'<br><span style="color:{self.t.soft};font-size:11px">{lane.note()}</span>'

@@ -107,12 +107,9 @@ def _add_gene_names(fig: go.Figure, values: pd.DataFrame, n: int, t: Theme) -> g
         fig.add_annotation(x=row["effect"], y=row["y"], text=text, showarrow=False, font=font, **shift)
     return fig
 
-# %% ../../nbs/60_pl/70_differential.ipynb #f5fcdb77
-def _points(
-    values: pd.DataFrame,
-    **look,  # type, name, marker
-) -> dict:
-    "Trace of some rows of the volcano."
+# %% ../../nbs/60_pl/70_differential.ipynb #a660398d
+def _points(values: pd.DataFrame, **look) -> dict:
+    "Trace of some rows of `volcano_values`; `look` is its type, name and marker."
     numbers = "Δψ %{x:+.3f}, P %{customdata[3]:.4f}"
     hover = f"<b>%{{customdata[1]}}</b> %{{customdata[2]}}<br>{numbers}<br>%{{customdata[0]}}<extra></extra>"
     names = values[["label", "gene", "event", "proba"]].to_numpy(object)
@@ -151,7 +148,23 @@ def _add_threshold(
     anchor = dict(yanchor="bottom", xanchor="center" if upright else "left" if left else "right", borderpad=1)
     fig.add_annotation(text=text, showarrow=False, font=dict(size=10.5, color=t.soft), **place, **anchor)
 
-# %% ../../nbs/60_pl/70_differential.ipynb #de99fe7e
+# %% ../../nbs/60_pl/70_differential.ipynb #4546416e
+def _least_called(values: pd.DataFrame) -> float | None:
+    "The least probability of a call, None if nothing is called."
+    hits = values.loc[values["called"], "proba"]
+    return hits.min() if len(hits) else None
+
+# %% ../../nbs/60_pl/70_differential.ipynb #a2148233
+def _fewer_left(
+    values: pd.DataFrame,
+    y: float,  # of the line
+    wide: float,  # right end of the x-axis
+) -> bool:
+    "Whether just above a line fewer points are at its left end than at its right."
+    near = values.loc[(values["y"] > y - 0.05) & (values["y"] < y + 0.25), "effect"]
+    return bool((near > 0.66 * wide).sum() > (near < -0.66 * wide).sum())
+
+# %% ../../nbs/60_pl/70_differential.ipynb #a719432f
 def _add_thresholds(
     fig: go.Figure,  # a volcano whose x-axis has its range
     values: pd.DataFrame,
@@ -162,13 +175,10 @@ def _add_thresholds(
     "Add the lines of the least difference and of the least probability that were called."
     for x in (-delta, delta):
         _add_threshold(fig, f"{x:+g}".replace("-", "−"), t, x0=x, x1=x, y0=0, y1=1, yref="paper")
-    hits, wide = values[values["called"]], fig.layout.xaxis.range[1]
-    least = proba if proba is not None else hits["proba"].min() if len(hits) else None
+    least = _least_called(values) if proba is None else proba
     if least is not None and nines(least) > 0:
-        y = float(nines(least))
-        text = f"P ≥ {np.floor(least * 1000) / 1000:.3g}" + ("" if proba is not None else " called")
-        near = values.loc[(values["y"] > y - 0.05) & (values["y"] < y + 0.25), "effect"]
-        left = (near > 0.66 * wide).sum() > (near < -0.66 * wide).sum()  # write where fewer points are
+        y, left = float(nines(least)), _fewer_left(values, nines(least), fig.layout.xaxis.range[1])
+        text = f"P ≥ {np.floor(least * 1000) / 1000:.3g}{' called' if proba is None else ''}"
         _add_threshold(fig, text, t, left, x0=0, x1=1, xref="paper", y0=y, y1=y)
 
 # %% ../../nbs/60_pl/70_differential.ipynb #778d24aa
@@ -194,7 +204,13 @@ def _no_test(ds: pd.DataFrame) -> str:
         return "No test to draw: run model.differential_splicing to fill this figure."
     return f"None of the {len(ds):,} rows has an effect and a probability: the groups share no observed event."
 
-# %% ../../nbs/60_pl/70_differential.ipynb #836cbc49
+# %% ../../nbs/60_pl/70_differential.ipynb #f33a773a
+def _call_note(values: pd.DataFrame, n: int) -> str:
+    "How many rows are called, and how many of the table's `n` rows have no value."
+    lost = f" · {n - len(values):,} without a value left out" if n > len(values) else ""
+    return f"{values['called'].sum():,} of {len(values):,} called{lost}"
+
+# %% ../../nbs/60_pl/70_differential.ipynb #be24864c
 def volcano(
     ds: pd.DataFrame,  # of `model.differential_splicing`: effect_size, proba_ds; maybe is_ds_fdr, gene_name, event_id
     delta: float = 0.1,  # least difference of PSI that counts
@@ -209,11 +225,8 @@ def volcano(
     title = _compared(ds) if title is None else title
     if not len(values):
         return empty_figure(_no_test(ds), title, template, 300)
-    fig, lost = _volcano_points(values, template), len(ds) - len(values)
-    note = f"{values['called'].sum():,} of {len(values):,} called" + f" · {lost:,} without a value left out" * bool(
-        lost
-    )
-    styled(fig, 430, title, template, note)
+    fig = _volcano_points(values, template)
+    styled(fig, 430, title, template, _call_note(values, len(ds)))
     _volcano_axes(fig, values, delta)
     _add_thresholds(fig, values, delta, proba, t)
     fig.update_layout(margin_l=76, hovermode="closest", clickmode="event")
@@ -329,7 +342,12 @@ CALIBRATIONS = {
     ),
 }
 
-# %% ../../nbs/60_pl/70_differential.ipynb #1774bc3b
+# %% ../../nbs/60_pl/70_differential.ipynb #96b642d0
+def _highest(fig: go.Figure, least: float) -> float:
+    "The highest value that a figure draws, and no less than `least`."
+    return max([least, *(max(np.nanmax(np.asarray(s.y, float)), 0) for s in fig.data if len(s.y))])
+
+# %% ../../nbs/60_pl/70_differential.ipynb #ae66ded6
 def _calibration_frame(
     fig: go.Figure,
     kind: str,  # one of `CALIBRATIONS`
@@ -338,10 +356,9 @@ def _calibration_frame(
     template: str | None,
 ) -> go.Figure:
     "Diagonal and axes."
-    words = CALIBRATIONS[kind]
+    words, top = CALIBRATIONS[kind], _highest(fig, end) * 1.03
     add_diagonal(fig, end, template, name="diagonal")
     styled(fig, 380, title, template, words["note"])
-    top = max([end, *(max(np.nanmax(np.asarray(s.y, float)), 0) for s in fig.data if len(s.y))]) * 1.03
     x, y = words["axes"]
     fig.update_xaxes(range=[-0.02 * end, end * 1.02], title_text=x, **words["ticks"])
     fig.update_yaxes(range=[-0.02 * top, top], title_text=y, **words["ticks"])

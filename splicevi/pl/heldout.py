@@ -32,14 +32,13 @@ def _darkest(grids: Mapping[str, np.ndarray]) -> float:
     "The square root of reads that is drawn in full colour."
     return np.sqrt(max(np.quantile(g, 0.98) for g in grids.values()) or 1)
 
-# %% ../../nbs/60_pl/80_heldout.ipynb #2c639fc7
+# %% ../../nbs/60_pl/80_heldout.ipynb #236e337f
 def _grid_squares(
     grid: np.ndarray,  # (observed, predicted) reads
     top: float,  # root of the reads of a square in full colour
 ) -> dict:
     "Trace of the squares; those without a read are empty."
-    mid = (np.arange(len(grid)) + 0.5) / len(grid)
-    z = np.where(grid > 0, np.sqrt(grid), np.nan).round(3)
+    mid, z = (np.arange(len(grid)) + 0.5) / len(grid), np.where(grid > 0, np.sqrt(grid), np.nan).round(3)
     hover = "predicted %{x:.2f}, observed %{y:.2f}: %{customdata:,} reads<extra></extra>"
     scale = dict(zmin=0, zmax=top, colorscale=["rgba(0,114,178,0.06)", "rgba(0,114,178,1)"], showscale=False)
     return dict(type="heatmap", x=mid, y=mid, z=z, customdata=grid, hovertemplate=hover, **scale)

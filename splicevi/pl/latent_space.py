@@ -5,8 +5,7 @@
 # %% auto #0
 __all__ = ['umap', 'sample_cells', 'cell_points', 'map_frame', 'latent', 'psi_marker', 'latent_psi']
 
-# %% ../../nbs/60_pl/30_latent_space.ipynb #e011388c
-import warnings
+# %% ../../nbs/60_pl/30_latent_space.ipynb #252064c4
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -26,22 +25,15 @@ from splicevi.pl.style import (
     styled,
     theme,
 )
+from ..tl.latent import map_of
 
-# %% ../../nbs/60_pl/30_latent_space.ipynb #a871dd36
+# %% ../../nbs/60_pl/30_latent_space.ipynb #dcdbad9f
 def umap(
     latent: np.ndarray,  # (cells, dimensions)
     seed: int = 0,
 ) -> np.ndarray:  # (cells, 2)
     "UMAP coordinates; principal components where there are too few cells for one."
-    if len(latent) < 10:
-        x = latent - latent.mean(0)
-        return (x @ np.linalg.svd(x, full_matrices=False)[2][:2].T).astype(np.float32)
-    import umap
-
-    layout = umap.UMAP(n_neighbors=min(15, len(latent) - 1), random_state=seed)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        return layout.fit_transform(latent).astype(np.float32)
+    return map_of(latent, most=len(latent), seed=seed)[0]
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ed861db6
 def sample_cells(
@@ -68,7 +60,16 @@ def map_frame(fig: go.Figure) -> go.Figure:
     frame = dict(showgrid=False, showticklabels=False, showline=True, mirror=True)
     return fig.update_xaxes(**frame).update_yaxes(**frame)
 
-# %% ../../nbs/60_pl/30_latent_space.ipynb #0c1d43a2
+# %% ../../nbs/60_pl/30_latent_space.ipynb #1feaaf2a
+def _label_rows(
+    labels: pd.Categorical,
+    show: np.ndarray,  # rows of the cells to draw
+) -> dict[str | None, np.ndarray]:  # label, or None for cells without one, to rows
+    "The cells to draw of each label, in the order of the categories."
+    rows = {str(k): show[(labels == k)[show]] for k in labels.categories} | {None: show[pd.isna(labels)[show]]}
+    return {k: at for k, at in rows.items() if len(at)}
+
+# %% ../../nbs/60_pl/30_latent_space.ipynb #eecad66d
 def _label_points(
     xy: np.ndarray,  # (cells, 2)
     labels: pd.Categorical,
@@ -77,18 +78,23 @@ def _label_points(
     **look,
 ) -> list[dict]:
     "The traces of one map, one for each label that has cells."
-    size = 5 if len(show) < 1500 else 3
-    parts = [(str(k), show[(labels == k)[show]], hue[str(k)], 0.75) for k in labels.categories]
-    parts.append(("no label", show[pd.isna(labels)[show]], INK, 0.3))
-    traces = []
-    for name, at, color, opacity in parts:
-        if len(at):
-            names = dict(name=name, legendgroup=name, hovertemplate=name)
-            marker = dict(size=size, color=color, opacity=opacity)
-            traces.append(cell_points(xy, at, len(show), marker=marker, **names, **look))
+    size, traces = 5 if len(show) < 1500 else 3, []
+    for label, at in _label_rows(labels, show).items():
+        name, color, opacity = ("no label", INK, 0.3) if label is None else (label, hue[label], 0.75)
+        names = dict(name=name, legendgroup=name, hovertemplate=name)
+        marker = dict(size=size, color=color, opacity=opacity)
+        traces.append(cell_points(xy, at, len(show), marker=marker, **names, **look))
     return traces
 
-# %% ../../nbs/60_pl/30_latent_space.ipynb #a6176166
+# %% ../../nbs/60_pl/30_latent_space.ipynb #9317cae7
+def _latent_title(
+    n: int,  # maps
+    by: str | None,  # what the labels are
+) -> str:
+    "How many latent spaces are shown, and by what they are coloured."
+    return f"Latent space{'s' * (n > 1)}{f' by {by}' if by else ''}"
+
+# %% ../../nbs/60_pl/30_latent_space.ipynb #c7cc907d
 def latent(
     coords: Mapping[str, np.ndarray]
     | np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP or any obsm (its first two columns); or title to such
@@ -100,8 +106,8 @@ def latent(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Latent spaces side by side, coloured by label."
-    coords, by = coords if isinstance(coords, Mapping) else {"": np.asarray(coords)}, getattr(labels, "name", None)
-    title = f"Latent space{'s' * (len(coords) > 1)}{f' by {by}' if by else ''}" if title is None else title
+    coords = coords if isinstance(coords, Mapping) else {"": np.asarray(coords)}
+    title = _latent_title(len(coords), getattr(labels, "name", None)) if title is None else title
     labels = pd.Categorical(labels)
     if not len(labels) or not coords:
         return empty_figure("No cell to draw: choose other cells.", title, template)
@@ -167,7 +173,14 @@ def _psi_note(
     sample = f" (a sample of {n:,})" if len(seen) < n else ""
     return f"{seen.sum():,} of {len(seen):,} cells observed{sample} · grey: not observed"
 
-# %% ../../nbs/60_pl/30_latent_space.ipynb #eb313950
+# %% ../../nbs/60_pl/30_latent_space.ipynb #13648790
+def _psi_title(
+    label: str,  # the junction, or ""
+) -> str:
+    "Which junction's PSI is shown."
+    return f"PSI of {junction_region(label)}" if label else "PSI in the latent space"
+
+# %% ../../nbs/60_pl/30_latent_space.ipynb #ce015c36
 def latent_psi(
     coords: np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP
     psi: np.ndarray,  # (cells,) PSI of one junction, NaN where it was not observed
@@ -182,8 +195,7 @@ def latent_psi(
     "A latent map coloured by the PSI of a junction."
     xy, psi = np.asarray(coords, float), np.asarray(psi, float)
     need_same_length("cells", coords=xy, psi=psi)
-    if title is None:
-        title = f"PSI of {junction_region(label)}" if label else "PSI in the latent space"
+    title = _psi_title(label) if title is None else title
     if not len(xy):
         return empty_figure("No cell to draw: choose other cells.", title, template)
     show = sample_cells(len(psi), n_cells)

@@ -122,13 +122,14 @@ def contrast_ratio(
     light = linear_light(srgb([a, b])) @ [0.2126, 0.7152, 0.0722] + 0.05
     return float(light.max() / light.min())
 
-# %% ../../nbs/60_pl/10_style.ipynb #4cdadfc0
+# %% ../../nbs/60_pl/10_style.ipynb #5fc5bb6e
 def _heading(title: str | None, subtitle: str | None, t: Theme) -> tuple[dict | None, int]:
     "The title for the layout, and the room it takes in pixels."
     if not title:
         return None, 8
     lines = [f'<span style="font-size:12px;color:{t.soft}">{s}</span>' for s in (subtitle or "").split("<br>") if s]
-    place = dict(x=0.016, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=12))
+    above = 23 if lines else 12  # Plotly draws the first of several lines 0.7 of its size too high
+    place = dict(x=0.016, xref="container", xanchor="left", y=1, yref="container", yanchor="top", pad=dict(t=above))
     return dict(text="<br>".join([title, *lines]), font=dict(size=16, color=t.ink), **place), 44 + 16 * len(lines)
 
 # %% ../../nbs/60_pl/10_style.ipynb #30bb8aa3
