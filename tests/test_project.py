@@ -84,7 +84,7 @@ ROOMS = {  # room -> the rooms below it, which its modules may import
     "cli_import": ["core", "data", "io", "views"],
     "cli": ["core", "data", "datasets", "tl", "model", "pl", "views", "cli_import"],
 }
-UPWARD = {("model.splicevi", "views.dashboard.dashboard")}  # train(dashboard=True): imported when it is asked for
+UPWARD = {("model.train", "views.dashboard.dashboard")}  # train(dashboard=True): imported when it is asked for
 
 
 def modules(root: Path) -> dict[str, tuple[Path, Path]]:

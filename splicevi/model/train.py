@@ -20,7 +20,7 @@ from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, u
 __all__ = ['SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'split_options', 'plan_options', 'watches_validation',
            'without_validation', 'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
 
-# %% ../../nbs/50_model/75_train.ipynb #5c429277
+# %% ../../nbs/50_model/75_train.ipynb #d2bed7de
 explain(
     train_length="""
     max_epochs
@@ -37,9 +37,8 @@ explain(
         Cells per mini-batch.
     weight_decay, eps
         Of the AdamW optimiser.
-    early_stopping
-        Whether to stop when the validation ELBO (or ``early_stopping_monitor``) has not improved for
-        `early_stopping_patience` epochs.
+    early_stopping, early_stopping_patience
+        Whether to stop when the validation ELBO (or ``early_stopping_monitor``) has not improved for that many epochs.
     check_val_every_n_epoch
         Epochs between validations; every epoch with early stopping.
     """,
@@ -94,16 +93,9 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #cd2a0945
+# %% ../../nbs/50_model/75_train.ipynb #29412f8e
 SPLIT_ARGS = ("train_size", "validation_size", "shuffle_set_split", "batch_size")
-RUNNER_ARGS = (
-    "max_epochs",
-    "accelerator",
-    "devices",
-    "early_stopping",
-    "early_stopping_patience",
-    "check_val_every_n_epoch",
-)
+RUNNER_ARGS = ("max_epochs", "accelerator", "devices", "early_stopping", "early_stopping_patience", "check_val_every_n_epoch")
 
 # %% ../../nbs/50_model/75_train.ipynb #f6475d3d
 def split_options(given: dict) -> dict:
