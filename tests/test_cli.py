@@ -239,7 +239,7 @@ def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch):
 @pytest.mark.slow
 @pytest.mark.parametrize("name, ari", [("scmixology", 0.9), ("brie_gastrulation", -1)])
 def test_real_data(real_data, tmp_path, name, ari):
-    "The main job on real data: held-out reads are likelier than under pooled PSI and neighbours, and cell lines separate."
+    "The main job on real data: held-out reads are likelier than under simpler predictions, and cell lines separate."
     from splicevi.tl.latent import latent_ari
 
     assert cli.main(["train", str(real_data / f"{name}.h5mu"), str(tmp_path / "out"), "--quiet"]) == 0
