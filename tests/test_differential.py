@@ -1,4 +1,4 @@
-"""Differential expression and splicing: every argument does what it says, awkward groups are named, held-out data work."""
+"""Differential expression and splicing: arguments do what they say, awkward groups are named, held-out data work."""
 
 import logging
 
@@ -609,7 +609,7 @@ def test_expression_without_counts_is_that_of_scvi(model, mdata):
 
 
 def test_vanilla_expression_has_no_prior(model):
-    "Which of two groups is higher is asked of each gene by itself: the fold change that unchanged genes share decides nothing."
+    "Which group is higher is asked of each gene by itself: the fold change that unchanged genes share decides nothing."
     half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
     table = model.differential_expression(idx1=half[::2], idx2=half[1::2], mode="vanilla", silent=True)
     assert table["proba_m1"].between(0.02, 0.98).mean() > 0.8 and table["proba_m1"].std() > 0.1
