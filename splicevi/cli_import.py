@@ -29,9 +29,37 @@ def cells_of(text: str) -> str | list[str]:
         raise ValueError(f"--cells is {text!r}; it can be filtered, raw, or a file with a barcode in each line")
     return [line.split()[0] for line in Path(text).read_text().splitlines() if line.strip()]
 
+# %% ../nbs/80_cli_import.ipynb #df1bec68
+FORMATS = ("starsolo", "star", "regtools", "leafcutter", "h5ad")
+
+# %% ../nbs/80_cli_import.ipynb #b6f8342d
+def _validate(settings: Mapping) -> None:
+    "Refuse options that make no sense before anything is read."
+    if settings["format"] not in FORMATS:
+        raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
+    if Path(settings["out"]).suffix != ".h5mu":
+        raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
+    if settings["lengths"] and not settings["gtf"]:
+        raise ValueError("--lengths needs the lengths of genes: give --gtf")
+    if settings["rna"] and settings["format"] == "starsolo":
+        raise ValueError("--rna is for formats without gene counts; STARsolo has them (--gene names their folder)")
+    if settings["shared"] not in ("either", "start", "end"):
+        raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
+
+# %% ../nbs/80_cli_import.ipynb #d349a3b1
+def _genes(path: str | None):
+    "Gene counts of an h5ad, if one is given."
+    if path is None:
+        return None
+    import anndata
+
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    return anndata.read_h5ad(path)
+
 # %% ../nbs/80_cli_import.ipynb #cf26ba59
-def _read(settings: Mapping):
-    "Genes and junctions, and whether the junctions come with events."
+def _read(settings: Mapping) -> tuple:  # genes (or None), junctions, whether the junctions come with events
+    "What the files hold."
     from splicevi import io
     from splicevi.core import KEYS
 
@@ -47,33 +75,43 @@ def _read(settings: Mapping):
     }[settings["format"]]()
     return _genes(settings["rna"]), junctions, KEYS.event in junctions.var
 
-# %% ../nbs/80_cli_import.ipynb #d349a3b1
-def _genes(path: str | None):
-    "Gene counts of an h5ad, if one is given."
-    if path is None:
-        return None
-    import anndata
+# %% ../nbs/80_cli_import.ipynb #3182a51b
+def _with_events(rna, junctions, has_events: bool, settings: Mapping):
+    "The MuData of genes and junctions, each junction in an event."
+    from splicevi.core import KEYS
+    from splicevi.data.events import to_mudata
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return anndata.read_h5ad(path)
+    logger.info("%d cells, %d junctions; finding events …", *junctions.shape)
+    filters = {k: settings[k] for k in ("shared", "min_reads", "min_cells")} | {
+        "max_size": settings["max_size"] or None
+    }
+    lengths = settings["gtf"] if settings["lengths"] else None
+    mdata = to_mudata(
+        rna, junctions, settings["gtf"], lengths, keep_events=has_events, **({} if has_events else filters)
+    )
+    if settings["lengths"] and KEYS.rna in mdata.mod:
+        _train_on_lengths(mdata[KEYS.rna])
+    return mdata
 
-# %% ../nbs/80_cli_import.ipynb #df1bec68
-FORMATS = ("starsolo", "star", "regtools", "leafcutter", "h5ad")
+# %% ../nbs/80_cli_import.ipynb #36d0cba8
+def _train_on_lengths(rna) -> None:
+    "Length-normalised counts in X, where `splicevi train` looks; what was read in a layer."
+    rna.layers["counts"] = rna.X
+    rna.X = rna.layers["length_norm"].copy()
 
+# %% ../nbs/80_cli_import.ipynb #ca14a4ef
+def _build(settings: Mapping):
+    "Read, find events, check and write."
+    _validate(settings)
+    mdata = _with_events(*_read(settings), settings)
+    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(settings["out"]) as part:
+        mdata.write_h5mu(part)
+    if settings["report"]:
+        from splicevi.views.coverage import coverage_report
 
-def _validate(settings: Mapping) -> None:
-    "Refuse options that make no sense before anything is read."
-    if settings["format"] not in FORMATS:
-        raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
-    if Path(settings["out"]).suffix != ".h5mu":
-        raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
-    if settings["lengths"] and not settings["gtf"]:
-        raise ValueError("--lengths needs the lengths of genes: give --gtf")
-    if settings["rna"] and settings["format"] == "starsolo":
-        raise ValueError("--rna is for formats without gene counts; STARsolo has them (--gene names their folder)")
-    if settings["shared"] not in ("either", "start", "end"):
-        raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
+        coverage_report(mdata, settings["report"])
+    return mdata
 
 # %% ../nbs/80_cli_import.ipynb #10125b51
 def import_files(
@@ -107,36 +145,3 @@ def import_files(
         f"{out}   {shape}, {mdata['splicing'].var['event_id'].nunique():,} events"
         + (f"\n{report}   how far they can tell about splicing" if report else "")
     )
-
-# %% ../nbs/80_cli_import.ipynb #ca14a4ef
-def _build(settings: Mapping):
-    "Read, find events, check and write."
-    from splicevi.core import KEYS
-    from splicevi.data.events import to_mudata
-
-    _validate(settings)
-    rna, junctions, has_events = _read(settings)
-    logger.info("%d cells, %d junctions; finding events …", *junctions.shape)
-    filters = (
-        {}
-        if has_events
-        else {k: settings[k] for k in ("shared", "min_reads", "min_cells")} | {"max_size": settings["max_size"] or None}
-    )
-    lengths = settings["gtf"] if settings["lengths"] else None
-    mdata = to_mudata(rna, junctions, gtf=settings["gtf"], lengths=lengths, keep_events=has_events, **filters)
-    if settings["lengths"] and KEYS.rna in mdata.mod:
-        _train_on_lengths(mdata[KEYS.rna])
-    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(settings["out"]) as part:
-        mdata.write_h5mu(part)
-    if settings["report"]:
-        from splicevi.views.coverage import coverage_report
-
-        coverage_report(mdata, settings["report"])
-    return mdata
-
-# %% ../nbs/80_cli_import.ipynb #36d0cba8
-def _train_on_lengths(rna) -> None:
-    "Length-normalised counts in X, where `splicevi train` looks; what was read in a layer."
-    rna.layers["counts"] = rna.X
-    rna.X = rna.layers["length_norm"].copy()

@@ -149,15 +149,19 @@ class Notebook:
 
     def run_all(self) -> None:
         self.page.wait_for_function(
-            "() => { const n = window.jupyterapp.shell.currentWidget; return n && n.sessionContext && n.sessionContext.session && n.sessionContext.session.kernel && n.sessionContext.session.kernel.status === 'idle'; }",
+            "() => window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'",
             timeout=90_000,
         )
         self.command("notebook:run-all-cells")
 
     def wait_done(self, seconds: float = 240) -> None:
-        "Until every code cell has a number."
+        "Until every code cell has a number, or one has failed."
         self.page.wait_for_function(
-            "() => { const p = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]; return p.length && p.every(e => /\\[\\d+\\]/.test(e.textContent)) }",
+            """() => {
+              if (document.querySelector("[data-mime-type='application/vnd.jupyter.error']")) return true;
+              const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
+              return prompts.length && prompts.every(e => /\\[\\d+\\]/.test(e.textContent));
+            }""",
             timeout=seconds * 1000,
         )
 
@@ -165,12 +169,15 @@ class Notebook:
         "What the kernel prints when it runs the code, beside the notebook's cells."
         return self.page.evaluate(
             """async code => {
-          const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
-          const future = kernel.requestExecute({ code });
-          future.onIOPub = m => { if (m.content.text) out.push(m.content.text); if (m.content.ename) out.push(m.content.ename + ': ' + m.content.evalue) };
-          await future.done;
-          return out.join('');
-        }""",
+              const kernel = window.jupyterapp.shell.currentWidget.sessionContext.session.kernel, out = [];
+              const future = kernel.requestExecute({ code });
+              future.onIOPub = ({ content }) => {
+                if (content.text) out.push(content.text);
+                if (content.ename) out.push(content.ename + ': ' + content.evalue);
+              };
+              await future.done;
+              return out.join('');
+            }""",
             code,
         )
 
@@ -190,11 +197,8 @@ class Notebook:
         target = self.page.locator(selector).first if selector else self.page
         target.screenshot(path=path)
 
-    def failed(self) -> list[str]:
-        "Text of the error outputs on the page."
-        return [
-            e.inner_text()
-            for e in self.page.query_selector_all(
-                ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
-            )
-        ]
+    def failed(self, *kinds: str) -> list[str]:
+        "Text of the error outputs on the page, of both kinds or of those given."
+        kinds = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds or ("stderr", "error"))
+        found = self.page.query_selector_all(", ".join(f".jp-OutputArea-output{kind}" for kind in kinds))
+        return [e.inner_text() for e in found]

@@ -1,16 +1,15 @@
-"""What every test shares: two threads (before torch is loaded), the project's root, the real data where it is present."""
+"""What every test shares: two threads (before torch is loaded), the project's root, real data where they are."""
 
 import os
 
 for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
     os.environ.setdefault(key, str(min(2, os.cpu_count() or 1)))
-os.environ.setdefault(
-    "OMP_WAIT_POLICY", "PASSIVE"
-)  # on busy cores, threads that spin while they wait cost a factor of ten
+# on busy cores, threads that spin while they wait cost a factor of ten
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-from pathlib import Path
+from pathlib import Path  # noqa: E402
 
-import pytest
+import pytest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

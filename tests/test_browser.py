@@ -1,4 +1,7 @@
-"""What people see: a real JupyterLab in a real browser. `make test` runs the smoke test, `make test-browser` all; pictures are left in test-artifacts/."""
+"""What people see: a real JupyterLab in a real browser.
+
+`make test` runs the smoke test, `make test-browser` all; pictures are left in test-artifacts/.
+"""
 
 import json
 import re
@@ -93,7 +96,8 @@ def epoch(nb) -> int:
 def curve_points(nb) -> int:
     "How many points the dashboard's curves have."
     return nb.page.evaluate(
-        "() => [...document.querySelectorAll('.svi svg path')].reduce((n, p) => n + (p.getAttribute('d') || '').split(/[ML]/).length, 0)"
+        """() => [...document.querySelectorAll('.svi svg path')].reduce(
+          (n, path) => n + (path.getAttribute('d') || '').split(/[ML]/).length, 0)"""
     )
 
 
@@ -121,7 +125,11 @@ def heading(nb) -> str:
 def arcs(nb) -> str:
     "Names of the junctions whose arcs are drawn."
     return nb.page.evaluate(
-        "() => JSON.stringify([...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => (p.data || []).filter(t => t.meta !== undefined).map(t => t.name)).filter(n => n.length)[0] || [])"
+        """() => {
+          const plots = [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')];
+          const names = plots.map(p => (p.data || []).filter(t => t.meta !== undefined).map(t => t.name));
+          return JSON.stringify(names.find(n => n.length) || []);
+        }"""
     )
 
 
@@ -129,12 +137,16 @@ def click_arc(nb, junction: str) -> None:
     "Click the first arc of a junction."
     at = nb.page.evaluate(
         """junction => {
-      for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) for (const t of plot._fullData || []) for (let i = 0; i < (t.customdata || []).length; i++) {
-        const d = t.customdata[i];
-        if (!(Array.isArray(d) && d[0] === junction && t.mode === 'markers' && plot.data.some(o => o.meta !== undefined && o.name === junction))) continue;
-        plot.scrollIntoView({ block: 'center' });
-        const box = plot.getBoundingClientRect(), l = plot._fullLayout;
-        return [box.left + l.xaxis._offset + l.xaxis.l2p(t.x[i]), box.top + l.yaxis._offset + l.yaxis.l2p(t.y[i])];
+      for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) {
+        if (!plot.data.some(t => t.meta !== undefined && t.name === junction)) continue;
+        for (const t of plot._fullData || []) {
+          if (t.mode !== 'markers') continue;
+          const i = (t.customdata || []).findIndex(d => Array.isArray(d) && d[0] === junction);
+          if (i < 0) continue;
+          plot.scrollIntoView({ block: 'center' });
+          const box = plot.getBoundingClientRect(), { xaxis, yaxis } = plot._fullLayout;
+          return [box.left + xaxis._offset + xaxis.l2p(t.x[i]), box.top + yaxis._offset + yaxis.l2p(t.y[i])];
+        }
       }
       return null;
     }""",
@@ -189,7 +201,11 @@ def take(nb, name: str) -> None:
 
 def other_row(nb) -> tuple[str, str]:
     "Label and event of a called junction of another event than the one shown."
-    code = "r = ex.state.events(); r = r[r.called & (r.event_id != ex.event)].sort_values('effect_size'); print(r.index[0], r.event_id.iloc[0])"
+    code = """
+r = ex.state.events()
+r = r[r.called & (r.event_id != ex.event)].sort_values("effect_size")
+print(r.index[0], r.event_id.iloc[0])
+"""
     return tuple(nb.execute(code).split())
 
 
@@ -238,7 +254,8 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     click_arc(nb, junction)
     wait_until(lambda: nb.execute("print(ex.junction)").strip() == junction, 30)
     title = lambda: nb.page.evaluate(
-        "() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')].map(p => p._fullLayout.title?.text || '').join('|')"
+        """() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')]
+          .map(p => p._fullLayout.title?.text || '').join('|')"""
     )
     before = title()
     nb.page.locator(".splicevi-explorer button:has-text('observed')").first.click()
@@ -258,7 +275,9 @@ def test_views_fit_into_700_pixels(open_notebook, shots, dark):
     plotted(nb)
     time.sleep(2)
     wide = nb.page.evaluate(
-        "() => [...document.querySelectorAll('.splicevi-explorer, .svi')].filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => [e.className, e.scrollWidth, e.clientWidth])"
+        """() => [...document.querySelectorAll('.splicevi-explorer, .svi')]
+          .filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth)
+          .map(e => [e.className, e.scrollWidth, e.clientWidth])"""
     )
     kind = "dark" if dark else "light"
     nb.shot(shots / f"dashboard-{kind}-700.png", ".jp-Cell:nth-of-type(2) .jp-OutputArea")

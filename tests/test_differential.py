@@ -16,7 +16,7 @@ from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
-from splicevi.model.decode import event_concentration
+from splicevi.model.psi import event_concentration
 from splicevi.model.splicing_test import batch_agreement
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted

@@ -142,3 +142,12 @@ def test_module_is_public():
     from splicevi import SPLICEVAE
 
     assert issubclass(SPLICEVAE, torch.nn.Module)
+
+
+def test_module_has_the_same_options():
+    "What the model passes on has the same default in the module."
+    from splicevi import SPLICEVAE
+
+    found, _ = arguments(SPLICEVAE)
+    shared = {name: default for name, default in INIT.items() if name in found}
+    assert len(shared) == 25 and {name: found[name] for name in shared} == shared

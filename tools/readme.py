@@ -1,4 +1,4 @@
-"""Write README.md from nbs/index.ipynb (`--check` only compares): prose, code, text outputs, images by relative path."""
+"""Write README.md from nbs/index.ipynb (`--check` only compares): prose, code, text outputs, links by relative path."""
 
 import json
 import re
@@ -24,7 +24,7 @@ def block(cell: dict) -> str:
     "One cell as Markdown; empty for hidden cells."
     source = "".join(cell["source"])
     if cell["cell_type"] == "markdown":
-        return re.sub(r"\]\((images|tutorials)/", r"](nbs/\1/", source)
+        return re.sub(r"\]\((?!https?:|#)", "](nbs/", source)
     if re.search(r"^#\s*\|\s*(hide|default_exp)", source, re.M) or source.startswith("assert "):
         return ""
     code = re.sub(r"^#\s*\|.*\n", "", source, flags=re.M)

@@ -15,7 +15,30 @@ from mudata import MuData
 from ..core import KEYS, obs_column
 from .build import make_mudata
 
-# %% ../../nbs/10_data/70_metacells.ipynb #658ffac1
+# %% ../../nbs/10_data/70_metacells.ipynb #85cf9cc7
+def _labels(
+    mdata: MuData,
+    by,  # column of obs, several of them, or a Series of groups by cell
+) -> pd.Series:  # (cells,) name of the group; missing where a value is
+    "The group of each cell."
+    if not isinstance(by, pd.Series):
+        columns = [obs_column(mdata, k, "by") for k in ([by] if isinstance(by, str) else by)]
+        table = pd.concat([c.reindex(mdata.obs_names) for c in columns], axis=1)
+        by = table.astype(object).apply(lambda row: np.nan if row.isna().any() else "_".join(map(str, row)), axis=1)
+    by = by.reindex(mdata.obs_names).astype(object)
+    if by.isna().all():
+        raise ValueError("No cell has a group.")
+    return by
+
+# %% ../../nbs/10_data/70_metacells.ipynb #1cc03b73
+def _in_order(rows: np.ndarray, space: np.ndarray | None, rng: np.random.Generator) -> np.ndarray:
+    "Cells along the direction in which they differ most, or at random."
+    if space is None:
+        return rng.permutation(rows)
+    x = space[rows] - space[rows].mean(0)
+    return rows[np.argsort(x @ np.linalg.svd(x, full_matrices=False)[2][0], kind="stable")]
+
+# %% ../../nbs/10_data/70_metacells.ipynb #f7cd45b9
 def _halves(
     rows: np.ndarray,  # positions of cells
     size: int,  # cells of a piece, about
@@ -25,62 +48,30 @@ def _halves(
     "Cut a group into pieces of `size` / √2 to `size` · √2 cells."
     if len(rows) < size * np.sqrt(2) or len(rows) < 2:
         return [rows]
-    if space is None:
-        rows = rng.permutation(rows)
-    else:
-        x = space[rows] - space[rows].mean(0)
-        rows = rows[np.argsort(x @ np.linalg.svd(x, full_matrices=False)[2][0], kind="stable")]
-    half = len(rows) // 2
+    rows, half = _in_order(rows, space, rng), len(rows) // 2
     return _halves(rows[:half], size, space, rng) + _halves(rows[half:], size, space, rng)
 
-# %% ../../nbs/10_data/70_metacells.ipynb #8e36a85a
-def _group_of_cells(mdata: MuData, by, size: int | None, use_rep: str | None, seed: int) -> pd.Series:
-    "Name of the metacell of each cell; missing where `by` is."
-    if not isinstance(by, pd.Series):
-        columns = [obs_column(mdata, k, "by") for k in ([by] if isinstance(by, str) else by)]
-        table = pd.concat([c.reindex(mdata.obs_names) for c in columns], axis=1)
-        by = table.astype(object).apply(lambda row: np.nan if row.isna().any() else "_".join(map(str, row)), axis=1)
-    by = by.reindex(mdata.obs_names).astype(object)
-    if by.isna().all():
-        raise ValueError("No cell has a group.")
-    if size is None:
-        return by
+# %% ../../nbs/10_data/70_metacells.ipynb #707176c8
+def _pieces(
+    group: pd.Series,  # (cells,) name of the group
+    size: int,
+    space: np.ndarray | None,  # (cells, dimensions)
+    seed: int,
+) -> pd.Series:  # (cells,) name of the piece, such as T_0, T_1
+    "Cut every group into pieces."
     if size < 1:
         raise ValueError(f"size must be 1 or more, not {size}.")
-    space = None if use_rep is None else np.asarray(mdata.obsm[use_rep])
-    rng, out = np.random.default_rng(seed), by.copy()
-    for group, rows in pd.Series(np.arange(len(by))).groupby(by.to_numpy(), sort=True):
+    rng, out = np.random.default_rng(seed), group.copy()
+    for name, rows in pd.Series(np.arange(len(group))).groupby(group.to_numpy(), sort=True):
         for k, piece in enumerate(_halves(rows.to_numpy(), size, space, rng)):
-            out.iloc[piece] = f"{group}_{k}"
+            out.iloc[piece] = f"{name}_{k}"
     return out
 
-# %% ../../nbs/10_data/70_metacells.ipynb #04147220
-def aggregate_cells(
-    mdata: MuData,
-    by,  # column of obs, several of them, or a Series of groups by cell
-    size: int | None = None,  # cells of a metacell, about; None: one metacell for each group
-    use_rep: str
-    | None = None,  # entry of mdata.obsm: put cells together that are close in it; None: at random within the group
-    seed: int = 0,
-    rna: str = KEYS.rna,
-    splicing: str = KEYS.splicing,  # the modalities
-) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
-    "Add the counts of cells that belong together."
-    group = _group_of_cells(mdata, by, size, use_rep, seed)
-    code, found = pd.factorize(group.to_numpy(), sort=True)
+# %% ../../nbs/10_data/70_metacells.ipynb #67fbf019
+def _member(code: np.ndarray, n_groups: int) -> sp.csr_matrix:
+    "(groups, cells) 1 where the cell is in the group; a cell of code -1 is in none."
     cells = np.flatnonzero(code >= 0)
-    add = sp.csr_matrix((np.ones(len(cells), np.float32), (code[cells], cells)), shape=(len(found), len(group)))
-    obs = _agreed(mdata.obs.iloc[cells], code[cells], found)
-    parts = {}
-    for key in (rna, splicing):
-        if key not in mdata.mod:
-            continue
-        adata = mdata[key]
-        counts = (
-            adata.layers[KEYS.junction_counts] if key == splicing and KEYS.junction_counts in adata.layers else adata.X
-        )
-        parts[key] = AnnData(sp.csr_matrix(add @ sp.csr_matrix(counts)), obs=obs.copy(), var=adata.var.copy())
-    return make_mudata(parts.get(rna), parts.get(splicing), drop_unread=False, drop_singletons=False)
+    return sp.csr_matrix((np.ones(len(cells), np.float32), (code[cells], cells)), shape=(n_groups, len(code)))
 
 # %% ../../nbs/10_data/70_metacells.ipynb #a257aeed
 def _agreed(obs: pd.DataFrame, code: np.ndarray, found) -> pd.DataFrame:
@@ -88,3 +79,30 @@ def _agreed(obs: pd.DataFrame, code: np.ndarray, found) -> pd.DataFrame:
     groups = obs.groupby(code)
     same = [c for c in obs if (groups[c].nunique(dropna=False) == 1).all()]
     return groups[same].first().set_axis(pd.Index(found.astype(str))).assign(n_cells=np.bincount(code))
+
+# %% ../../nbs/10_data/70_metacells.ipynb #936f25ad
+def _sum(adata: AnnData, layer: str | None, member: sp.csr_matrix, obs: pd.DataFrame) -> AnnData:
+    "Sums of counts, from a layer where it is there and from X otherwise."
+    counts = adata.layers[layer] if layer in adata.layers else adata.X
+    return AnnData(sp.csr_matrix(member @ sp.csr_matrix(counts)), obs=obs.copy(), var=adata.var.copy())
+
+# %% ../../nbs/10_data/70_metacells.ipynb #3cfb1ad1
+def aggregate_cells(
+    mdata: MuData,
+    by,  # column of obs, several of them, or a Series of groups by cell
+    size: int | None = None,  # cells of a metacell, about; None: one metacell for each group
+    use_rep: str | None = None,  # entry of mdata.obsm in which cells of a piece are close; None: pieces at random
+    seed: int = 0,
+    rna: str = KEYS.rna,
+    splicing: str = KEYS.splicing,  # the modalities
+) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
+    "Add the counts of cells that belong together."
+    group = _labels(mdata, by)
+    if size is not None:
+        group = _pieces(group, size, None if use_rep is None else np.asarray(mdata.obsm[use_rep]), seed)
+    code, found = pd.factorize(group.to_numpy(), sort=True)
+    member, has_group = _member(code, len(found)), code >= 0
+    obs = _agreed(mdata.obs[has_group], code[has_group], found)
+    layers = {rna: None, splicing: KEYS.junction_counts}
+    parts = {k: _sum(mdata[k], layer, member, obs) for k, layer in layers.items() if k in mdata.mod}
+    return make_mudata(parts.get(rna), parts.get(splicing), drop_unread=False, drop_singletons=False)

@@ -8,12 +8,11 @@ __all__ = []
 # %% ../../nbs/20_io/00_index.ipynb #ee576ac5
 from ..core import lazy_names
 
-# %% ../../nbs/20_io/00_index.ipynb #fb215c58
+# %% ../../nbs/20_io/00_index.ipynb #16c559ac
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "star": "read_starsolo read_splicing_dataset",
-        "tables": "read_star_junctions",
-        "formats": "read_regtools read_leafcutter",
+        "star": "read_starsolo read_star_junctions",
+        "formats": "read_regtools read_leafcutter read_splicing_dataset",
     },
 )

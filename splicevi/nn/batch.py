@@ -53,10 +53,10 @@ def toy_batch(y=(3.0, 1, 0, 5, 2, 4, 0, 1), dtype=torch.float32) -> SplicingBatc
         hit=y.nonzero().squeeze(1),
     )
 
-# %% ../../nbs/40_nn/10_batch.ipynb #999424cc
+# %% ../../nbs/40_nn/10_batch.ipynb #7b094486
 PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
 
-
+# %% ../../nbs/40_nn/10_batch.ipynb #999424cc
 def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
     if PAIR + "cell" not in tensors:

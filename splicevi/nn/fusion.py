@@ -126,5 +126,5 @@ def no_penalty(mean: Tensor, var: Tensor) -> Tensor:  # (cells,)
     "No penalty at all."
     return mean.new_zeros(mean.shape[1])
 
-
+# %% ../../nbs/40_nn/30_fusion.ipynb #bdd36145
 PENALTIES = {"Jeffreys": jeffreys, "MMD": mean_distance, "None": no_penalty}

@@ -13,8 +13,9 @@ from .batch import SplicingBatch
 
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'log_rising',
-           'SplicingLikelihood', 'log_binomial_coefficient', 'sum_by_cell', 'Binomial', 'log_rising_or_zero',
-           'BetaBinomial', 'DirichletMultinomial', 'NegativeBinomial', 'ZeroInflatedNegativeBinomial', 'Poisson']
+           'log_rising_or_zero', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial',
+           'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial',
+           'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def observation_log_softmax(
@@ -34,7 +35,7 @@ def event_softmax(
     logits: Tensor,  # (..., junctions)
     event: Tensor,  # (junctions,) event index of each junction
     n_events: int,  # number of events
-) -> Tensor:  # (..., junctions) usages that sum to one in each event
+) -> Tensor:  # (..., junctions) PSI, which sum to one in each event
     "Softmax within each event along the last axis."
     index = event.expand_as(logits)
     shape = (*logits.shape[:-1], n_events)
@@ -51,9 +52,19 @@ def log_rising(
     a = log_a.exp()
     return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1)
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #d66234e3
+def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
+    "As `log_rising`, and 0 where k is 0."
+    return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #9888a7dd
+def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
+    "Sum of the values of each cell, shape (cells,)."
+    return values.new_zeros(n_cells).index_add_(0, cell, values)
+
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #64c95b64
 class SplicingLikelihood:
-    "What the splicing likelihoods have in common: independent junctions and no concentration, unless a subclass differs."
+    "What splicing likelihoods share; here junctions are independent and there is no concentration."
 
     grouped = False  # whether the PSI of an event's junctions sum to one
     has_concentration = False  # whether PSI vary from cell to cell around their mean
@@ -70,15 +81,13 @@ class SplicingLikelihood:
     def concentration(self) -> Tensor | None:
         return self.log_c.exp() if self.has_concentration else None
 
+    def log_c_of(self, index: Tensor) -> Tensor:
+        return self.log_c.expand(index.shape) if self.log_c.numel() == 1 else self.log_c[index]
+
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #8f2af7ee
 def log_binomial_coefficient(n: Tensor, k: Tensor) -> Tensor:
     "log of n choose k, elementwise."
     return torch.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-
-# %% ../../nbs/40_nn/20_likelihoods.ipynb #9888a7dd
-def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
-    "Sum of the values of each cell, shape (cells,)."
-    return values.new_zeros(n_cells).index_add_(0, cell, values)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #cd98c8d3
 class Binomial(SplicingLikelihood):
@@ -88,20 +97,14 @@ class Binomial(SplicingLikelihood):
         lp = batch.y * logits - batch.n * F.softplus(logits) + log_binomial_coefficient(batch.n, batch.y)
         return sum_by_cell(lp, batch.cell, batch.n_cells)
 
-# %% ../../nbs/40_nn/20_likelihoods.ipynb #d66234e3
-def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
-    "As `log_rising`, and 0 where k is 0."
-    return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
-
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #e69c0bc6
 class BetaBinomial(SplicingLikelihood):
-    "Reads of a junction are BetaBinomial(n, c p, c (1 − p)) with p = σ(logit)."
+    "Reads of a junction are BetaBinomial(n, c p, c (1 − p)) with p = σ(logit) and one c per junction, or one for all."
 
     has_concentration = True
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        log_c = self.log_c.expand_as(logits) if self.log_c.numel() == 1 else self.log_c[batch.junction]
-        y, n = batch.y, batch.n
+        log_c, y, n = self.log_c_of(batch.junction), batch.y, batch.n
         lp = (
             log_rising_or_zero(log_c + F.logsigmoid(logits), y)
             + log_rising_or_zero(log_c + F.logsigmoid(-logits), n - y)
@@ -112,7 +115,7 @@ class BetaBinomial(SplicingLikelihood):
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
 class DirichletMultinomial(SplicingLikelihood):
-    "Reads of an event are DirichletMultinomial(n, c p) with p the softmax of the logits within the event."
+    "Reads of an event are DirichletMultinomial(n, c p), p a softmax within the event; one c per event, or one for all."
 
     grouped, has_concentration = True, True
 
@@ -120,18 +123,23 @@ class DirichletMultinomial(SplicingLikelihood):
         return observation_log_softmax(logits, batch.observation, batch.observation_total.numel()).exp()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        total = batch.observation_total
-        log_c = self.log_c.expand_as(total) if self.log_c.numel() == 1 else self.log_c[batch.observation_event]
-        log_p, y = observation_log_softmax(logits, batch.observation, total.numel())[batch.hit], batch.y[batch.hit]
-        reads = log_rising(log_c[batch.observation[batch.hit]] + log_p, y) - torch.lgamma(y + 1)
-        events = torch.lgamma(total + 1) - log_rising(log_c, total)
-        return sum_by_cell(reads, batch.cell[batch.hit], batch.n_cells) + sum_by_cell(
+        hit, y, n = batch.hit, batch.y[batch.hit], batch.observation_total
+        log_c = self.log_c_of(batch.observation_event)
+        log_p = observation_log_softmax(logits, batch.observation, n.numel())[hit]
+        reads = log_rising(log_c[batch.observation[hit]] + log_p, y) - torch.lgamma(y + 1)
+        events = torch.lgamma(n + 1) - log_rising(log_c, n)
+        return sum_by_cell(reads, batch.cell[hit], batch.n_cells) + sum_by_cell(
             events, batch.observation_cell, batch.n_cells
         )
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #dfc473a5
+def log_nb_zero(log_mu: Tensor, log_theta: Tensor) -> Tensor:
+    "log NB(0), elementwise."
+    return -log_theta.exp() * F.softplus(log_mu - log_theta)
+
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #ae69c96f
-def _nb_hits(x, log_mu, log_theta):
-    "What a non-zero count adds to log NB(0)."
+def log_nb_gain(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
+    "log NB(x) − log NB(0), elementwise."
     theta = log_theta.exp()
     log_p = log_mu - log_theta - F.softplus(log_mu - log_theta)
     return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1) + x * log_p
@@ -149,9 +157,9 @@ class NegativeBinomial:
         gate: Tensor | None = None,  # unused, see `ZeroInflatedNegativeBinomial`
     ) -> Tensor:  # (cells,)
         log_theta = log_theta.expand_as(log_mu)
-        zero = -log_theta.exp() * F.softplus(log_mu - log_theta)
-        extra = _nb_hits(x, log_mu.reshape(-1)[hit], log_theta.reshape(-1)[hit])
-        return zero.sum(-1) + sum_by_cell(extra, hit // log_mu.shape[1], log_mu.shape[0])
+        zero = log_nb_zero(log_mu, log_theta)
+        gain = log_nb_gain(x, log_mu.reshape(-1)[hit], log_theta.reshape(-1)[hit])
+        return zero.sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #97eb69c6
 class ZeroInflatedNegativeBinomial:
@@ -159,11 +167,11 @@ class ZeroInflatedNegativeBinomial:
 
     def log_prob(self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> Tensor:
         log_theta = log_theta.expand_as(log_mu)
-        nb0 = -log_theta.exp() * F.softplus(log_mu - log_theta)
+        nb0 = log_nb_zero(log_mu, log_theta)
         zero = F.softplus(nb0 - gate)
-        take = lambda t: t.reshape(-1)[hit]
-        extra = take(nb0) - take(gate) - take(zero) + _nb_hits(x, take(log_mu), take(log_theta))
-        return (zero - F.softplus(-gate)).sum(-1) + sum_by_cell(extra, hit // log_mu.shape[1], log_mu.shape[0])
+        at = lambda t: t.reshape(-1)[hit]
+        gain = at(nb0) - at(gate) - at(zero) + log_nb_gain(x, at(log_mu), at(log_theta))
+        return (zero - F.softplus(-gate)).sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #f3e7119b
 class Poisson:
@@ -172,8 +180,8 @@ class Poisson:
     def log_prob(
         self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor | None = None, gate: Tensor | None = None
     ) -> Tensor:
-        extra = x * log_mu.reshape(-1)[hit] - torch.lgamma(x + 1)
-        return sum_by_cell(extra, hit // log_mu.shape[1], log_mu.shape[0]) - log_mu.exp().sum(-1)
+        gain = x * log_mu.reshape(-1)[hit] - torch.lgamma(x + 1)
+        return sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0]) - log_mu.exp().sum(-1)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #b29244af
 GENE_LIKELIHOODS = {"zinb": ZeroInflatedNegativeBinomial, "nb": NegativeBinomial, "poisson": Poisson}

@@ -63,7 +63,7 @@ class EventField(BaseAnnDataField):
     def view_state_registry(self, state_registry: dict):
         return None
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #61848b51
 MuDataEventField = MuDataWrapper(EventField)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3d8ee1d9
@@ -73,14 +73,14 @@ def informative_psi(
     pairs: ObservedPairs,
     where: str,  # name of the layer for messages
 ) -> np.ndarray | None:  # (pairs,) or None if it is y / n
-    "PSI at the observed pairs, if it says anything that the reads do not."
+    "PSI at the observed pairs, if it holds anything that the reads do not."
     psi, ratio = at_pairs(layer, pairs), pairs.y / pairs.n
     if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y) or not psi.any():
         return None  # y / n, the reads, or an empty X
     if not (np.isfinite(psi).all() and psi.min() >= 0 and psi.max() <= 1):
         raise ValueError(
-            f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with junc_ratio_layer, "
-            "or remove the layer to have PSI computed from the reads."
+            f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with "
+            "junc_ratio_layer, or remove the layer to have PSI computed from the reads."
         )
     return psi
 
@@ -96,13 +96,14 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
     "Raise unless the totals are the sums of the events' reads."
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
         raise ValueError(
-            f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer to have it derived, or restore the event's missing junctions."
+            f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer "
+            "to have it derived, or restore the event's missing junctions."
         )
 
-# %% ../../nbs/40_nn/70_loader.ipynb #ef532c17
+# %% ../../nbs/40_nn/70_loader.ipynb #a092d81e
 MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #ef532c17
 def registered(manager: AnnDataManager, key: str):
     "A registered matrix; None if it is not registered, or optional and absent from this data set."
     if key not in manager.data_registry:
@@ -143,22 +144,18 @@ def checksum(matrix) -> tuple[int, ...] | None:
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
     return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
 
-# %% ../../nbs/40_nn/70_loader.ipynb #9e0d896a
-_STORES = WeakKeyDictionary()
-
-
-def _fingerprint(manager: AnnDataManager) -> tuple:
-    "Changes when a registered matrix is replaced, or edited in place."
-    where = lambda m: (
-        None if m is None else id(m)
-    )  # gene counts are read anew for each mini-batch, a replaced object is enough
-    return tuple(
-        where(m) if k == REGISTRY_KEYS.X_KEY else checksum(m) for k in MATRICES for m in [registered(manager, k)]
-    )
-
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
+def _fingerprint(manager: AnnDataManager) -> tuple:
+    "Changes when a registered matrix is replaced, or reads are edited in place."
+    x, *others = (registered(manager, k) for k in MATRICES)
+    return (None if x is None else id(x), *map(checksum, others))
+
+# %% ../../nbs/40_nn/70_loader.ipynb #252a9447
+_STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
+
+# %% ../../nbs/40_nn/70_loader.ipynb #c6259637
 def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_genes: int | None = None) -> None:
-    "Say how the store of a data set is to be built (see `build_store`)."
+    "Note how the store of a data set is to be built (see `build_store`)."
     if manager not in _STORES:
         _STORES[manager] = {"how": (event, n_genes), "stamp": None, "store": None}
 
@@ -179,18 +176,13 @@ def splicing_arrays(
     p = store.pairs
     at, indptr = take_ranges(p.indptr, rows)
     observations, observation_indptr = take_ranges(p.observation_indptr, rows)
-    y, junction, total, event = (
-        p.y[at],
-        p.junction[at],
-        p.observation_total[observations],
-        p.observation_event[observations],
-    )
+    y, total, event = p.y[at], p.observation_total[observations], p.observation_event[observations]
     observation = np.repeat(np.arange(len(observations)), p.event_size[event])
     n = total[observation]
     cells = np.arange(len(rows))
     return dict(
         cell=np.repeat(cells, np.diff(indptr)),
-        junction=junction,
+        junction=p.junction[at],
         y=y,
         n=n,
         psi=y / n if store.psi is None else store.psi[at],
@@ -213,10 +205,10 @@ def expression_arrays(
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
-# %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
+# %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 class CellDataset(torch.utils.data.Dataset):
     "Mini-batches of cells: observed pairs, gene counts and covariates."
 
