@@ -1,5 +1,6 @@
 """The training dashboard: what it records and shows, how training is stopped, and that watching changes nothing."""
 
+import itertools
 import pickle
 import queue
 import re
@@ -505,7 +506,7 @@ def test_maps_do_not_flip(model):
     model.train(max_epochs=12, dashboard=dash, **QUICK)
     maps = dash.recorder.maps
     assert [m.epoch for m in maps] == [1, 2, 4, 6, 8, 10, 12]
-    for a, b in zip(maps[2:], maps[3:]):
+    for a, b in itertools.pairwise(maps):
         assert (a.coords * b.coords).sum() > 0.3 * np.linalg.norm(a.coords) * np.linalg.norm(b.coords)
 
 

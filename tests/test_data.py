@@ -318,7 +318,7 @@ def test_round_trip_through_disk(cells, tmp_path):
     for k in LAYERS:
         same_matrix(back[KEYS.splicing].layers[k], mdata[KEYS.splicing].layers[k])
     assert not len(check_mudata(back))
-    train, held = hold_out(back)
+    _train, held = hold_out(back)
     pd.testing.assert_frame_equal(held, hold_out(mdata)[1], check_dtype=False)
 
 
