@@ -147,8 +147,8 @@ VERDICTS = {
     "deep": (
         "Deep enough to look at single cells",
         (
-            "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. "
-            "PSI of single cells mean something, and a model adds what is missing."
+            "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) "
+            "do. PSI of single cells mean something, and a model adds what is missing."
         ),
     ),
     "sparse": (
@@ -161,8 +161,8 @@ VERDICTS = {
     "too sparse": (
         "Too sparse to tell cells apart by splicing",
         (
-            "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred "
-            "bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells first "
+            "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few "
+            "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells first "
             "(aggregate_cells), look only at the few events with many reads, or use full-length or long-read data."
         ),
     ),
