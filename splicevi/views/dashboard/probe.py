@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from ...core import shortlist
-from ...model.decode import WholeEvents
+from ...model.psi import WholeEvents
 from ...nn.loader import CellDataset
 from ...tl.heldout import pearson
 

@@ -269,7 +269,7 @@ def points(self: EventData):
 @patch
 def concentrations(self: EventData) -> np.ndarray:
     "Concentration c of each junction's event."
-    from splicevi.model.decode import event_concentration
+    from splicevi.model.psi import event_concentration
     from splicevi.nn.loader import get_store
 
     m, store = self.model.module, lambda: get_store(self.model.get_anndata_manager(self.adata, required=True))
