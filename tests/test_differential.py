@@ -733,6 +733,7 @@ def test_agreement_of_batches():
 @pytest.mark.parametrize("loss", ["dirichlet_multinomial", "beta_binomial"])
 def test_model_concentration_is_that_of_the_events(mdata, loss):
     "Whether the likelihood has a concentration for each event or for each junction."
+    mdata = mdata.copy()
     SPLICEVI.setup_mudata(mdata)
     model = SPLICEVI(mdata, n_latent=5, splicing_loss_type=loss)
     event = model.module.junc2atse
