@@ -1,4 +1,4 @@
-"""Differential expression and splicing: every argument does what it says, awkward groups are named, held-out data work."""
+"""Differential expression and splicing: what every argument does, awkward groups, held-out data."""
 
 import logging
 
@@ -17,7 +17,6 @@ from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.psi import event_concentration
-from splicevi.model.splicing_test import batch_agreement
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
@@ -468,13 +467,9 @@ def test_errors(model, options, message):
 @pytest.mark.parametrize(
     "options,message",
     [
-        (dict(delta=1.5), "between 0 and 1"),
         (dict(delta=None), "between 0 and 1"),
-        (dict(norm_splicing_function="mean"), "'dm_posterior_mean', 'decoder'"),
-        (dict(level="gene"), "'junction', 'event'"),
         (dict(level="event", mode="vanilla"), "mode='change'"),
         (dict(junction_list=["x"]), "not in the model: x"),
-        (dict(n_draw=3), "no argument n_draw"),
         (dict(n_draws=0), "at least 1"),
     ],
 )
@@ -609,7 +604,7 @@ def test_expression_without_counts_is_that_of_scvi(model, mdata):
 
 
 def test_vanilla_expression_has_no_prior(model):
-    "Which of two groups is higher is asked of each gene by itself: the fold change that unchanged genes share decides nothing."
+    "Which group is higher is asked of each gene by itself; the fold change that unchanged genes share decides nothing."
     half = np.flatnonzero(model.adata.obs["cell_type"] == "type_1")
     table = model.differential_expression(idx1=half[::2], idx2=half[1::2], mode="vanilla", silent=True)
     assert table["proba_m1"].between(0.02, 0.98).mean() > 0.8 and table["proba_m1"].std() > 0.1
@@ -722,12 +717,6 @@ def test_scatter_of_batches(seed, scatter):
         and np.allclose(downweighted(a, event, 0.0), a.sum(0))
         and (downweighted(a, event, 1.0) <= 4 + 1e-9).all()
     )
-
-
-def test_agreement_of_batches():
-    pooled = np.array([[[0.1, 0.5], [0.2, np.nan]], [[0.3, 0.4], [0.1, 0.2]]])
-    out = batch_agreement(np.array([0.2, 0.1]), pooled)
-    assert list(out["n_batches"]) == [2, 1] and list(out["n_batches_agree"]) == [1, 0]
 
 
 # ---------------------------------------------------------------- donors

