@@ -21,6 +21,8 @@ from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
 PLOTLY = "application/vnd.plotly.v1+json"
+# on busy cores, threads that spin while they wait cost a factor of ten
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 VIEWS = {".splicevi-explorer": "PSIExplorer", ".jp-OutputArea:has(.svi)": None}  # what to picture -> its text
 for name in ("chromium", "chromium-browser", "google-chrome"):
     if shutil.which(name):

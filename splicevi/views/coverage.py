@@ -10,6 +10,7 @@ __all__ = ['BANDS', 'VERDICTS', 'MEANING', 'NEXT_STEPS', 'Coverage', 'coverage_o
 
 # %% ../../nbs/70_views/30_coverage.ipynb #107fb7ae
 import html
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
