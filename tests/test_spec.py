@@ -19,7 +19,8 @@ DECODED = dict(use_z_mean=True, n_samples=1, batch_size=None, return_mean=True, 
 CELLS = dict(adata=None, indices=None, n_samples_overall=None, transform_batch=None)
 DIFFERENTIAL = lambda delta: dict(
     adata=None, groupby=None, group1=None, group2=None, idx1=None, idx2=None, mode="change", delta=delta,
-    batch_size=None, all_stats=True, batch_correction=False, batchid1=None, batchid2=None, fdr_target=0.05, silent=False,
+    batch_size=None, all_stats=True, batch_correction=False, batchid1=None, batchid2=None, fdr_target=0.05,
+    silent=False,
 )  # fmt: skip
 
 METHODS = dict(

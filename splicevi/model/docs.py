@@ -18,7 +18,7 @@ def explain(
     for name, text in parts.items():
         docs.params[name] = docs.dedent("\n" + text).strip()
 
-# %% ../../nbs/50_model/05_docs.ipynb #db900d5f
+# %% ../../nbs/50_model/05_docs.ipynb #b9b77d6f
 explain(
     adata="""
     adata
@@ -28,6 +28,10 @@ explain(
     indices
         Rows of the cells, or a mask; `None` for all.
     """,
+)
+
+# %% ../../nbs/50_model/05_docs.ipynb #b426a986
+explain(
     batch_size="""
     batch_size
         Cells per mini-batch; `None` for ``scvi.settings.batch_size``.
@@ -36,13 +40,17 @@ explain(
     silent
         Whether to hide the progress bar.
     """,
+)
+
+# %% ../../nbs/50_model/05_docs.ipynb #048b41ff
+explain(
     modality="""
     modality
         ``"expression"`` or ``"splicing"``.
     """,
 )
 
-# %% ../../nbs/50_model/05_docs.ipynb #263c58cd
+# %% ../../nbs/50_model/05_docs.ipynb #7883f6ef
 explain(
     cells="""
     %(adata)s
@@ -53,6 +61,10 @@ explain(
         Batch to decode under: `None` for each cell's own, a batch's name or code for that one, a list for the average
         over its batches.
     """,
+)
+
+# %% ../../nbs/50_model/05_docs.ipynb #48a38815
+explain(
     decoding="""
     use_z_mean
         Whether to decode the mean of the posterior, or samples of it.
@@ -67,7 +79,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/05_docs.ipynb #6db5b36a
+# %% ../../nbs/50_model/05_docs.ipynb #073ec7a6
 explain(
     groups="""
     %(adata)s
@@ -81,6 +93,10 @@ explain(
         The cells of the groups, in place of `groupby`: a mask, row numbers, or a query of ``obs``. Without `idx2`, all
         other cells.
     """,
+)
+
+# %% ../../nbs/50_model/05_docs.ipynb #ff3fc5fa
+explain(
     batches="""
     batchid1, batchid2
         Batches to decode the groups under, with `batch_correction`; `None` for all batches of the model.
@@ -88,6 +104,10 @@ explain(
         Expected share of false calls among those called.
     %(silent)s
     """,
+)
+
+# %% ../../nbs/50_model/05_docs.ipynb #f7f3493b
+explain(
     sort="""
     sort
         Whether rows are sorted by probability (``"vanilla"``: by Bayes factor), the largest first. Else they keep the

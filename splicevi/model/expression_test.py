@@ -188,24 +188,24 @@ def sampling(options: dict, every: list) -> tuple[list, list, dict]:
     n = options.get("n_samples_overall") or 5000
     return *batches, options | {"n_samples_overall": int(max(n // least, 1) * least)}
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #7376e508
+# %% ../../nbs/50_model/60_expression_test.ipynb #4c4e0537
 @dataclass(frozen=True)
 class ExpressionTest(Test):
     "What is asked of differential expression."
 
     filter_outlier_cells: bool = False
-    use_counts: bool = True  # whether the groups' counts have a say, or the decoder alone
+    use_counts: bool = True  # whether the groups' counts enter, or the decoder alone
     extra: dict = field(default_factory=dict)  # further arguments of scvi-tools' `get_bayes_factors`
 
     @property
     def options(self) -> dict:
         "Arguments of `get_bayes_factors`."
-        listed = lambda b: [b] if isinstance(b, str) or b is not None and not np.iterable(b) else b
+        listed = lambda b: [b] if isinstance(b, str) or (b is not None and not np.iterable(b)) else b
         batches = {"batchid1": listed(self.batchid1), "batchid2": listed(self.batchid2)}
         own = {"mode": self.mode, "delta": self.delta, "use_observed_batches": not self.batch_correction}
         return own | batches | self.extra
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #d8e36b68
+# %% ../../nbs/50_model/60_expression_test.ipynb #bf7dc8ff
 @patch
 def _draws(
     self: FoldChangeMixin,

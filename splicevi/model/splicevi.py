@@ -10,11 +10,11 @@ from fastcore.basics import patch
 from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
-from .dataset import QueryMixin
 from .docs import docs, explain
 from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
+from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
 from .train import TrainMixin
@@ -25,7 +25,7 @@ from ..nn.plan import SplicingTrainingPlan
 # %% auto #0
 __all__ = ['OURS', 'ConstructorMixin', 'SPLICEVI']
 
-# %% ../../nbs/50_model/80_splicevi.ipynb #af61cddc
+# %% ../../nbs/50_model/80_splicevi.ipynb #44c049d0
 explain(
     model_modalities="""
     adata
@@ -36,6 +36,12 @@ explain(
         ``"per_dimension_weighted_average"`` (one learned splicing weight per latent dimension, mean ½).
     modality_penalty
         Alignment penalty between the modalities' posteriors: ``"Jeffreys"``, ``"MMD"`` or ``"None"``.
+    """,
+)
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #65b30d4f
+explain(
+    model_counts="""
     gene_likelihood
         ``"zinb"``, ``"nb"`` or ``"poisson"``.
     dispersion
@@ -43,7 +49,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/80_splicevi.ipynb #646f02b7
+# %% ../../nbs/50_model/80_splicevi.ipynb #83120441
 explain(
     model_networks="""
     splicing_encoder_architecture
@@ -54,6 +60,12 @@ explain(
         Width of encoders and decoders; `None` for √(junctions), at most 128.
     n_latent
         Latent dimensions of each modality, and of the joint space unless concatenated; `None` for √(n_hidden).
+    """,
+)
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #668659fa
+explain(
+    model_layers="""
     n_layers_encoder, n_layers_decoder
         Hidden layers of encoders, and of non-linear decoders.
     dropout_rate
@@ -69,7 +81,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/80_splicevi.ipynb #32e37b75
+# %% ../../nbs/50_model/80_splicevi.ipynb #7901f54b
 explain(
     model_splicing="""
     splicing_loss_type
@@ -78,6 +90,12 @@ explain(
         Fixed concentration of the beta-binomial; `None` to learn one per junction.
     dm_concentration
         Concentration of the Dirichlet-multinomial: one per event (``"atse"``) or a single one (``"scalar"``).
+    """,
+)
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #26d79c70
+explain(
+    model_partial="""
     encoder_hidden_dim
         Width of the network after pooling, in the partial encoder.
     code_dim
@@ -170,6 +188,7 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
     )
     if self.adata is not None:
         self._start_from_data(pca)
+    self._starts_from_data, self._pca = True, pca
     self._model_summary_string = self._summary()
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #6e3c028c
@@ -183,7 +202,7 @@ def _summary(self: ConstructorMixin) -> str:
         f"mixing: {m.modality_weights}, penalty: {m.modality_penalty}"
     )
 
-# %% ../../nbs/50_model/80_splicevi.ipynb #acc9870d
+# %% ../../nbs/50_model/80_splicevi.ipynb #801acb61
 @docs.dedent
 class SPLICEVI(
     AnnDataSetupMixin,
@@ -193,7 +212,7 @@ class SPLICEVI(
     ExpressionMixin,
     LatentMixin,
     ConstructorMixin,
-    QueryMixin,
+    PrepareMixin,
     VAEMixin,
     UnsupervisedTrainingMixin,
     BaseModelClass,
@@ -207,8 +226,11 @@ class SPLICEVI(
     Parameters
     ----------
     %(model_modalities)s
+    %(model_counts)s
     %(model_networks)s
+    %(model_layers)s
     %(model_splicing)s
+    %(model_partial)s
     %(model_data)s
 
     Examples

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
@@ -20,7 +21,7 @@ from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, u
 __all__ = ['SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'split_options', 'plan_options', 'watches_validation',
            'without_validation', 'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
 
-# %% ../../nbs/50_model/75_train.ipynb #d2bed7de
+# %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
     train_length="""
     max_epochs
@@ -29,6 +30,12 @@ explain(
         Learning rate.
     accelerator, devices
         Hardware, as for :class:`lightning.pytorch.Trainer`.
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #68ecc3c4
+explain(
+    train_cells="""
     train_size, validation_size
         Shares of the cells; 0.9 and the rest by default.
     shuffle_set_split
@@ -37,6 +44,12 @@ explain(
         Cells per mini-batch.
     weight_decay, eps
         Of the AdamW optimiser.
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #c584cc24
+explain(
+    train_validation="""
     early_stopping, early_stopping_patience
         Whether to stop when the validation ELBO (or ``early_stopping_monitor``) has not improved for that many epochs.
     check_val_every_n_epoch
@@ -44,13 +57,19 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #0dc0b769
+# %% ../../nbs/50_model/75_train.ipynb #0a1e0a1c
 explain(
     train_plan="""
     n_steps_kl_warmup, n_epochs_kl_warmup
         Mini-batches or epochs over which the weight of KL and penalty rises from 0 to 1; epochs win if both are given.
     adversarial_mixing
         Whether a classifier of the batch is trained against the latent space (no effect with one batch).
+    """,
+)
+
+# %% ../../nbs/50_model/75_train.ipynb #877aa4e3
+explain(
+    train_schedule="""
     lr_scheduler_type, reduce_lr_on_plateau, lr_factor, lr_patience, lr_threshold, lr_scheduler_metric, step_size
         ``"step"``: the learning rate is multiplied by `lr_factor` every `step_size` epochs. ``"plateau"``, with
         `reduce_lr_on_plateau`: it is multiplied by `lr_factor` when `lr_scheduler_metric` has not improved by
@@ -63,7 +82,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #d3abc319
+# %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
     An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has
@@ -72,7 +91,10 @@ explain(
     Parameters
     ----------
     %(train_length)s
+    %(train_cells)s
+    %(train_validation)s
     %(train_plan)s
+    %(train_schedule)s
     dashboard
         Whether to show curves, speed and the latent space while training; a :class:`~splicevi.TrainingDashboard` says
         how.
@@ -93,9 +115,16 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #29412f8e
+# %% ../../nbs/50_model/75_train.ipynb #b5f2f311
 SPLIT_ARGS = ("train_size", "validation_size", "shuffle_set_split", "batch_size")
-RUNNER_ARGS = ("max_epochs", "accelerator", "devices", "early_stopping", "early_stopping_patience", "check_val_every_n_epoch")
+RUNNER_ARGS = (
+    "max_epochs",
+    "accelerator",
+    "devices",
+    "early_stopping",
+    "early_stopping_patience",
+    "check_val_every_n_epoch",
+)
 
 # %% ../../nbs/50_model/75_train.ipynb #f6475d3d
 def split_options(given: dict) -> dict:
@@ -148,9 +177,9 @@ def without_validation(given: dict) -> dict:
         warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=STACK)
     return given | {"early_stopping": False}
 
-# %% ../../nbs/50_model/75_train.ipynb #c2f3b7f6
+# %% ../../nbs/50_model/75_train.ipynb #cdead5cb
 def check_warmup(given: dict) -> None:
-    "Say which of two warm-ups wins."
+    "Warn that of two warm-ups one wins."
     if given["n_steps_kl_warmup"] is not None and (epochs := given["n_epochs_kl_warmup"]) is not None:
         warnings.warn(
             f"n_epochs_kl_warmup={epochs} wins over n_steps_kl_warmup; set it to None to count steps.",
@@ -196,6 +225,9 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
         given = given | {"check_val_every_n_epoch": given["check_val_every_n_epoch"] or 1}
     check_warmup(given)
     splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
+    splitter.setup()
+    if self._starts_from_data and not self.is_trained_:
+        self._start_from_data(self._pca, np.sort(splitter.train_idx))
     with quiet_lightning(is_drawn(trainer["callbacks"])):
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
@@ -206,6 +238,7 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
 def _run(self: TrainMixin, runner, quiet: bool) -> None:
     "Train, and unlock the model whatever happens."
     try:
+        runner.training_plan.train()
         with quiet_lightning(quiet):
             runner()
     finally:
@@ -238,6 +271,14 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
+    if not any(p.requires_grad for p in self.module.parameters()):
+        warnings.warn(
+            "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
+            UserWarning,
+            stacklevel=STACK - 2,
+        )
+        self.is_trained_ = True
+        return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
     trainer = kwargs | {"callbacks": [*callbacks, stopper]}

@@ -87,7 +87,7 @@ def share_all_or_none(
     alone = np.bincount(observation[(p.y == p.n) & (p.y > 0)], minlength=len(p.observation_event)) > 0
     band = np.maximum(np.searchsorted(BANDS, p.observation_total, "right") - 1, 0)
     n, k = np.bincount(band, minlength=len(BANDS)), np.bincount(band[alone], minlength=len(BANDS))
-    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in zip(BANDS, BANDS[1:])] + [f"{BANDS[-1]}+"]
+    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in itertools.pairwise(BANDS)] + [f"{BANDS[-1]}+"]
     share = np.where(n > 0, k / np.maximum(n, 1), np.nan)
     return pd.DataFrame({"observed": n, "share": share}, pd.Index(names, name="reads"))
 
@@ -146,19 +146,26 @@ def filter_table(
 VERDICTS = {
     "deep": (
         "Deep enough to look at single cells",
-        "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) do. "
-        "PSI of single cells mean something, and a model adds what is missing.",
+        (
+            "A typical cell shows many of the events, with several reads each, as full-length protocols (Smart-seq) "
+            "do. PSI of single cells mean something, and a model adds what is missing."
+        ),
     ),
     "sparse": (
         "Sparse, as most single-cell data: learn from similar cells together",
-        "A typical cell shows a part of the events, with few reads each. "
-        "Do not read PSI of single cells off the counts: train a model, or compare groups of cells.",
+        (
+            "A typical cell shows a part of the events, with few reads each. "
+            "Do not read PSI of single cells off the counts: train a model, or compare groups of cells."
+        ),
     ),
     "too sparse": (
         "Too sparse to tell cells apart by splicing",
-        "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few hundred "
-        "bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells first "
-        "(aggregate_cells), look only at the few events with many reads, or use full-length or long-read data.",
+        (
+            "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few "
+            "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells "
+            "first (aggregate_cells), "
+            "look only at the few events with many reads, or use full-length or long-read data."
+        ),
     ),
 }
 

@@ -207,7 +207,7 @@ def _diamond(axes: Axes, mark: Mark) -> str:
     side, anchor = (-6, "end") if axes.px(mark.x) > middle else (6, "start")
     return (
         f'<path d="M{x:.1f},{y - 5:.1f}l5,5l-5,5l-5,-5z" fill="{OKABE_ITO[5]}">'
-        + f"<title>{escape(mark.label)}</title></path>"
+        f"<title>{escape(mark.label)}</title></path>"
         + _line(x, axes.top + 3, x, y - 6, 0.35, "2 3")
         + _text(x + side, axes.top + 12, mark.label, anchor, 0.9)
     )
