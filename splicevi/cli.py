@@ -266,7 +266,7 @@ def _fit(mdata, settings: Mapping):
 # %% ../nbs/81_cli.ipynb #57626ac3
 def _add_latents(model, mdata, seed: int) -> None:
     "Latent spaces of all modalities and their UMAPs."
-    from splicevi.pl.qc import umap
+    from splicevi.pl.latent_space import umap
     from splicevi.views.report import LATENTS
 
     for modality, key in LATENTS.items():

@@ -18,7 +18,7 @@ from .core import KEYS
 from .data.build import assemble_mudata
 from .data.pairs import indptr_of, modality_pairs, splicing_layers, take_ranges
 
-# %% ../nbs/15_datasets.ipynb #f311c5d6
+# %% ../nbs/15_datasets.ipynb #fea33991
 def event_sizes(
     n_junctions: int,  # at least 2
     rng: np.random.Generator,
@@ -28,7 +28,8 @@ def event_sizes(
     sizes = sizes[np.cumsum(sizes) <= n_junctions]
     rest = n_junctions - sizes.sum()
     if rest == 1:
-        sizes[np.argmin(sizes)] += 1
+        smallest = np.argmin(sizes)
+        sizes[smallest], rest = (sizes[smallest] + 1, 0) if sizes[smallest] < 5 else (3, 3)
     return np.append(sizes, rest) if rest > 1 else sizes
 
 # %% ../nbs/15_datasets.ipynb #ad55261b

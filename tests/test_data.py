@@ -141,8 +141,8 @@ def test_chunks_do_not_matter(monkeypatch):
     mask = splicing_layers(observed_pairs(y, event))[KEYS.mask]
     mask = sp.diags((np.arange(50) != 3).astype(float), format="csr") @ mask
     whole = observed_pairs(y, event, mask)
-    chunks = pairs_module._row_chunks
-    monkeypatch.setattr(pairs_module, "_row_chunks", lambda indptr: chunks(indptr, 17))
+    chunks = pairs_module.row_chunks
+    monkeypatch.setattr(pairs_module, "row_chunks", lambda indptr: chunks(indptr, 17))
     parts = observed_pairs(y, event, mask)
     for name in ("indptr", "junction", "y", "observation_indptr", "observation_event", "observation_total"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
@@ -170,7 +170,7 @@ def test_layers_leave_the_pairs_alone(table):
 
 @pytest.mark.slow
 def test_pairs_of_many_reads_are_quick_and_small():
-    "30 million observed pairs: a few seconds, and little more memory than the list itself."
+    "30 million observed pairs take little more memory than the list itself, and about as long as sorting them."
     code = """
 import resource, time, numpy as np, scipy.sparse as sp
 from splicevi.data.pairs import observed_pairs
@@ -181,12 +181,16 @@ y = sp.random(n, j, 0.02, format="csr", dtype=np.float32, rng=rng)
 y.data[:] = 1 + rng.poisson(5, y.nnz)
 before, t = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 pairs = observed_pairs(y, event)
-print(len(pairs), time.perf_counter() - t, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+seconds, extra = time.perf_counter() - t, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
+keys = rng.permutation(len(pairs))
+t = time.perf_counter()
+keys.sort(kind="stable")
+print(len(pairs), seconds / (time.perf_counter() - t), extra)
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    n_pairs, seconds, extra = int(out[0]), float(out[1]), float(out[2])
+    n_pairs, sorts, extra = int(out[0]), float(out[1]), float(out[2])
     assert n_pairs > 2e7
-    assert seconds < 20
+    assert sorts < 10
     assert extra < 40 * n_pairs
 
 
@@ -314,7 +318,7 @@ def test_round_trip_through_disk(cells, tmp_path):
     for k in LAYERS:
         same_matrix(back[KEYS.splicing].layers[k], mdata[KEYS.splicing].layers[k])
     assert not len(check_mudata(back))
-    train, held = hold_out(back)
+    _train, held = hold_out(back)
     pd.testing.assert_frame_equal(held, hold_out(mdata)[1], check_dtype=False)
 
 
@@ -424,17 +428,6 @@ def test_check_finds_the_fault(fault, key, text):
     assert text in str(e.value)
 
 
-@pytest.mark.filterwarnings("ignore")
-def test_check_says_everything_at_once():
-    mdata = small()
-    for fault, *_ in (FAULTS[0], FAULTS[6], FAULTS[13], FAULTS[15], FAULTS[18]):
-        fault(mdata)
-    with pytest.raises(ValueError) as e:
-        check_mudata(mdata)
-    for text in ("y > n", "no reads", "another order", "more than once", "NaN"):
-        assert text in str(e.value)
-
-
 def test_check_warns_of_dense_and_column_layers():
     mdata = small()
     s = mdata[KEYS.splicing]
@@ -472,15 +465,36 @@ def test_check_reads_names_and_layers_as_told():
     assert list(found[found.level == "error"].key) == ["seen"]
 
 
-@pytest.mark.parametrize("name", ["scmixology", "brie_gastrulation"])
+def excerpt(path):
+    "A file with the layout of the real data sets: size factors, layers beside X, columns of genes and modalities."
+    mdata = small()
+    rna, splicing = mdata[KEYS.rna], mdata[KEYS.splicing]
+    rna.layers["counts"], rna.layers["length_norm"] = rna.X.copy(), rna.X * 1.5
+    mdata.obsm[KEYS.size_factor] = rna.obsm[KEYS.size_factor] = np.asarray(rna.layers["length_norm"].sum(1))
+    for part, name in ((rna, "Gene Expression"), (splicing, "Splicing")):
+        part.var = part.var[["gene_name", *part.var.columns.intersection(["event_id", "junction_id"])]].assign(
+            gene_id="ENSG" + part.var["gene_name"].astype(str), modality=name
+        )
+        part.varm.clear()
+    splicing.layers[KEYS.mask] = splicing.layers[KEYS.mask].astype(np.float32)
+    mdata.update()
+    mdata.write_h5mu(path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["excerpt", "scmixology", "brie_gastrulation"])
 @pytest.mark.filterwarnings("ignore")
-def test_check_passes_real_data(real_data, name):
-    mdata = mudata.read_h5mu(real_data / f"{name}.h5mu")
+def test_check_passes_data_of_others(request, tmp_path, name):
+    own = name == "excerpt"
+    path = excerpt(tmp_path / "a.h5mu") if own else request.getfixturevalue("real_data") / f"{name}.h5mu"
+    mdata = mudata.read_h5mu(path)
     found = check_mudata(mdata)
     assert set(found.level) <= {"warning", "note"}
     rebuilt = make_mudata(mdata[KEYS.rna], mdata[KEYS.splicing])
     assert not len(check_mudata(rebuilt))
-    same_matrix(rebuilt[KEYS.splicing].layers[KEYS.event_counts], mdata[KEYS.splicing].layers[KEYS.event_counts])
+    same = mdata[KEYS.splicing][:, rebuilt[KEYS.splicing].var_names]
+    assert own or same.n_vars == mdata[KEYS.splicing].n_vars  # a few junctions of the simulated cells are read in none
+    same_matrix(rebuilt[KEYS.splicing].layers[KEYS.event_counts], same.layers[KEYS.event_counts])
 
 
 # holding out

@@ -395,10 +395,10 @@ def test_informative_psi_layer(build, mdata):
 
 def test_size_factors(build, mdata):
     total = np.asarray(mdata["rna"].X.sum(1), dtype=np.float32)
-    assert hasattr(build().module, "l_encoder")
+    assert hasattr(build().module, "library_encoder")
     mdata.obsm[KEYS.size_factor] = total / total.mean()  # the default key is found, whatever its scale
     model = build()
-    assert not hasattr(model.module, "l_encoder")
+    assert not hasattr(model.module, "library_encoder")
     np.testing.assert_allclose(model.get_library_size_factors()["expression"], total.ravel(), rtol=1e-4)
     mdata.obs["size"] = total.ravel() * 2
     np.testing.assert_allclose(
@@ -576,7 +576,7 @@ def test_optimiser_options(build):
         eps=1e-6,
         plan_kwargs={"concentration_lr_factor": 2.0, "table_lr_factor": 3.0, "table_lr_max": 1.0},
     )
-    main, classifier = model.trainer.optimizers
+    main, _classifier = model.trainer.optimizers
     group = {g["name"]: g for g in main.param_groups}
     first, phi = group["networks"], group["concentrations"]
     assert (first["lr"], first["weight_decay"], first["eps"], phi["lr"]) == (3e-3, 0.02, 1e-6, 6e-3) and type(
@@ -720,7 +720,7 @@ def test_seeds_repeat_a_training(build):
 
 def test_library_is_learned(build):
     model = fit(build(), max_epochs=5)
-    assert model.module.l_encoder.correction.weight.abs().max() > 0
+    assert model.module.library_encoder.correction.weight.abs().max() > 0
 
 
 def test_transform_batch(build, mdata):

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from configparser import ConfigParser
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -190,6 +191,46 @@ def test_titles_are_names_of_modules(root):
             if title != f"# {name}":
                 wrong.append(f"{path.relative_to(root)}: {title} is the module {name}")
     assert not wrong, "\n".join(wrong)
+
+
+def test_figures_have_a_picture(root):
+    "Every saved Plotly figure has a PNG beside it, for pages that run no script (tools/outputs.py makes it)."
+    bare = [
+        f"{path.relative_to(root)} cell {i}"
+        for path, cells in notebooks(root).items()
+        for i, cell in enumerate(cells)
+        for output in cell.get("outputs", [])
+        if "application/vnd.plotly.v1+json" in (data := output.get("data", {})) and "image/png" not in data
+    ]
+    assert not bare, "\n".join(bare)
+
+
+def exports(root: Path) -> list[tuple[str, str, list[str]]]:
+    "Of every exported cell: where it is, its source, and the cells of the lesson among the three that follow."
+    found = []
+    for path, cells in notebooks(root).items():
+        texts = ["".join(c["source"]) if c["cell_type"] == "code" else "" for c in cells]
+        exported = [bool(re.match(r"(#\|.*\n)*#\| *exporti?\b", t)) for t in texts]
+        for i in [i for i, e in enumerate(exported) if e]:
+            lesson = [texts[j] for j in range(i + 1, min(i + 4, len(texts))) if not exported[j]]
+            found.append((f"{path.relative_to(root)} cell {i}", texts[i], lesson))
+    return found
+
+
+def test_exported_cells_are_short(root):
+    "No exported cell has more than 40 lines, and half of them have 10 at most."
+    size = {where: sum(bool(line.strip()) for line in source.splitlines()) for where, source, _ in exports(root)}
+    long = [f"{where}: {n} lines" for where, n in size.items() if n > 40]
+    assert not long, "\n".join(long)
+    assert median(size.values()) <= 10
+
+
+def test_exports_are_shown(root):
+    "At least 70 % of the cells that define something are followed, within three cells, by one that uses it by name."
+    made = [(w, re.findall(r"^(?:class|def) (\w+)", source, re.M), lesson) for w, source, lesson in exports(root)]
+    named = {w: bool(re.search(rf"\b({'|'.join(n)})\b", "\n".join(lesson))) for w, n, lesson in made if n}
+    share = sum(named.values()) / len(named)
+    assert share >= 0.7, f"{share:.0%}; not shown:\n" + "\n".join(w for w, shown in named.items() if not shown)
 
 
 def test_readme_is_the_index_notebook(root):

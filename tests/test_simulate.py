@@ -77,7 +77,7 @@ def test_any_size_is_sound(n_cells, n_genes, n_junctions, types, batches, observ
     s = mdata[KEYS.splicing]
     by_event = s.varm["psi_true"].groupby(s.var[KEYS.event].astype(str).to_numpy())
     np.testing.assert_allclose(by_event.sum(), 1, atol=1e-9)
-    assert s.var[KEYS.event].value_counts().between(2, 5 if n_junctions > 5 else 6).all()
+    assert s.var[KEYS.event].value_counts().between(2, 5).all()
     np.testing.assert_array_equal(np.ptp(s.varm["psi_true"].to_numpy(), axis=1) > 0, s.var.is_ds)
     kinds = mdata.obs.measured.value_counts()
     assert kinds["splicing"] + kinds["expression"] == round(unpaired * n_cells)
@@ -94,7 +94,7 @@ def test_seed_decides():
 
 
 def test_reads_have_the_stated_concentration():
-    "The variance of y between cells of one type, given n, is that of a Dirichlet-multinomial of the stated concentration."
+    "The variance of y between cells of one type, given n, is that of a Dirichlet-multinomial of that concentration."
     mdata = simulate(n_cells=4000, n_genes=2, n_junctions=60, n_cell_types=1, n_batches=1, observed=0.5)
     pairs = pairs_of(mdata)
     p = true_psi(mdata, pairs.cell, pairs.junction)
@@ -180,22 +180,25 @@ def test_names_are_unique_and_refer_to_the_genes():
 
 
 def test_import_needs_no_torch():
-    code = "import sys, splicevi.datasets, splicevi.datasets; assert not {'torch', 'scvi', 'sklearn', 'plotly'} & set(sys.modules)"
+    code = "import sys, splicevi.datasets; assert not {'torch', 'scvi', 'sklearn', 'plotly'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow
-def test_a_large_data_set_is_quick_and_small():
-    "10,000 cells × 10,000 genes × 90,000 junctions at 3.6 % observed: under 60 s and 6 GB."
+def test_a_large_data_set_is_small():
+    "10,000 cells × 10,000 genes × 90,000 junctions: under 6 GB, and a cell takes no longer than among 2,000."
     code = """
 import resource, time
 from splicevi.datasets import simulate
-t = time.perf_counter()
-mdata = simulate(n_cells=10_000, n_genes=10_000, n_junctions=90_000, n_cell_types=8, observed=0.036)
-print(time.perf_counter() - t, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, mdata["splicing"].layers["psi_mask"].nnz / 9e8)
+seconds = []
+for n in (2_000, 10_000):
+    t = time.perf_counter()
+    mdata = simulate(n_cells=n, n_genes=10_000, n_junctions=90_000, n_cell_types=8, observed=0.036)
+    seconds.append((time.perf_counter() - t) / n)
+gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+print(seconds[1] / seconds[0], gigabytes, mdata["splicing"].layers["psi_mask"].nnz / 9e8)
 """
-    seconds, gigabytes, observed = map(
-        float, subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-    )
-    assert seconds < 60 and gigabytes < 6
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    growth, gigabytes, observed = map(float, done.stdout.split())
+    assert growth < 1.5 and gigabytes < 6
     assert abs(observed / 0.036 - 1) < 0.05

@@ -51,7 +51,8 @@ def with_picture(data: dict) -> dict:
 
 def execute(nb, path: Path) -> None:
     "Run a notebook in its folder."
-    client = NotebookClient(nb, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(path.parent)}})
+    options = dict(timeout=900, kernel_name="python3", store_widget_state=False)  # the state holds whole scripts
+    client = NotebookClient(nb, resources={"metadata": {"path": str(path.parent)}}, **options)
     client.execute()
 
 

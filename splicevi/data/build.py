@@ -164,7 +164,7 @@ def informative_junctions(
     drop_unread: bool = True,  # leave out junctions that no cell read
     drop_singletons: bool = True,  # leave out events with one junction
 ) -> np.ndarray:  # (junctions,) bool, the junctions to keep
-    "The junctions that can say something about splicing."
+    "The junctions that carry information about splicing."
     keep = np.ones(len(event), bool)
     if drop_unread:
         keep = cells_with_reads(counts) > 0

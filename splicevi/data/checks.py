@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist
+from .on_disk import is_on_disk
 from .pairs import count_faults, event_codes, layer_names, observed_pairs, pairs_and_split
 
 # %% ../../nbs/10_data/20_checks.ipynb #2a7f0b4c
@@ -297,7 +298,7 @@ def _check_storage(matrices: dict[str, object], k: str, found: Findings) -> None
     for name, m in matrices.items():
         if sp.issparse(m) and m.format != "csr":
             problem = f"is stored as {m.format.upper()}; batches of cells are read by rows."
-        elif m is not None and not sp.issparse(m):
+        elif m is not None and not sp.issparse(m) and not is_on_disk(m):
             zeros = 1 - np.count_nonzero(m) / max(m.size, 1)
             problem = f"is dense ({m.nbytes / 2**20:,.0f} MB, {zeros:.0%} zeros)."
         else:
@@ -328,7 +329,7 @@ def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> No
     faults = _Faults()
     for rows in _dense_chunks(adata.shape):
         _scan_counts({"y": sp.csr_matrix(counts[rows])}, rows.start, faults)
-    mostly_zero = sp.issparse(counts) or (np.asarray(counts) == 0).mean() > 0.5
+    mostly_zero = sp.issparse(counts) or is_on_disk(counts) or (np.asarray(counts) == 0).mean() > 0.5
     _check_storage({key: counts} if mostly_zero else {}, k, found)
     _report_faults(faults, 0, adata, k, {"y": key}, found)
 

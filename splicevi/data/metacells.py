@@ -6,14 +6,17 @@
 __all__ = ['aggregate_cells']
 
 # %% ../../nbs/10_data/70_metacells.ipynb #82260ee5
+import warnings
+
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, obs_column
+from ..core import KEYS, obs_column, shortlist
 from .build import make_mudata
+from .pairs import layer_of_counts
 
 # %% ../../nbs/10_data/70_metacells.ipynb #85cf9cc7
 def _labels(
@@ -86,6 +89,20 @@ def _sum(adata: AnnData, layer: str | None, member: sp.csr_matrix, obs: pd.DataF
     counts = adata.layers[layer] if layer in adata.layers else adata.X
     return AnnData(sp.csr_matrix(member @ sp.csr_matrix(counts)), obs=obs.copy(), var=adata.var.copy())
 
+# %% ../../nbs/10_data/70_metacells.ipynb #29f9cc09
+def _check_rna_layer(adata: AnnData, layer: str | None) -> None:
+    "Complain about a layer that is not there, and warn if the values look like logarithms of the counts of a layer."
+    if layer is not None and layer not in adata.layers:
+        there = shortlist((k for k in adata.layers if k is not None), 10) or "none"
+        raise KeyError(f"rna_layer={layer!r} is no layer of the expression modality; there are: {there}.")
+    if counts := layer_of_counts(adata, layer):
+        warnings.warn(
+            f"The values that are added up look like logarithms, and layers[{counts!r}] like the counts: "
+            f"pass rna_layer={counts!r}.",
+            UserWarning,
+            stacklevel=3,
+        )
+
 # %% ../../nbs/10_data/70_metacells.ipynb #3cfb1ad1
 def aggregate_cells(
     mdata: MuData,
@@ -95,6 +112,7 @@ def aggregate_cells(
     seed: int = 0,
     rna: str = KEYS.rna,
     splicing: str = KEYS.splicing,  # the modalities
+    rna_layer: str | None = None,  # layer of gene counts; None: X
 ) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
     "Add the counts of cells that belong together."
     group = _labels(mdata, by)
@@ -103,6 +121,10 @@ def aggregate_cells(
     code, found = pd.factorize(group.to_numpy(), sort=True)
     member, has_group = _member(code, len(found)), code >= 0
     obs = _agreed(mdata.obs[has_group], code[has_group], found)
-    layers = {rna: None, splicing: KEYS.junction_counts}
+    layers = {rna: rna_layer, splicing: KEYS.junction_counts}
+    if rna in mdata.mod:
+        _check_rna_layer(mdata[rna], rna_layer)
     parts = {k: _sum(mdata[k], layer, member, obs) for k, layer in layers.items() if k in mdata.mod}
+    if rna_layer is not None and rna in parts:
+        parts[rna].layers[rna_layer] = parts[rna].X
     return make_mudata(parts.get(rna), parts.get(splicing), drop_unread=False, drop_singletons=False)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from numbers import Number
 from typing import Any, NamedTuple
@@ -19,10 +20,11 @@ from scvi.utils import track
 from torch import Tensor
 
 from ..core import shortlist
+from ..nn.module import eval_mode
 
 # %% auto #0
-__all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'covariates', 'LatentPoints',
-           'mean_or_samples', 'as_frame']
+__all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'seeded', 'covariates',
+           'LatentPoints', 'mean_or_samples', 'as_frame']
 
 # %% ../../nbs/50_model/50_decode.ipynb #afb7eb04
 def columns_of(
@@ -97,11 +99,14 @@ class DecodeMixin:
 
 # %% ../../nbs/50_model/50_decode.ipynb #7cb662d1
 def batch_code(batch, known: list) -> int | None:
-    "Code of a batch given by name or code, None if there is no such batch."
-    if batch in known:
-        return known.index(batch)
-    is_code = isinstance(batch, Number) and not isinstance(batch, bool)
-    return int(batch) if is_code and 0 <= int(batch) < len(known) and int(batch) == batch else None
+    "Code of a batch given by name, or by position where names are no numbers; None if there is no such batch."
+    is_number = isinstance(batch, Number) and not isinstance(batch, bool | np.bool_)
+    names_are_numbers = any(isinstance(name, Number) for name in known)
+    if is_number and not names_are_numbers:
+        return int(batch) if 0 <= batch < len(known) and int(batch) == batch else None
+    if is_number != names_are_numbers:
+        return None
+    return known.index(batch) if batch in known else None
 
 # %% ../../nbs/50_model/50_decode.ipynb #4b3a3bd5
 @patch
@@ -126,6 +131,17 @@ def _begin(self: DecodeMixin, how: Decode) -> tuple[Any, np.ndarray, list[int | 
     adata = self._validate_anndata(how.adata)
     return adata, self._rows(adata, how.indices, how.n_samples_overall), self._batch_codes(how.transform_batch)
 
+# %% ../../nbs/50_model/50_decode.ipynb #b52f4d82
+@contextmanager
+def seeded(seed: int | None) -> Iterator[None]:
+    "torch's random numbers from a seed while the context lasts; None: go on with those at hand."
+    if seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
 # %% ../../nbs/50_model/50_decode.ipynb #73b89a7b
 @patch
 def _posteriors(
@@ -135,10 +151,10 @@ def _posteriors(
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     loader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size)
-    self.module.eval()
-    for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
-        tensors = {k: v.to(self.device) for k, v in tensors.items()}
-        yield tensors, self.module.inference(**self.module._get_inference_input(tensors), n_samples=n_samples)
+    with eval_mode(self.module):
+        for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
+            tensors = {k: v.to(self.device) for k, v in tensors.items()}
+            yield tensors, self.module.inference(**self.module._get_inference_input(tensors), n_samples=n_samples)
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

@@ -200,7 +200,7 @@ class ExpressionTest(Test):
     @property
     def options(self) -> dict:
         "Arguments of `get_bayes_factors`."
-        listed = lambda b: [b] if isinstance(b, str) or b is not None and not np.iterable(b) else b
+        listed = lambda b: [b] if isinstance(b, str) or (b is not None and not np.iterable(b)) else b
         batches = {"batchid1": listed(self.batchid1), "batchid2": listed(self.batchid2)}
         own = {"mode": self.mode, "delta": self.delta, "use_observed_batches": not self.batch_correction}
         return own | batches | self.extra

@@ -17,6 +17,7 @@ from ..data.pairs import CellStore
 from .decode import Decode, DecodeMixin, LatentPoints, columns_of, covariates, pick
 from .docs import docs, explain
 from ..nn.batch import splicing_batch
+from ..nn.module import eval_mode
 from ..tl.concentration import pooled_concentration
 from ..tl.concentration import smooth as smoothed
 
@@ -283,9 +284,9 @@ def decode_splicing(
 ) -> np.ndarray:  # (cells, junctions) decoded PSI, each cell under its own batch
     "Decoded PSI of a few junctions in cells whose latent points are known."
     events = self._whole_events(columns_of(junction_list, self.junction_names, "junctions"))
-    self.module.eval()
     parts = []
-    for rows in torch.arange(len(points.z)).split(chunk):
-        given = {k: v[rows].to(self.device) for k, v in points.covariates.items()}
-        parts.append(self._psi(self._decoder_inputs(given, points.z[rows].to(self.device), None), events).cpu())
+    with eval_mode(self.module):
+        for rows in torch.arange(len(points.z)).split(chunk):
+            given = {k: v[rows].to(self.device) for k, v in points.covariates.items()}
+            parts.append(self._psi(self._decoder_inputs(given, points.z[rows].to(self.device), None), events).cpu())
     return torch.cat(parts).numpy()

@@ -5,6 +5,7 @@
 # %% ../../nbs/50_model/10_setup.ipynb #54a4433d
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -12,12 +13,14 @@ import numpy as np
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
 from ..core import KEYS, logger, shortlist
 from ..data.checks import check_mudata
+from ..data.on_disk import readable
+from ..data.pairs import layer_of_counts
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
 
@@ -205,7 +208,7 @@ def splicing_fields(
     if layers.counts is not None:
         out = [place.field(fields.LayerField, SplicingKeys.COUNTS, layers.counts, is_count_data=False, **required)]
     out += [place.field(OptionalLayer, k, layer) for k, layer in found.items()]
-    return out + [event_field(place)] if KEYS.event in place.part.var else out
+    return [*out, event_field(place)] if KEYS.event in place.part.var else out
 
 # %% ../../nbs/50_model/10_setup.ipynb #20b3461a
 def event_field(place: Place) -> EventField:
@@ -236,9 +239,16 @@ def expression_fields(place: Place | None, layer: str | None, size_factor: tuple
             )
         return []
     require_layer(place, layer, "rna_layer")
+    if counts := layer_of_counts(place.part, layer):
+        warnings.warn(
+            f"The gene counts given look like logarithms, and layers[{counts!r}] like the counts: "
+            f"pass rna_layer={counts!r}.",
+            UserWarning,
+            stacklevel=settings.warnings_stacklevel,
+        )
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False, mod_required=True)]
     if key is not None:
-        x = place.part.X if layer is None else place.part.layers[layer]
+        x = readable(place.part.X if layer is None else place.part.layers[layer])
         out.append(size_factor_field(where, key, np.asarray(x.sum(1)).ravel() > 0))
     return out
 
@@ -296,9 +306,10 @@ def check_registered(
         junc_ratio_layer=layers.psi or KEYS.psi,
         psi_mask_layer=layers.mask or KEYS.mask,
     )
-    if (splicing := where["junc_ratio_layer"]) is not None and KEYS.event not in mdata[splicing].var:
-        if layer_or_default(mdata[splicing], layers.totals, KEYS.event_counts):
-            found = found[found["key"] != KEYS.event]
+    junctions = None if where["junc_ratio_layer"] is None else mdata[where["junc_ratio_layer"]]
+    without_events = junctions is not None and KEYS.event not in junctions.var
+    if without_events and layer_or_default(junctions, layers.totals, KEYS.event_counts):
+        found = found[found["key"] != KEYS.event]
     line = lambda f: f"{f.object} {f.key}: {f.problem} Fix: {f.fix}"
     for f in found[found["level"] == "warning"].itertuples():
         logger.info(line(f))

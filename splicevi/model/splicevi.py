@@ -10,11 +10,11 @@ from fastcore.basics import patch
 from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
-from .dataset import QueryMixin
 from .docs import docs, explain
 from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
+from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
 from .train import TrainMixin
@@ -188,6 +188,7 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
     )
     if self.adata is not None:
         self._start_from_data(pca)
+    self._starts_from_data, self._pca = True, pca
     self._model_summary_string = self._summary()
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #6e3c028c
@@ -211,7 +212,7 @@ class SPLICEVI(
     ExpressionMixin,
     LatentMixin,
     ConstructorMixin,
-    QueryMixin,
+    PrepareMixin,
     VAEMixin,
     UnsupervisedTrainingMixin,
     BaseModelClass,

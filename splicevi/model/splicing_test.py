@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from scvi.utils import track
 
 from ..core import KEYS, shortlist
 from ..data.pairs import CellStore, EventOrder
-from .decode import columns_of, pick
+from .decode import columns_of, pick, seeded
 from .docs import docs, explain
 from .expression_test import FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
@@ -244,7 +244,8 @@ def _decoded_contrast(
         some = sample_rows(rows, test.n_samples_overall, rng)
         weights = rng.standard_exponential((test.n_draws, len(some)), dtype=np.float32)
         weights = weights / weights.sum(1, keepdims=True)
-        psi.append(self._decoded_sums(data.adata, some, weights, under, events, False, test.batch_size))
+        with seeded(int(rng.integers(2**31))):
+            psi.append(self._decoded_sums(data.adata, some, weights, under, events, False, test.batch_size))
     return DecodedContrast(np.stack(psi), junctions, event[junctions])
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c6bf0171

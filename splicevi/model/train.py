@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 
+import numpy as np
 import torch
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
@@ -224,6 +225,9 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
         given = given | {"check_val_every_n_epoch": given["check_val_every_n_epoch"] or 1}
     check_warmup(given)
     splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
+    splitter.setup()
+    if self._starts_from_data and not self.is_trained_:
+        self._start_from_data(self._pca, np.sort(splitter.train_idx))
     with quiet_lightning(is_drawn(trainer["callbacks"])):
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
@@ -234,6 +238,7 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
 def _run(self: TrainMixin, runner, quiet: bool) -> None:
     "Train, and unlock the model whatever happens."
     try:
+        runner.training_plan.train()
         with quiet_lightning(quiet):
             runner()
     finally:
@@ -266,6 +271,14 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
+    if not any(p.requires_grad for p in self.module.parameters()):
+        warnings.warn(
+            "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
+            UserWarning,
+            stacklevel=STACK - 2,
+        )
+        self.is_trained_ = True
+        return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
     trainer = kwargs | {"callbacks": [*callbacks, stopper]}

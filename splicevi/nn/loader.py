@@ -17,6 +17,7 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
 from ..core import KEYS
+from ..data.on_disk import RowsOnDisk, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
     ObservedPairs,
@@ -29,7 +30,7 @@ from splicevi.data.pairs import (
 from .batch import PAIR
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
+__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
            'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
            'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
 
@@ -123,11 +124,12 @@ def build_store(
 ) -> CellStore:
     "The cells of a registered data set."
     x, y, n, psi, mask = (registered(manager, k) for k in MATRICES)
+    x = readable(x)
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
-    if x is not None:
-        require_counts(x, "The gene counts")
+    for part in [] if x is None else x.chunks() if isinstance(x, RowsOnDisk) else [x]:
+        require_counts(part, "The gene counts")
     if y is None or y.shape[1] == 0:
         return CellStore(x=x)
     require_counts(y, "The junction reads")
@@ -137,10 +139,12 @@ def build_store(
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
-def checksum(matrix) -> tuple[int, ...] | None:
-    "Checksum of a matrix's values and their places."
+def checksum(matrix) -> tuple | None:
+    "Checksum of a matrix's values and their places; where it lies, if that is on disk."
     if matrix is None:
         return None
+    if is_on_disk(matrix):
+        return place_on_disk(matrix)
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
     return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
 
@@ -148,7 +152,7 @@ def checksum(matrix) -> tuple[int, ...] | None:
 def _fingerprint(manager: AnnDataManager) -> tuple:
     "Changes when a registered matrix is replaced, or reads are edited in place."
     x, *others = (registered(manager, k) for k in MATRICES)
-    return (None if x is None else id(x), *map(checksum, others))
+    return (checksum(x) if x is None or is_on_disk(x) else id(x), *map(checksum, others))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #252a9447
 _STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
@@ -207,6 +211,7 @@ def expression_arrays(
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
+ROWS = "rows"  # rows of the data set among the tensors of a mini-batch, for messages
 
 # %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 class CellDataset(torch.utils.data.Dataset):
@@ -222,12 +227,19 @@ class CellDataset(torch.utils.data.Dataset):
 
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
-        out = dict(self.covariates[rows]) if self.covariates is not None else {}
+        out = self._covariates_of(rows) | {ROWS: rows}
         if self.store.x is not None:
             out |= expression_arrays(self.store.x, rows)
         if self.store.pairs is not None:
             out |= {PAIR + k: v for k, v in splicing_arrays(self.store, rows).items()}
         return out
+
+    def _covariates_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        "Batch, covariates and size factors in the order of the rows."
+        if self.covariates is None:
+            return {}
+        wanted, back = np.unique(rows, return_inverse=True)
+        return {k: v[back] for k, v in self.covariates[wanted].items()}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #c0d7c59d
 class _Cells:
@@ -248,6 +260,10 @@ class CellLoader(AnnDataLoader):
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
-    "scvi-tools' train / validation / test split over `CellLoader`."
+    "scvi-tools' train / validation / test split over `CellLoader`; drawn once, so that it can be asked for beforehand."
 
     data_loader_cls = CellLoader
+
+    def setup(self, stage: str | None = None) -> None:
+        if not hasattr(self, "train_idx"):
+            super().setup(stage)

@@ -8,13 +8,14 @@ __all__ = []
 # %% ../../nbs/60_pl/00_index.ipynb #0508a5cb
 from ..core import lazy_names
 
-# %% ../../nbs/60_pl/00_index.ipynb #4eae4f24
+# %% ../../nbs/60_pl/00_index.ipynb #807f9b2a
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "style": "OKABE_ITO colors palette theme empty_figure",
-        "qc": "coverage history latent umap coverage_values history_table",
-        "psi": "psi_violin psi_heatmap latent_psi expression_violin psi_tables",
+        "qc": "coverage history coverage_values history_table",
+        "latent_space": "latent latent_psi umap",
+        "psi": "psi_violin psi_heatmap expression_violin psi_tables",
         "arc_layout": "compress_introns",
         "arcs": "event_arcs",
         "differential": "volcano calibration fdr_curve probability_bins",

@@ -5,20 +5,22 @@
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #f2496c9c
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
 import numpy as np
+from fastcore.basics import patch
 
-from ...pl.qc import _robust_range
+from ...pl.qc import robust_range
 from ...pl.style import OKABE_ITO
 
 # %% auto #0
-__all__ = ['MARGIN', 'short', 'ticks', 'tick_labels', 'Curve', 'thin', 'Frame', 'svg', 'Row', 'value_range', 'panel', 'dots']
+__all__ = ['MARGIN', 'short_number', 'log_ticks', 'ticks', 'tick_labels', 'svg', 'Curve', 'thin', 'Axes', 'Mark', 'Row',
+           'log_range', 'value_range', 'row_axes', 'epoch_range', 'curves_svg', 'fit_into', 'map_svg']
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c372283b
-def short(
+def short_number(
     value: float,
     digits: int = 4,  # significant ones
 ) -> str:
@@ -33,6 +35,17 @@ def short(
         return f"{head.rstrip('0').rstrip('.') if '.' in head else head}e{int(power)}"
     return f"{value:,.{max(min(digits - 1 - size, 6), 0)}f}" if size < digits - 1 else f"{value:,.0f}"
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #8110a25b
+def log_ticks(lo: float, hi: float) -> np.ndarray:  # none, where the axis is too narrow for powers
+    "Round numbers on a logarithmic axis."
+    powers = 10.0 ** np.arange(np.floor(np.log10(lo)), np.ceil(np.log10(hi)) + 1)
+    for steps in ((1,), (1, 3), (1, 2, 5)):
+        values = np.outer(powers, steps).ravel()
+        inside = values[(values >= lo * 0.999) & (values <= hi * 1.001)]
+        if len(inside) > 1:
+            return inside
+    return np.array([])
+
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #025df6db
 def ticks(
     lo: float,
@@ -41,34 +54,63 @@ def ticks(
     log: bool = False,
 ) -> np.ndarray:
     "Round numbers between two ends."
-    if log:
-        powers = 10.0 ** np.arange(np.floor(np.log10(lo)), np.ceil(np.log10(hi)) + 1)
-        found = [
-            v for steps in ((1,), (1, 3), (1, 2, 5)) if len(v := _within(np.outer(powers, steps).ravel(), lo, hi)) >= 2
-        ]
-        if found:
-            return found[0]
+    if log and len(powers := log_ticks(lo, hi)):
+        return powers
     raw = (hi - lo) / max(n, 1)
     step = next(m for m in np.array([1, 2, 5, 10]) * 10.0 ** np.floor(np.log10(raw)) if m >= raw * 0.999)
     found = np.arange(np.ceil(lo / step - 1e-9), np.floor(hi / step + 1e-9) + 1) * step
     return found if len(found) > 1 or n > 8 else ticks(lo, hi, n + 1)
 
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #7a0ff24b
-def _within(values: np.ndarray, lo: float, hi: float) -> np.ndarray:
-    return np.sort(values[(values >= lo * 0.999) & (values <= hi * 1.001)])
-
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c768d1a6
 def tick_labels(values: np.ndarray, log: bool = False) -> list[str]:
-    "Ticks with the same number of decimals, or as powers; on a logarithmic axis each as short as it goes."
+    "Ticks as text: with the same number of decimals, or as powers of ten."
     if not len(values):
         return []
     values, top = np.where(values == 0, 0.0, values), np.abs(values).max()  # no -0
     if top < 1e-2 or top >= 1e6:
-        return [short(v, 2) for v in values]
+        return [short_number(v, 2) for v in values]
     if log:
         return [f"{v:,.6g}" for v in values]
     spread = np.min(np.diff(values)) if len(values) > 1 else top
     return [f"{v:,.{max(int(np.ceil(-np.log10(spread) - 1e-9)), 0)}f}" if spread < 1 else f"{v:,.0f}" for v in values]
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #fb0c03a9
+def svg(
+    width: float,
+    height: float,
+    *parts: str,
+    label: str = "",  # what it shows, for screen readers
+) -> str:
+    "A drawing as wide as its place allows."
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="100%" role="img" '
+        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #f61d8150
+def _text(
+    x: float,
+    y: float,
+    text: str,
+    anchor: str = "start",
+    opacity: float = 0.65,
+    size: float = 10.5,
+    color: str = "currentColor",
+) -> str:
+    "A label."
+    return (
+        f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}" fill="{color}" '
+        f'opacity="{opacity:g}">{escape(text)}</text>'
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eed98ac0
+def _line(x1: float, y1: float, x2: float, y2: float, opacity: float = 0.13, dash: str = "") -> str:
+    "A thin line in the page's ink."
+    dashed = f' stroke-dasharray="{dash}"' if dash else ""
+    return (
+        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" '
+        f'stroke-opacity="{opacity:g}"{dashed}/>'
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #95fbbe2e
 class Curve(NamedTuple):
@@ -94,8 +136,8 @@ def thin(
     return curve._replace(x=x, y=y)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a2c1f060
-class Frame(NamedTuple):
-    "Place and ranges of a chart."
+class Axes(NamedTuple):
+    "A place in a drawing, and the ranges of its axes."
 
     left: float
     top: float
@@ -103,69 +145,103 @@ class Frame(NamedTuple):
     height: float
     x: tuple[float, float]
     y: tuple[float, float]
-    log: bool = False
+    log: bool = False  # whether y is logarithmic
 
-    def px(self, x):
-        return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #011ad32e
+@patch
+def px(self: Axes, x):
+    "Pixels of values of x."
+    return self.left + self.width * (np.asarray(x, float) - self.x[0]) / (self.x[1] - self.x[0])
 
-    def py(self, y):
-        f = np.log10 if self.log else np.asarray
-        lo, hi = f(self.y[0]), f(self.y[1])
-        return self.top + self.height * (1 - (f(np.asarray(y, float)) - lo) / (hi - lo))
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #f61d8150
-def _text(
-    x: float, y: float, s: str, anchor: str = "start", opacity: float = 0.65, size: float = 10.5, **attributes
-) -> str:
-    "A label."
-    more = "".join(f' {k.replace("_", "-")}="{escape(str(v))}"' for k, v in attributes.items())
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}" fill="currentColor" opacity="{opacity:g}"{more}>{escape(s)}</text>'
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eed98ac0
-def _line(x1: float, y1: float, x2: float, y2: float, opacity: float = 0.13, dash: str = "") -> str:
-    "A thin line in the page's ink."
-    return (
-        f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="currentColor" stroke-opacity="{opacity:g}"'
-        + (f' stroke-dasharray="{dash}"' if dash else "")
-        + "/>"
-    )
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a271b9d9
+@patch
+def py(self: Axes, y):
+    "Pixels of values of y; they count from the top."
+    f = np.log10 if self.log else np.asarray
+    lo, hi = f(self.y[0]), f(self.y[1])
+    return self.top + self.height * (1 - (f(np.asarray(y, float)) - lo) / (hi - lo))
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #97d65a0b
-def _path(frame: Frame, curve: Curve) -> str:
+def _path(axes: Axes, curve: Curve) -> str:
     "A curve; a single point is a dot."
-    points = [f"{x},{y}" for x, y in np.column_stack([frame.px(curve.x), frame.py(curve.y)]).round(1).tolist()]
-    d = "M" + "L".join(points) + ("h0" if len(points) == 1 else "")
-    dash = ' stroke-dasharray="1.5 3.5"' if curve.dashed and len(points) > 1 else ""
-    return f'<path d="{d}" fill="none" stroke="{curve.color}" stroke-width="{1.8 if len(points) > 1 else 5}" stroke-linejoin="round" stroke-linecap="round"{dash}><title>{escape(curve.name)}: {short(curve.y[-1])}</title></path>'
+    points = [f"{x},{y}" for x, y in np.column_stack([axes.px(curve.x), axes.py(curve.y)]).round(1).tolist()]
+    single = len(points) == 1
+    dash = ' stroke-dasharray="1.5 3.5"' if curve.dashed and not single else ""
+    return (
+        f'<path d="M{"L".join(points)}{"h0" if single else ""}" fill="none" stroke="{curve.color}" '
+        f'stroke-width="{5 if single else 1.8}" stroke-linejoin="round" stroke-linecap="round"{dash}>'
+        f"<title>{escape(curve.name)}: {short_number(curve.y[-1])}</title></path>"
+    )
 
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #3a1b4a73
-def _axes(frame: Frame, labels_below: bool) -> str:
-    "Grid lines and their numbers."
-    ys = ticks(*frame.y, n=max(int(frame.height // 30), 2), log=frame.log)
-    xs = [x for x in ticks(*frame.x, n=5) if float(x).is_integer()]
-    out = [
-        _line(frame.left, p, frame.left + frame.width, p) + _text(frame.left - 6, p + 3.6, t, "end")
-        for p, t in zip(frame.py(ys), tick_labels(ys, frame.log))
-    ]
-    if labels_below:
-        out += [_text(p, frame.top + frame.height + 14, f"{x:,.0f}", "middle") for x, p in zip(xs, frame.px(xs))]
-    return "".join(out)
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d19d6803
+def _grid(axes: Axes) -> str:
+    "Lines at round values, with their numbers."
+    values = ticks(*axes.y, n=max(int(axes.height // 30), 2), log=axes.log)
+    right = axes.left + axes.width
+    return "".join(
+        _line(axes.left, y, right, y) + _text(axes.left - 6, y + 3.6, label, "end")
+        for y, label in zip(axes.py(values), tick_labels(values, axes.log))
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4172dc81
+def _epoch_numbers(axes: Axes) -> str:
+    "Round numbers of epochs, below the axes."
+    epochs = [x for x in ticks(*axes.x, n=5) if float(x).is_integer()]
+    y = axes.top + axes.height + 14
+    return "".join(_text(x, y, f"{epoch:,.0f}", "middle") for epoch, x in zip(epochs, axes.px(epochs)))
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #aeba4631
+class Mark(NamedTuple):
+    "A marked point."
+
+    x: float
+    y: float
+    label: str
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e4fa69c0
+def _diamond(axes: Axes, mark: Mark) -> str:
+    "A marked point with its label, both within the axes."
+    bottom, middle = axes.top + axes.height, axes.left + 0.5 * axes.width
+    x = float(np.clip(axes.px(mark.x), axes.left + 5, axes.left + axes.width - 5))
+    y = float(np.clip(axes.py(mark.y), axes.top + 5, bottom - 5))
+    side, anchor = (-6, "end") if axes.px(mark.x) > middle else (6, "start")
+    return (
+        f'<path d="M{x:.1f},{y - 5:.1f}l5,5l-5,5l-5,-5z" fill="{OKABE_ITO[5]}">'
+        f"<title>{escape(mark.label)}</title></path>"
+        + _line(x, axes.top + 3, x, y - 6, 0.35, "2 3")
+        + _text(x + side, axes.top + 12, mark.label, anchor, 0.9)
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #ab63e183
+def _warmup_band(
+    axes: Axes,
+    warmup: float,  # its last epoch, NaN for none
+) -> str:
+    "The epochs of the KL warm-up, shaded."
+    if not warmup > axes.x[0]:
+        return ""
+    width = max(axes.px(warmup) - axes.left, 0)
+    return (
+        f'<rect x="{axes.left:.1f}" y="{axes.top:.1f}" width="{width:.1f}" height="{axes.height:.1f}" '
+        'fill="currentColor" fill-opacity="0.05"/>'
+    )
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #b5e469a7
+def _warmup_label(axes: Axes, warmup: float) -> str:
+    "What the band is, at its end if that is in sight."
+    if not warmup > axes.x[0]:
+        return ""
+    end = float(axes.px(min(warmup, axes.x[1])))
+    anchor = "end" if end > axes.left + 0.4 * axes.width else "start"
+    return _text(end, axes.top - 5, "warm-up ends" if warmup < axes.x[1] else "KL warm-up", anchor, 0.55, 10)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #53a9788f
-def _inside(frame: Frame, drawn: Iterable[str]) -> str:
-    "Drawings, cut off at the frame."
-    box = f"{frame.left:.1f} {frame.top:.1f} {frame.width:.1f} {frame.height:.1f}"
-    return f'<svg x="{frame.left:.1f}" y="{frame.top:.1f}" width="{frame.width:.1f}" height="{frame.height:.1f}" viewBox="{box}" overflow="hidden">{"".join(drawn)}</svg>'
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #fb0c03a9
-def svg(
-    width: float,
-    height: float,
-    *parts: str,
-    label: str = "",  # what it shows, for screen readers
-) -> str:
-    "A drawing as wide as its place allows."
-    return f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="100%" role="img" aria-label="{escape(label)}">{"".join(parts)}</svg>'
+def _clip(axes: Axes, drawn: Sequence[str]) -> str:
+    "Drawings, cut off at the axes."
+    box = f"{axes.left:.1f} {axes.top:.1f} {axes.width:.1f} {axes.height:.1f}"
+    x, y, width, height = box.split()
+    place = f'x="{x}" y="{y}" width="{width}" height="{height}" viewBox="{box}"'
+    return f'<svg {place} overflow="hidden">{"".join(drawn)}</svg>'
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #bf666d11
 class Row(NamedTuple):
@@ -176,59 +252,73 @@ class Row(NamedTuple):
     share: float = 1.0  # of the panel's height
     log: bool | None = None  # a scale of its own; None: the panel's
     color: str = "currentColor"  # of the label
-    mark: tuple[float, float, str] | None = None  # a point and its label
+    mark: Mark | None = None
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4c9fe802
+@patch
+def on_log(self: Row, panel: bool) -> bool:
+    "Whether values are on a logarithmic axis, in a panel that is."
+    return (panel if self.log is None else self.log) and all((c.y > 0).all() for c in self.curves)
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4ff025fe
-def value_range(
-    curves: Sequence[Curve],
-    log: bool = False,
-) -> tuple[float, float]:
-    "Ends of the axis of values; a logarithmic one holds every value."
+def log_range(curves: Sequence[Curve]) -> tuple[float, float]:
+    "Ends of a logarithmic axis."
+    values = np.concatenate([c.y for c in curves])
+    ratio = values.max() / values.min()
+    room = 1.9 if ratio < 1.001 else ratio**0.06
+    return values.min() / room, values.max() * room
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #bfe5da26
+def value_range(curves: Sequence[Curve], log: bool = False) -> tuple[float, float]:
+    "Ends of the axis of values."
     if log:
-        values = np.concatenate([c.y for c in curves])
-        ratio = values.max() / values.min()
-        wide = 1.9 if ratio < 1.001 else ratio**0.06
-        return values.min() / wide, values.max() * wide
+        return log_range(curves)
     n = max(len(c.y) for c in curves)
-    return tuple(
-        _robust_range([c.y[min(max(n // 4, 1), 12, len(c.y) - 1) :] if n > 3 else np.r_[np.nan, c.y] for c in curves])
-    )
+    first = lambda c: min(max(n // 4, 1), 12, len(c.y) - 1)  # epochs left out
+    return tuple(robust_range([c.y[first(c) :] if n > 3 else np.r_[np.nan, c.y] for c in curves]))
 
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d61f9840
-def _row(row: Row, frame: Frame, last: bool, band: float) -> str:
-    "One row of a panel."
-    curves = [c for c in row.curves if len(c.y)]
-    drawn = [_path(frame, c) for c in curves]
-    if np.isfinite(band) and band > frame.x[0]:
-        drawn.insert(
-            0,
-            f'<rect x="{frame.left:.1f}" y="{frame.top:.1f}" width="{max(frame.px(band) - frame.left, 0):.1f}" height="{frame.height:.1f}" fill="currentColor" fill-opacity="0.05"/>',
-        )
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d64e6028
+MARGIN = dict(left=46.0, right=10.0, top=16.0, bottom=20.0)  # pixels
+
+
+def row_axes(
+    rows: Sequence[Row],
+    epochs: tuple[float, float],  # first and last
+    log: bool,
+    width: float,
+    height: float,
+    gap: float = 12,  # between rows
+) -> list[Axes]:
+    "Axes of each row, one below the other."
+    free = height - MARGIN["top"] - MARGIN["bottom"] - gap * (len(rows) - 1)
+    wide, top, out = width - MARGIN["left"] - MARGIN["right"], MARGIN["top"], []
+    for row in rows:
+        as_log, high = row.on_log(log), free * row.share / sum(r.share for r in rows)
+        out.append(Axes(MARGIN["left"], top, wide, high, epochs, value_range(row.curves, as_log), as_log))
+        top += high + gap
+    return out
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c96890c6
+def epoch_range(rows: Sequence[Row]) -> tuple[float, float]:
+    "First and last epoch of the curves, at least two."
+    known = np.concatenate([c.x for r in rows for c in r.curves])
+    return float(known.min()), float(max(known.max(), known.min() + 1))
+
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #a14bb025
+def _draw_row(row: Row, axes: Axes, warmup: float, epochs: bool) -> str:
+    "One row of a panel: grid, warm-up, curves, mark and label."
+    drawn = [_warmup_band(axes, warmup), *(_path(axes, c) for c in row.curves)]
     if row.mark is not None:
-        drawn.append(_diamond(frame, *row.mark))
-    name = (
-        _text(frame.left + frame.width - 4, frame.top + 11, row.label, "end", 1, 11, fill=row.color)
-        if row.label
-        else ""
-    )
-    return _axes(frame, last) + _inside(frame, drawn) + name.replace('fill="currentColor" ', "")
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eaee519c
-def _diamond(frame: Frame, x: float, y: float, label: str) -> str:
-    "A marked point, with its label at the top of the frame, where curves that fall leave room."
-    px, py = float(frame.px(x)), float(np.clip(frame.py(y), frame.top + 5, frame.top + frame.height - 5))
-    at, end = float(np.clip(px, frame.left + 5, frame.left + frame.width - 5)), px > frame.left + 0.5 * frame.width
-    text = _line(at, frame.top + 3, at, py - 6, 0.35, "2 3") + _text(
-        at + (-6 if end else 6), frame.top + 12, label, "end" if end else "start", 0.9
-    )
-    return f'<path d="M{at:.1f},{py - 5:.1f}l5,5l-5,5l-5,-5z" fill="{OKABE_ITO[5]}"><title>{escape(label)}</title></path>{text}'
+        drawn.append(_diamond(axes, row.mark))
+    name = _text(axes.left + axes.width - 4, axes.top + 11, row.label, "end", 1, 11, row.color) if row.label else ""
+    return _grid(axes) + (_epoch_numbers(axes) if epochs else "") + _clip(axes, drawn) + name
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #38bb6661
-def panel(
+def curves_svg(
     rows: Sequence[Row],
     label: str,  # what it shows
-    x: tuple[float, float] | None = None,  # first and last epoch; None: those of the curves
-    band: float = np.nan,  # end of the warm-up
+    epochs: tuple[float, float] | None = None,  # first and last epoch; None: those of the curves
+    warmup: float = np.nan,  # end of the KL warm-up
     log: bool = False,
     width: float = 340,
     height: float = 190,
@@ -238,79 +328,49 @@ def panel(
     rows = [r for r in rows if r.curves]
     if not rows:
         return svg(width, height, _text(width / 2, height / 2, "after the first epoch", "middle", 0.5, 12), label=label)
-    known = np.concatenate([c.x for r in rows for c in r.curves])
-    x = (float(known.min()), float(max(known.max(), known.min() + 1))) if x is None else x
-    return svg(width, height, *_stacked(rows, x, band, log, width, height), _band_label(x, band, width), label=label)
+    axes = row_axes(rows, epochs or epoch_range(rows), log, width, height)
+    drawn = [_draw_row(r, a, warmup, r is rows[-1]) for r, a in zip(rows, axes)]
+    return svg(width, height, *drawn, _warmup_label(axes[0], warmup), label=label)
 
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4354553e
-MARGIN = dict(left=46.0, right=10.0, top=16.0, bottom=20.0)
-
-
-def _stacked(
-    rows: Sequence[Row], x: tuple, band: float, log: bool, width: float, height: float, gap: float = 12
-) -> list[str]:
-    "The rows, one below the other."
-    free = height - MARGIN["top"] - MARGIN["bottom"] - gap * (len(rows) - 1)
-    shares, top, out = sum(r.share for r in rows), MARGIN["top"], []
-    for i, row in enumerate(rows):
-        as_log = (log if row.log is None else row.log) and all((c.y > 0).all() for c in row.curves)
-        frame = Frame(
-            MARGIN["left"],
-            top,
-            width - MARGIN["left"] - MARGIN["right"],
-            free * row.share / shares,
-            x,
-            value_range(row.curves, as_log),
-            as_log,
-        )
-        out.append(_row(row, frame, i == len(rows) - 1, band))
-        top += frame.height + gap
-    return out
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #1c68f2e0
-def _band_label(x: tuple, band: float, width: float) -> str:
-    "What the band is, at its end if that is in sight."
-    if not np.isfinite(band) or band <= x[0]:
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e6ad8b7e
+def _cloud(
+    at: np.ndarray,  # (cells, 2) pixels
+    color: str,
+    size: float,
+    name: str,
+) -> str:
+    "The dots of one label."
+    if not len(at):
         return ""
-    at = float(Frame(MARGIN["left"], 0, width - MARGIN["left"] - MARGIN["right"], 1, x, (0, 1)).px(min(band, x[1])))
-    inside = band < x[1]
-    end = at > 0.45 * width
-    return _text(
-        at if end or not inside else at,
-        11,
-        "warm-up ends" if inside else "KL warm-up",
-        "end" if end else "start",
-        0.55,
-        10,
+    return (
+        f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" '
+        f'stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
     )
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #0d1ccabb
+def fit_into(
+    coords: np.ndarray,  # (cells, 2)
+    width: float,
+    height: float,
+    margin: float = 8,
+) -> np.ndarray:  # (cells, 2) pixels
+    "Coordinates of cells as places in a drawing."
+    lo, hi = np.nanmin(coords, 0), np.nanmax(coords, 0)
+    scale = np.min((np.array([width, height]) - 2 * margin) / np.maximum(hi - lo, 1e-9))
+    return (coords - (lo + hi) / 2) * scale * [1, -1] + [width / 2, height / 2]
+
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e0c63687
-def dots(
+def map_svg(
     coords: np.ndarray,  # (cells, 2)
     labels: Sequence[str] | None = None,  # (cells,)
     hue: Mapping[str, str] | None = None,  # label to colour
     label: str = "latent map",
     width: float = 340,
     height: float = 190,
-    margin: float = 8,
 ) -> str:
-    "A scatter of cells, both axes on one scale."
-    xy = np.asarray(coords, float)
-    lo, hi = np.nanmin(xy, 0), np.nanmax(xy, 0)
-    scale = min((width - 2 * margin) / max(hi[0] - lo[0], 1e-9), (height - 2 * margin) / max(hi[1] - lo[1], 1e-9))
-    at = (xy - (lo + hi) / 2) * scale * [1, -1] + [width / 2, height / 2]
+    "A scatter of cells, the dots of each label in its colour."
+    at = fit_into(np.asarray(coords, float), width, height)
     names = np.full(len(at), "") if labels is None else np.asarray(labels).astype(str)
     size = 5.0 if len(at) <= 300 else 3.6
-    return svg(
-        width,
-        height,
-        *(_cloud(at[names == k], (hue or {}).get(k, OKABE_ITO[0]), size, k) for k in (hue or {"": ""})),
-        label=label,
-    )
-
-# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #e6ad8b7e
-def _cloud(at: np.ndarray, color: str, size: float, name: str) -> str:
-    "The dots of one label."
-    if not len(at):
-        return ""
-    return f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
+    drawn = [_cloud(at[names == k], (hue or {}).get(k, OKABE_ITO[0]), size, k) for k in (hue or {"": ""})]
+    return svg(width, height, *drawn, label=label)

@@ -6,49 +6,46 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from html import escape
 
 import numpy as np
 
 from ...model.record import TrainingRecorder
 from ...pl.style import OKABE_ITO, colors
-from .charts import dots, panel
-from .facts import HEADS, Panel, data_line, headline, panels, stats
+from .charts import curves_svg, map_svg
+from .contents import PHASE_NAMES, Panel, data_line, headline, metrics, panels
+from ..page import STATIC
 
 # %% auto #0
-__all__ = ['STYLE', 'TONES', 'style', 'title_html', 'head_html', 'stats_html', 'panel_html', 'legend_html', 'map_html',
-           'body_html', 'page_html']
+__all__ = ['PHASE_COLORS', 'style', 'title_html', 'head_html', 'metrics_html', 'panel_html', 'legend_html', 'map_html',
+           'charts_html', 'body_html', 'page_html']
 
-# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #f1f7c214
-STYLE = """
-.svi{font:13px/1.45 Inter,"Helvetica Neue",Helvetica,Arial,sans-serif;color:var(--jp-content-font-color1,var(--vscode-editor-foreground,inherit));max-width:860px;font-variant-numeric:tabular-nums;box-sizing:border-box}
-.svi *{box-sizing:border-box}.svi svg{display:block;font-family:inherit}
-.svi-title{display:flex;flex-wrap:wrap;gap:2px 12px;align-items:baseline;padding:6px 2px 0}
-.svi-title b{letter-spacing:.08em;font-size:12px}.svi-title span{opacity:.7}.svi-title label{margin-left:auto;opacity:.7;font-size:12px;cursor:pointer}
-.svi-title input{vertical-align:-2px;margin:0 5px 0 0}
-.svi-head{display:flex;gap:10px;align-items:baseline;margin:6px 2px 0}
-.svi-badge{flex:none;padding:1px 9px;border-radius:9px;font-size:11.5px;font-weight:600;color:#fff}
-.svi-bar{height:5px;border-radius:3px;background:rgba(128,134,145,.22);margin:7px 2px 0;overflow:hidden}.svi-bar div{height:100%;border-radius:3px}
-.svi-where{margin:3px 2px 0;font:12px/1.4 ui-monospace,Menlo,Consolas,monospace;opacity:.75;overflow-wrap:anywhere}
-.svi-stats{display:flex;flex-wrap:wrap;gap:6px 26px;margin:10px 2px 4px}.svi-stats div{line-height:1.3}
-.svi-stats small{display:block;font-size:11px;opacity:.62}.svi-stats b{font-weight:600;font-size:14px}.svi-stats i{font-style:normal;font-size:11.5px;opacity:.7;margin-left:5px}
-.svi-grid{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,300px),1fr));gap:8px 14px;margin-top:6px}
-.svi-panel{border-top:1px solid rgba(128,134,145,.3);padding-top:5px;min-width:0}
-.svi-top{margin:0 2px 2px;font-size:12px;line-height:1.4;display:flex;flex-wrap:wrap;gap:0 10px;align-items:baseline}
-.svi-top b{font-weight:600;margin-right:auto}.svi-top>span{white-space:nowrap}
-.svi-dot{display:inline-block;width:8px;height:8px;border-radius:4px;margin-right:4px}
-.svi-legend{display:flex;flex-wrap:wrap;gap:1px 11px;font-size:11.5px;margin:2px 2px 0;opacity:.9}
-.svi .svi-log{display:none}
-"""
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #56fd5b49
+@cache
+def _style_sheet() -> str:
+    "The style of all views."
+    return (STATIC / "dashboard.css").read_text(encoding="utf-8")
 
 
-def style(name: str) -> str:
+def style(
+    name: str,  # of a view, unique on the page
+) -> str:
     "The style, with the rule of one view's switch."
-    rule = f"body:has(#{name}-log:checked) .{name} "
-    return f"<style>{STYLE}{rule}.svi-lin{{display:none}}{rule}.svi-log{{display:block}}</style>"
+    checked = f"body:has(#{name}-log:checked) .{name} "
+    return f"<style>{_style_sheet()}{checked}.svi-lin{{display:none}}{checked}.svi-log{{display:block}}</style>"
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #a96d99a5
-TONES = {
+def title_html(
+    rec: TrainingRecorder,
+    name: str,  # of this view, unique on the page
+) -> str:
+    "What is trained on, and the switch for logarithmic axes; displayed once."
+    switch = f'<label><input type="checkbox" id="{name}-log">log scale</label>'
+    return f'{style(name)}<div class="svi svi-title"><b>SPLICEVI</b><span>{escape(data_line(rec))}</span>{switch}</div>'
+
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #25218a5e
+PHASE_COLORS = {
     "waiting": "#8A8F98",
     "training": OKABE_ITO[0],
     "finished": OKABE_ITO[2],
@@ -58,56 +55,48 @@ TONES = {
 }
 
 
-def title_html(
-    rec: TrainingRecorder,
-    name: str,  # of this view, unique on the page
-    switch: bool = True,  # whether there is a switch for logarithmic axes
-) -> str:
-    "What is trained on, and the switch; displayed once."
-    box = f'<label><input type="checkbox" id="{name}-log">log scale</label>' if switch else ""
-    return f'{style(name)}<div class="svi svi-title"><b>SPLICEVI</b><span>{escape(data_line(rec))}</span>{box}</div>'
-
-# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #ccfc773a
 def head_html(
     rec: TrainingRecorder,
     hint: str = "",  # how to stop
 ) -> str:
     "Where training is, or why it ended."
-    tone, share = TONES[rec.phase], rec.done if np.isfinite(rec.done) else 0.0
+    color = PHASE_COLORS[rec.phase]
+    share = 1.0 if rec.phase == "finished" else rec.done if np.isfinite(rec.done) else 0.0
     text = headline(rec) + (f" · {hint}" if hint and rec.phase == "training" else "")
-    bar = f'<div class="svi-bar"><div style="width:{100 * (1 if rec.phase in ("finished",) else share):.1f}%;background:{tone}"></div></div>'
+    badge = f'<span class="svi-badge" style="background:{color}">{PHASE_NAMES[rec.phase]}</span>'
+    bar = f'<div class="svi-bar"><div style="width:{100 * share:.1f}%;background:{color}"></div></div>'
     where = f'<div class="svi-where">{escape(rec.where)}</div>' if rec.where else ""
-    return f'<div class="svi-head"><span class="svi-badge" style="background:{tone}">{HEADS[rec.phase]}</span><span>{escape(text)}</span></div>{where}{bar}'
+    return f'<div class="svi-head">{badge}<span>{escape(text)}</span></div>{where}{bar}'
 
-# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #5ded2e90
-def stats_html(rec: TrainingRecorder) -> str:
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #ab8017bb
+def metrics_html(rec: TrainingRecorder) -> str:
     "The numbers in a row."
-    one = lambda s: (
-        f"<div><small>{escape(s.name)}</small><b>{escape(s.value)}</b>{f'<i>{escape(s.note)}</i>' if s.note else ''}</div>"
-    )
-    return f'<div class="svi-stats">{"".join(map(one, stats(rec)))}</div>'
+    note = lambda m: f"<i>{escape(m.note)}</i>" if m.note else ""
+    each = (f"<div><small>{escape(m.name)}</small><b>{escape(m.value)}</b>{note(m)}</div>" for m in metrics(rec))
+    return f'<div class="svi-metrics">{"".join(each)}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #6d97fbc8
 def _dot(name: str, color: str) -> str:
+    "A name with its colour."
     return f'<span><span class="svi-dot" style="background:{color}"></span>{escape(name)}</span>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #30ec250e
-def _sample(name: str, dash: str) -> str:
+def _line_sample(name: str, dash: str = "") -> str:
     "What a solid or a dotted line means."
-    return f'<span><svg width="18" height="6" style="display:inline-block;vertical-align:2px;margin-right:4px"><path d="M1,3h16" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"{dash}/></svg>{name}</span>'
+    line = f'<path d="M1,3h16" stroke="currentColor" stroke-width="1.8" stroke-linecap="round"{dash}/>'
+    place = "display:inline-block;vertical-align:2px;margin-right:4px"
+    return f'<span><svg width="18" height="6" style="{place}">{line}</svg>{name}</span>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #cf312820
-def panel_html(p: Panel, rec: TrainingRecorder) -> str:
+def panel_html(panel: Panel, rec: TrainingRecorder) -> str:
     "Curves with their title, on both scales."
-    key = "".join(_dot(*k) for k in p.key) or (
-        _sample("train", "") + _sample("validation", ' stroke-dasharray="1.5 3.5"')
-        if p.title.startswith("ELBO") and "elbo_validation" in rec.curves
-        else ""
-    )
+    key = "".join(_dot(*k) for k in panel.key)
+    if panel.title.startswith("ELBO") and "elbo_validation" in rec.curves:
+        key = _line_sample("train") + _line_sample("validation", ' stroke-dasharray="1.5 3.5"')
     epochs = (1.0, float(max(rec.epoch, 2)))
-    drawn = [panel(p.rows, p.title, epochs, rec.warmup + 0.5, log) for log in (False, True)]
-    both = f'<div class="svi-lin">{drawn[0]}</div><div class="svi-log">{drawn[1]}</div>'
-    return f'<div class="svi-panel"><div class="svi-top"><b>{escape(p.title)}</b>{key}</div>{both}</div>'
+    linear, log = (curves_svg(panel.rows, panel.title, epochs, rec.warmup + 0.5, log) for log in (False, True))
+    both = f'<div class="svi-lin">{linear}</div><div class="svi-log">{log}</div>'
+    return f'<div class="svi-panel"><div class="svi-top"><b>{escape(panel.title)}</b>{key}</div>{both}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #3da63e0e
 def legend_html(hue: Mapping[str, str], most: int = 12) -> str:
@@ -126,9 +115,21 @@ def map_html(
     last = rec.maps[-1]
     hue = None if rec.labels is None else dict(hue or colors(rec.labels))
     by = f" by {escape(rec.label_name)}" if rec.labels is not None else ""
-    drawn = dots(last.coords, rec.labels, hue, f"latent space at epoch {last.epoch}")
     when = f"{last.epoch:,} epoch{'' if last.epoch == 1 else 's'}" if last.epoch else "the start"
-    return f'<div class="svi-panel"><div class="svi-top"><b>latent space after {when}{by}</b><span>{len(last.coords):,} cells, PCA</span></div>{drawn}{legend_html(hue) if hue else ""}</div>'
+    title = f"<b>latent space after {when}{by}</b><span>{len(last.coords):,} cells, PCA</span>"
+    drawn = map_svg(last.coords, rec.labels, hue, f"latent space at epoch {last.epoch}")
+    legend = legend_html(hue) if hue else ""
+    return f'<div class="svi-panel"><div class="svi-top">{title}</div>{drawn}{legend}</div>'
+
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #b2cc8048
+def charts_html(
+    rec: TrainingRecorder,
+    hue: Mapping[str, str] | None = None,  # colour of each label
+) -> str:
+    "Numbers, curves and the latent map."
+    drawn = [panel_html(p, rec) for p in panels(rec) if any(c.y.size for r in p.rows for c in r.curves)]
+    drawn = "".join([*drawn, map_html(rec, hue)])
+    return metrics_html(rec) + (f'<div class="svi-grid">{drawn}</div>' if drawn else "")
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #dd173ba9
 def body_html(
@@ -138,12 +139,9 @@ def body_html(
     hue: Mapping[str, str] | None = None,  # colour of each label
 ) -> str:
     "All that changes during training."
-    shown = "".join(panel_html(p, rec) for p in panels(rec) if any(c.y.size for r in p.rows for c in r.curves))
-    latent = map_html(rec, hue)
-    grid = f'<div class="svi-grid">{shown}{latent}</div>' if shown or latent else ""
-    return f'<div class="svi {name}">{head_html(rec, hint)}{stats_html(rec)}{grid}</div>'
+    return f'<div class="svi {name}">{head_html(rec, hint)}{charts_html(rec, hue)}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #7cb369c2
 def page_html(rec: TrainingRecorder, name: str = "svi-page", hue: Mapping[str, str] | None = None) -> str:
-    "Title and view together, for one output or a page."
+    "Title and view together, for one output."
     return title_html(rec, name) + body_html(rec, name, hue=hue)

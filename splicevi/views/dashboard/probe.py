@@ -6,42 +6,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
 import torch
+from fastcore.basics import patch
 
 from ...core import shortlist
-from ...model.decode import WholeEvents
+from ...model.decode import LatentPoints, covariates
 from ...nn.loader import CellDataset
+from ...nn.module import eval_mode
+from ...tl.groups import sample_rows
 from ...tl.heldout import pearson
 
 # %% auto #0
-__all__ = ['eval_mode', 'sample_rows', 'LatentSample', 'HeldOut']
+__all__ = ['LatentSample', 'check_held_out', 'HeldOutScore']
 
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #600dca05
-@contextmanager
-def eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    "Within, the module is in evaluation mode without gradients; each part is put back as it was."
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
-
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #60ee8914
-def sample_rows(
-    n: int,  # cells there are
-    most: int,  # cells wanted at most
-) -> np.ndarray:  # sorted rows, always the same ones
-    "A fixed sample of cells; the generator is its own."
-    return np.arange(n) if n <= most else np.sort(np.random.default_rng(0).choice(n, most, replace=False))
-
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #8035d2a8
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #80309439
 class LatentSample:
     "Some cells of a model's data, encoded by the model as it is now."
 
@@ -54,23 +35,45 @@ class LatentSample:
         self.model, self.rows, self.chunk = model, np.asarray(rows), chunk
         self.data = CellDataset(model.adata_manager, self.rows)
 
-    def parts(self) -> Iterator[tuple[dict, torch.Tensor]]:
-        "Tensors and mean latent points of the cells, some at a time."
-        module, device = self.model.module, self.model.module.device
-        for start in range(0, len(self.rows), self.chunk):
-            arrays = self.data[np.arange(start, min(start + self.chunk, len(self.rows)))]
-            tensors = {k: torch.as_tensor(v).to(device) for k, v in arrays.items()}
-            given = module._get_inference_input(tensors)
-            encoded = module._encode(*(given[k] for k in ("x", "splicing", "batch_index", "cont_covs", "cat_covs")))
-            yield tensors, module.transform(module._mix(*encoded)[0])
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #a09b8300
+@patch
+def chunks(self: LatentSample) -> Iterator[dict[str, torch.Tensor]]:
+    "Tensors of the cells, as a mini-batch holds them."
+    device = self.model.device
+    for at in np.split(np.arange(len(self.rows)), range(self.chunk, len(self.rows), self.chunk)):
+        yield {k: torch.as_tensor(v).to(device) for k, v in self.data[at].items()}
 
-    def latent(self) -> np.ndarray:  # (cells, latent)
-        "Mean latent point of each cell."
-        with eval_mode(self.model.module):
-            return np.concatenate([z.cpu().numpy() for _, z in self.parts()])
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #6bf834ad
+@patch
+def points(self: LatentSample) -> LatentPoints:
+    "Posterior mean of each cell, and its covariates."
+    parts = [(self.model.module.posterior_mean(t), covariates(t)) for t in self.chunks()]
+    known = {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}
+    return LatentPoints(torch.cat([z.cpu() for z, _ in parts]), known)
 
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #0dbe02f8
-class HeldOut:
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #4df7f399
+@patch
+def latent(self: LatentSample) -> np.ndarray:  # (cells, latent)
+    "Posterior mean of each cell."
+    with eval_mode(self.model.module), torch.no_grad():
+        return self.points().z.numpy()
+
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #d5bb1671
+def check_held_out(
+    held: pd.DataFrame,  # pairs from `hold_out`
+    model,
+) -> None:
+    "An error that names the fix, if these are not held-out pairs of the model's data."
+    if lost := {"cell_index", "junction_index", "counts", "total"} - set(getattr(held, "columns", ())):
+        lost = shortlist(sorted(lost))
+        raise ValueError(f"held_out lacks the columns {lost}; it is the second result of splicevi.data.hold_out.")
+    if not len(held):
+        raise ValueError("held_out has no pairs.")
+    if held["cell_index"].max() >= model.adata.n_obs or held["junction_index"].max() >= model.n_junctions:
+        raise ValueError("held_out is of other data: it names cells or junctions that the model does not have.")
+
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #7460d360
+class HeldOutScore:
     "Correlation of a model's PSI with held-out reads."
 
     def __init__(
@@ -79,35 +82,24 @@ class HeldOut:
         held: pd.DataFrame,  # pairs from `hold_out` of the model's data
         cells: int = 200,  # cells that are looked at, at most
     ):
-        if lost := {"cell_index", "junction_index", "counts", "total"} - set(getattr(held, "columns", ())):
-            raise ValueError(
-                f"held_out lacks the columns {shortlist(sorted(lost))}; it is the second result of splicevi.data.hold_out."
-            )
-        if not len(held):
-            raise ValueError("held_out has no pairs.")
-        known = np.unique(held["cell_index"])
-        rows = known[sample_rows(len(known), cells)]
-        if rows.max() >= model.adata.n_obs or held["junction_index"].max() >= model.n_junctions:
-            raise ValueError("held_out is of other data: it names cells or junctions that the model does not have.")
-        self.probe = LatentSample(model, rows, chunk=64)
+        check_held_out(held, model)
+        rows = sample_rows(np.unique(held["cell_index"]), cells, np.random.default_rng(0))
+        self.sample = LatentSample(model, rows, chunk=64)
         self.pairs = held[held["cell_index"].isin(rows)].sort_values("cell_index", kind="stable")
 
-    def predicted(self) -> np.ndarray:  # (pairs,)
-        "PSI of the pairs."
-        model, wanted = self.probe.model, np.unique(self.pairs["junction_index"])
-        events = WholeEvents(
-            wanted, model.module.junc2atse.cpu().numpy(), model.module.splicing_loss_type == "dirichlet_multinomial"
-        )
-        with eval_mode(model.module):
-            psi = np.concatenate(
-                [model._usage(model._decoder_inputs(t, z, None), events).cpu().numpy() for t, z in self.probe.parts()]
-            )
-        return psi[
-            np.searchsorted(self.probe.rows, self.pairs["cell_index"]),
-            np.searchsorted(wanted, self.pairs["junction_index"]),
-        ]
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #44cdced2
+@patch
+def predicted(self: HeldOutScore) -> np.ndarray:  # (pairs,)
+    "Decoded PSI of the pairs."
+    model, junctions = self.sample.model, np.unique(self.pairs["junction_index"])
+    with eval_mode(model.module), torch.no_grad():
+        psi = model.decode_splicing(self.sample.points(), model.junction_names[junctions], self.sample.chunk)
+    cell = np.searchsorted(self.sample.rows, self.pairs["cell_index"])
+    return psi[cell, np.searchsorted(junctions, self.pairs["junction_index"])]
 
-    def correlation(self) -> float:
-        "Read-weighted correlation of predicted and observed PSI."
-        total = self.pairs["total"].to_numpy(np.float64)
-        return pearson(self.pairs["counts"].to_numpy(np.float64) / total, self.predicted(), total)
+# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #e908b268
+@patch
+def correlation(self: HeldOutScore) -> float:
+    "Read-weighted correlation of decoded and observed PSI."
+    total = self.pairs["total"].to_numpy(np.float64)
+    return pearson(self.pairs["counts"].to_numpy(np.float64) / total, self.predicted(), total)

@@ -1,0 +1,83 @@
+// A Plotly figure. Traits: `figure` and `marks` (JSON from the kernel: the figure, and traces drawn over it),
+// `ink` (the colour that stands for the page's text), `tools` (whether zoom and download buttons appear);
+// `clicked` ([customdata, n]) tells the kernel which point was clicked.
+
+const shared = (globalThis.__splicevi ??= {});
+shared.plotly ??= new Promise((resolve) => {
+  shared.ready = resolve;
+});
+
+const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
+
+function render({ model, el }) {
+  const div = document.createElement("div");
+  el.classList.add("splicevi-plot");
+  el.append(div);
+  let Plotly;
+  let gone = false;
+  let listening = false;
+  let n = 0; // makes two clicks on one point two changes
+  let width = 0;
+
+  // the page's text colour, so that figures follow light and dark themes
+  const shade = (alpha) => {
+    const rgb = getComputedStyle(el).color.match(/[\d.]+/g) || [128, 128, 128];
+    return `rgba(${rgb.slice(0, 3).join(",")},${alpha})`;
+  };
+  const parsed = () => {
+    const fig = JSON.parse(model.get("figure").replaceAll(model.get("ink"), shade(0.78)));
+    const layout = fig.layout || {};
+    Object.assign(layout, {
+      autosize: true,
+      width: el.clientWidth || undefined,
+      font: { ...layout.font, color: shade(0.86) },
+    });
+    if (layout.title?.font) layout.title.font.color = shade(0.95);
+    return [fig.data || [], layout];
+  };
+  const onClick = (e) => {
+    const point = e.points.find((p) => p.customdata !== undefined);
+    if (!point) return;
+    model.set("clicked", [point.customdata, ++n]);
+    model.save_changes();
+  };
+
+  const draw = () => {
+    if (gone || !Plotly || !model.get("figure")) return;
+    const [data, layout] = parsed();
+    const marks = model.get("marks") ? JSON.parse(model.get("marks")) : [];
+    div.style.height = (layout.height || 300) + "px";
+    Plotly.react(div, [...data, ...marks], layout, {
+      displaylogo: false,
+      displayModeBar: model.get("tools") ? "hover" : false,
+      modeBarButtons: BUTTONS,
+    });
+    if (!listening) {
+      listening = true;
+      div.on("plotly_click", onClick);
+    }
+  };
+  const observer = new ResizeObserver(() => {
+    const now = el.clientWidth;
+    if (!Plotly || !listening || !now || Math.abs(now - width) <= 1) return;
+    width = now;
+    Plotly.relayout(div, { width });
+  });
+
+  shared.plotly.then((library) => {
+    Plotly = library;
+    if (gone) return;
+    draw();
+    width = el.clientWidth;
+    observer.observe(el);
+  });
+  model.on("change:figure", draw);
+  model.on("change:marks", draw);
+  return () => {
+    gone = true;
+    observer.disconnect();
+    if (Plotly) Plotly.purge(div);
+  };
+}
+
+export default { render };
