@@ -217,7 +217,6 @@ def test_import_without_the_extra(tmp_path):
         capture_output=True,
         check=False,
         text=True,
-        check=False,
     )
     assert run().returncode == 0
     (tmp_path / "a.gtf").write_text("")

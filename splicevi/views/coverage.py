@@ -10,7 +10,6 @@ __all__ = ['BANDS', 'VERDICTS', 'MEANING', 'NEXT_STEPS', 'Coverage', 'coverage_o
 
 # %% ../../nbs/70_views/30_coverage.ipynb #107fb7ae
 import html
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -164,8 +163,9 @@ VERDICTS = {
         "Too sparse to tell cells apart by splicing",
         (
             "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few "
-            "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells first "
-            "(aggregate_cells), look only at the few events with many reads, or use full-length or long-read data."
+            "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells "
+            "first (aggregate_cells), "
+            "look only at the few events with many reads, or use full-length or long-read data."
         ),
     ),
 }
