@@ -215,8 +215,8 @@ def test_import_without_the_extra(tmp_path):
     run = lambda *more: subprocess.run(
         [sys.executable, "-c", code, "import", "star", str(tmp_path), str(tmp_path / "o.h5mu"), "--quiet", *more],
         capture_output=True,
-        text=True,
         check=False,
+        text=True,
     )
     assert run().returncode == 0
     (tmp_path / "a.gtf").write_text("")

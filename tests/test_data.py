@@ -141,8 +141,8 @@ def test_chunks_do_not_matter(monkeypatch):
     mask = splicing_layers(observed_pairs(y, event))[KEYS.mask]
     mask = sp.diags((np.arange(50) != 3).astype(float), format="csr") @ mask
     whole = observed_pairs(y, event, mask)
-    chunks = pairs_module._row_chunks
-    monkeypatch.setattr(pairs_module, "_row_chunks", lambda indptr: chunks(indptr, 17))
+    chunks = pairs_module.row_chunks
+    monkeypatch.setattr(pairs_module, "row_chunks", lambda indptr: chunks(indptr, 17))
     parts = observed_pairs(y, event, mask)
     for name in ("indptr", "junction", "y", "observation_indptr", "observation_event", "observation_total"):
         np.testing.assert_array_equal(getattr(parts, name), getattr(whole, name))
@@ -318,7 +318,7 @@ def test_round_trip_through_disk(cells, tmp_path):
     for k in LAYERS:
         same_matrix(back[KEYS.splicing].layers[k], mdata[KEYS.splicing].layers[k])
     assert not len(check_mudata(back))
-    train, held = hold_out(back)
+    _train, held = hold_out(back)
     pd.testing.assert_frame_equal(held, hold_out(mdata)[1], check_dtype=False)
 
 

@@ -1,4 +1,4 @@
-"""What the differential tests have to reach on simulated truth, on real cells and at full size (slow; the figures are printed with -s)."""
+"""What the differential tests reach on simulated truth, real cells and at full size (slow; -s prints the figures)."""
 
 import json
 import logging
@@ -36,7 +36,7 @@ def trained(mdata, seed, **options):
 
 
 def unbalanced(seed):
-    "2,500 cells of three batches with an effect on PSI as large as the types'; 70 % of a type's cells are from one batch, another for each type."
+    "2,500 cells of three batches that change PSI as much as types do; 70 % of a type's cells are from one batch."
     mdata = simulate(**(SIZE | dict(n_cells=9000)), n_batches=3, batch_effect_psi=1.0, seed=seed)
     rng, share = np.random.default_rng(seed), np.array([np.roll([0.7, 0.2, 0.1], t) for t in range(6)])
     kind, batch = (mdata.obs[k].cat.codes.to_numpy() for k in ("cell_type", "batch"))
@@ -103,7 +103,7 @@ def test_null(balanced):
 
 
 def test_expression(balanced):
-    "Every pair, at the threshold of the truth: AUROC against the true fold changes of the proportions, false calls, and signs against scanpy's."
+    "Every pair, at the threshold of the truth: AUROC against true fold changes, false calls, signs against scanpy's."
     import scanpy as sc
 
     rows = []
@@ -198,7 +198,7 @@ print(json.dumps({"seconds": time.perf_counter() - start, "gb": memory("VmHWM") 
 
 def test_full_size():
     "20,000 cells × 90,000 junctions, two groups, all statistics: 2 GB over the data and three minutes on two cores."
-    out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=1800)
+    out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=1800, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     measured = json.loads(out.stdout.strip().splitlines()[-1])
     print(measured)

@@ -529,7 +529,7 @@ def test_leafcutter_tables(root):
     want = {}
     for line in table(files[1])[1:]:
         name, *reads = line[0].split()
-        chrom, start, end, cluster = name.split(":")
+        chrom, start, end, _cluster = name.split(":")
         if not name.endswith("NA"):
             want[f"{chrom}:{int(start) + 1}:{int(end) - 1}:{name[-1]}"] = [float(n) for n in reads]
     assert fractions.to_df().to_dict("list") == numerators.to_df().to_dict("list") == want

@@ -576,7 +576,7 @@ def test_optimiser_options(build):
         eps=1e-6,
         plan_kwargs={"concentration_lr_factor": 2.0, "table_lr_factor": 3.0, "table_lr_max": 1.0},
     )
-    main, classifier = model.trainer.optimizers
+    main, _classifier = model.trainer.optimizers
     group = {g["name"]: g for g in main.param_groups}
     first, phi = group["networks"], group["concentrations"]
     assert (first["lr"], first["weight_decay"], first["eps"], phi["lr"]) == (3e-3, 0.02, 1e-6, 6e-3) and type(

@@ -203,10 +203,10 @@ def without_junctions(query, share, seed=0):
 
 
 def test_missing_junctions_are_unobserved_not_zero(mdata):
-    "A query that lacks junctions is mapped; their events count as unobserved, which is what hiding them in the full query gives."
+    "Of a query that lacks junctions their events count as unobserved, as if they were hidden in the full query."
     from splicevi.data.pairs import event_codes
 
-    model, cells, query = reference_and_query(mdata, one_batch=True)
+    model, _cells, query = reference_and_query(mdata, one_batch=True)
     part, keep = without_junctions(query, 0.3)
     part.obs["batch"] = query.obs["batch"]
     part.obsm["X_library_size"] = query.obsm["X_library_size"]
@@ -234,8 +234,8 @@ def test_missing_junctions_are_unobserved_not_zero(mdata):
 
 def test_prepare_query_mudata(mdata):
     "scvi-tools' way to prepare a query gives an object with the reference's features, in its order."
-    model, cells, query = reference_and_query(mdata, one_batch=True)
-    part, keep = without_junctions(query, 0.2)
+    model, _cells, query = reference_and_query(mdata, one_batch=True)
+    part, _keep = without_junctions(query, 0.2)
     part.obs["batch"] = query.obs["batch"].astype(str)
     part.obsm["X_library_size"] = query.obsm["X_library_size"]
     ready = SPLICEVI.prepare_query_mudata(part, model, inplace=False)
@@ -278,7 +278,7 @@ def test_integer_batches_are_names_not_positions(mdata):
     data.obs["batch"] = np.random.default_rng(0).choice([1, 2, 3], data.n_obs)
     SPLICEVI.setup_mudata(data, batch_key="batch")
     model = SPLICEVI(data, n_latent=4)
-    codes = lambda b: model._batch_codes(b)
+    codes = model._batch_codes
     assert codes([1, 2, 3]) == [0, 1, 2] and codes(3) == [2]
     for wrong in (0, True, 4, 1.5, "1"):
         with pytest.raises(ValueError, match="is no batch of the model; batches are 1, 2, 3"):
@@ -308,7 +308,7 @@ def test_a_seed_makes_decoded_differences_repeatable(mdata):
 
 
 def test_the_elbo_is_reconstruction_and_kl(mdata):
-    "The alignment penalty is a term and a curve of its own, so models with and without it can be compared by their ELBO."
+    "The alignment penalty is a term and a curve of its own: models with and without it are compared by their ELBO."
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
     model = SPLICEVI(mdata, n_latent=4)
     model.train(max_epochs=3, lr=1e-3, batch_size=32, **QUIET)

@@ -1,4 +1,4 @@
-"""Figures: what is drawn, on which ground, what stands where there is nothing to draw, and that labels do not overlap."""
+"""Figures: what is drawn, on which ground, what stands where nothing can be drawn, and that no labels overlap."""
 
 import numpy as np
 import pandas as pd
@@ -199,7 +199,7 @@ def test_arcs_lanes_follow_groups_and_say_what_is_not_observed():
 
 
 def test_arcs_selected_and_novel_stand_out():
-    junctions, psi, reads = event(3, 1)
+    junctions, psi, _reads = event(3, 1)
     chosen = junctions.index[1]
     fig = pl.event_arcs(junctions.assign(annotated=[True, True, False]), psi, selected=chosen)
     assert {t.name: t.opacity for t in fig.data if t.meta} == {j: 1 if j == chosen else 0.45 for j in junctions.index}

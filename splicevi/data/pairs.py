@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['count_faults', 'require_counts', 'some_values', 'layer_of_counts', 'event_codes', 'EventOrder', 'ObservedPairs',
-           'indptr_of', 'pairs_and_split', 'observed_pairs', 'named_layers', 'layer_names', 'modality_pairs',
-           'splicing_layers', 'at_pairs', 'CellStore', 'take_ranges']
+           'row_chunks', 'indptr_of', 'pairs_and_split', 'observed_pairs', 'named_layers', 'layer_names',
+           'modality_pairs', 'splicing_layers', 'at_pairs', 'CellStore', 'take_ranges']
 
 # %% ../../nbs/10_data/10_pairs.ipynb #5d00c2cb
 import warnings
@@ -254,7 +254,7 @@ def _chunk_pairs(
     return _expand(m, layout, seen, keep), split
 
 # %% ../../nbs/10_data/10_pairs.ipynb #8a9cb227
-def _row_chunks(
+def row_chunks(
     indptr: np.ndarray,  # (rows + 1,) of a CSR matrix
     size: int = 4_000_000,  # stored entries in a chunk, about
 ) -> Iterator[slice]:
@@ -322,7 +322,7 @@ def pairs_and_split(
     mask = _as_csr(mask) if sp.issparse(mask) else mask
     _check_shapes(counts, event, mask)
     layout = EventOrder(event)
-    chunks = [_chunk_pairs(counts[s], None if mask is None else mask[s], layout) for s in _row_chunks(counts.indptr)]
+    chunks = [_chunk_pairs(counts[s], None if mask is None else mask[s], layout) for s in row_chunks(counts.indptr)]
     return _join([part for part, _ in chunks], counts.shape, layout), sum(n for _, n in chunks)
 
 # %% ../../nbs/10_data/10_pairs.ipynb #95bf417f

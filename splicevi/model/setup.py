@@ -208,7 +208,7 @@ def splicing_fields(
     if layers.counts is not None:
         out = [place.field(fields.LayerField, SplicingKeys.COUNTS, layers.counts, is_count_data=False, **required)]
     out += [place.field(OptionalLayer, k, layer) for k, layer in found.items()]
-    return out + [event_field(place)] if KEYS.event in place.part.var else out
+    return [*out, event_field(place)] if KEYS.event in place.part.var else out
 
 # %% ../../nbs/50_model/10_setup.ipynb #20b3461a
 def event_field(place: Place) -> EventField:
@@ -306,9 +306,10 @@ def check_registered(
         junc_ratio_layer=layers.psi or KEYS.psi,
         psi_mask_layer=layers.mask or KEYS.mask,
     )
-    if (splicing := where["junc_ratio_layer"]) is not None and KEYS.event not in mdata[splicing].var:
-        if layer_or_default(mdata[splicing], layers.totals, KEYS.event_counts):
-            found = found[found["key"] != KEYS.event]
+    junctions = None if where["junc_ratio_layer"] is None else mdata[where["junc_ratio_layer"]]
+    without_events = junctions is not None and KEYS.event not in junctions.var
+    if without_events and layer_or_default(junctions, layers.totals, KEYS.event_counts):
+        found = found[found["key"] != KEYS.event]
     line = lambda f: f"{f.object} {f.key}: {f.problem} Fix: {f.fix}"
     for f in found[found["level"] == "warning"].itertuples():
         logger.info(line(f))

@@ -216,11 +216,8 @@ def predicted_psi(
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #121669a0
 def model_concentration(
-    model,  # a trained `splicevi.SPLICEVI` with a Dirichlet-multinomial likelihood
+    model,  # a trained `splicevi.SPLICEVI`
     held: pd.DataFrame,  # held-out pairs
 ) -> np.ndarray:  # (pairs,) concentration of the pair's event
     "The concentration that the model has learnt for each held-out pair's event."
-    log_c = model.module.log_phi_j.detach().cpu().numpy().ravel()
-    if log_c.size > 1:
-        log_c = log_c[model.module.junc2atse.cpu().numpy()[held["junction_index"]]]
-    return np.broadcast_to(np.exp(log_c.astype(np.float64)), len(held))
+    return model.concentration(held["junction_index"].to_numpy())

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pandas as pd
@@ -16,24 +15,12 @@ from fastcore.basics import patch
 from ...core import shortlist
 from ...model.decode import LatentPoints, covariates
 from ...nn.loader import CellDataset
+from ...nn.module import eval_mode
 from ...tl.groups import sample_rows
 from ...tl.heldout import pearson
 
 # %% auto #0
-__all__ = ['eval_mode', 'LatentSample', 'check_held_out', 'HeldOutScore']
-
-# %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #600dca05
-@contextmanager
-def eval_mode(module: torch.nn.Module) -> Iterator[None]:
-    "Within, the module is in evaluation mode without gradients; each part is put back as it was."
-    modes = [(m, m.training) for m in module.modules()]
-    module.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        for m, mode in modes:
-            m.training = mode
+__all__ = ['LatentSample', 'check_held_out', 'HeldOutScore']
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #80309439
 class LatentSample:
@@ -68,7 +55,7 @@ def points(self: LatentSample) -> LatentPoints:
 @patch
 def latent(self: LatentSample) -> np.ndarray:  # (cells, latent)
     "Posterior mean of each cell."
-    with eval_mode(self.model.module):
+    with eval_mode(self.model.module), torch.no_grad():
         return self.points().z.numpy()
 
 # %% ../../../nbs/70_views/40_dashboard/10_probe.ipynb #d5bb1671
@@ -105,7 +92,7 @@ class HeldOutScore:
 def predicted(self: HeldOutScore) -> np.ndarray:  # (pairs,)
     "Decoded PSI of the pairs."
     model, junctions = self.sample.model, np.unique(self.pairs["junction_index"])
-    with eval_mode(model.module):
+    with eval_mode(model.module), torch.no_grad():
         psi = model.decode_splicing(self.sample.points(), model.junction_names[junctions], self.sample.chunk)
     cell = np.searchsorted(self.sample.rows, self.pairs["cell_index"])
     return psi[cell, np.searchsorted(junctions, self.pairs["junction_index"])]
