@@ -164,8 +164,8 @@ VERDICTS = {
         (
             "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few "
             "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells "
-            "first (aggregate_cells), "
-            "look only at the few events with many reads, or use full-length or long-read data."
+            "first (aggregate_cells), look only at the few events with many reads, or use full-length or "
+            "long-read data."
         ),
     ),
 }
