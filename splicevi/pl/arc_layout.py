@@ -8,7 +8,6 @@ __all__ = ['SHARES', 'merged', 'guessed_exons', 'event_strand', 'nearby', 'exons
            'has_room', 'best_place', 'place_labels', 'label_size', 'ArcLayout', 'arc_layout', 'tick_rows']
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #a35637c1
-import itertools
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import NamedTuple
