@@ -144,7 +144,7 @@ def test_cells_by_hand(model):
     )
     hand["total"] = hand.groupby("cell")["reads"].transform("sum")
     hand["group"] = mdata.obs["cell_type"].reindex(hand["cell"]).astype(str).to_numpy()
-    table = cells_table(data.event(event), data.obs.index, data.groups("cell_type"))
+    table = cells_table(data.event(event), data.obs.index, data.cell_groups("cell_type"))
     assert list(table) == ["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total"]
     merged = hand.merge(
         table.astype({"junction_id": str, "group": str}), on=["cell", "junction_id"], suffixes=("_hand", "")
@@ -192,7 +192,7 @@ def test_groups_by_hand(model):
     "Observed: effective reads and a Beta interval; decoded: mean over the cells and its standard error."
     data = event_data(model)
     event = list(data.index.events)[4]
-    v, group = data.event(event), data.groups("cell_type")
+    v, group = data.event(event), data.cell_groups("cell_type")
     table = groups_table(v, group)
     assert list(table) == ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"]
     cells = cells_table(v, data.obs.index, group)
@@ -564,8 +564,8 @@ def test_without_widgets(model, ds, monkeypatch, tmp_path):
     assert 'pip install "splicevi[notebook]"' in shown[0]["text/plain"] and ex.event in shown[0]["text/html"]
 
 
-def test_a_still_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
-    "Beside the widget a still is displayed, hidden where widgets work, and brought up to date at each change."
+def test_a_snapshot_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
+    "Beside the widget a snapshot is displayed, hidden where widgets work, and brought up to date at each change."
     shown, updated = [], []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a[0], k)))
     monkeypatch.setattr("IPython.display.update_display", lambda *a, **k: updated.append((a[0].data, k["display_id"])))

@@ -347,7 +347,7 @@ def changed(self: View, what: set[str]) -> None:
         self.draw(name)
     self.plots["volcano"].mark(volcano_mark(self.state))
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d4756454
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92b180d7
 @patch
 def keep_snapshot(self: View, what: set[str]) -> None:
     "Bring the snapshot in the notebook up to date."
@@ -355,8 +355,8 @@ def keep_snapshot(self: View, what: set[str]) -> None:
         return
     from IPython.display import HTML, update_display
 
-    still = snapshot(self.state, "Run the cell to explore.", self.ex.snapshot_name)
-    update_display(HTML(still), display_id=self.ex.snapshot_name)
+    shown = snapshot(self.state, "Run the cell to explore.", self.ex.snapshot_name)
+    update_display(HTML(shown), display_id=self.ex.snapshot_name)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c4053838
 @patch
@@ -384,9 +384,9 @@ def top_row(self: View):
     search = below([self.search.widget], "1 1 260px")
     return beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #88556ce3
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #014ea979
 @patch
-def columns(self: View):
+def body(self: View):
     "What to choose from on the left, what is seen of it on the right."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, plot("volcano")]
@@ -395,13 +395,13 @@ def columns(self: View):
     sides = [below(choose, "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     return beside(sides, grid_gap="10px 22px", align_items="flex-start")
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #a470b846
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #51c499c1
 @patch
 def layout(self: View):
     "Everything in its place, with the style, and the script that figures need."
     style = self._w.HTML(f"<style>{(STATIC / 'explorer.css').read_text(encoding='utf-8')}</style>")
     library = plotly_library(self.ex.snapshot_name)
-    parts = [style, library, self.top_row(), self.status, self.columns(), self.export_row()]
+    parts = [style, library, self.top_row(), self.status, self.body(), self.export_row()]
     out = self._w.VBox(parts, layout=self._w.Layout(width="100%", overflow="visible"))
     out.add_class("splicevi-explorer")
     return out

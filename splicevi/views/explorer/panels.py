@@ -18,8 +18,8 @@ from .state import ExplorerState
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'arcs_panel', 'psi_panel', 'heatmap_panel', 'latent_panel', 'expression_panel',
-           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
+           'group_matrix', 'arcs_panel', 'psi_panel', 'heatmap_panel', 'map_panel', 'expression_panel', 'volcano_panel',
+           'narrow_volcano', 'volcano_mark', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -67,7 +67,7 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
         fig.layout.title.text = f"{head} · {note}{span}{end}"
     return fig
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #61a24207
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bfbe5021
 NO_COORDINATES = (
     "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand."
 )
@@ -80,7 +80,7 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     j = state.junctions.astype({"start": int, "end": int})
     psi, reads = group_matrix(state, "psi", state.show), group_matrix(state, "reads", "observed")
     few, hue = lanes(state), pl.colors(state.cell_groups)
-    fig = pl.event_arcs(j, psi, reads, state.event_exons(), few, state.junction, hue, **look)
+    fig = pl.event_arcs(j, psi, reads, state.known_exons(), few, state.junction, hue, **look)
     left_out = len(state.cell_groups.categories) - len(few)
     return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
 
@@ -107,12 +107,12 @@ def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
         fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
     return fig
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #770e472d
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #11282c53
 HALF = 44  # letters that fit where two panels stand side by side
 NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
 
 
-def latent_panel(state: ExplorerState, **look) -> go.Figure:
+def map_panel(state: ExplorerState, **look) -> go.Figure:
     "The map of the cells, coloured by the PSI of the junction."
     if (found := state.coords()) is None:
         return empty_panel(NO_MAP, "Latent map", look, HALF)
@@ -172,12 +172,12 @@ def volcano_mark(state: ExplorerState) -> list:
         return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
-# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #73e86951
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c1a09d4f
 PANELS: dict[str, Callable] = {
     "arcs": arcs_panel,
     "psi": psi_panel,
     "heatmap": heatmap_panel,
-    "latent": latent_panel,
+    "latent": map_panel,
     "expression": expression_panel,
     "volcano": volcano_panel,
 }

@@ -200,9 +200,9 @@ def group_columns(self: EventData) -> list[str]:
     )
     return [c for c, v in self.obs.items() if named(v) and 0 < v.nunique() <= MOST_GROUPS]
 
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #f2db19ee
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #b76864ab
 @patch
-def groups(self: EventData, column: str | None) -> pd.Categorical:  # (cells,)
+def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cells,)
     "The group of each cell, its name as text; without a column all cells are one group."
     if column is None:
         return pd.Categorical(["all cells"] * len(self.obs))
