@@ -164,7 +164,7 @@ def test_faces_of_rooms(root):
 
 
 def test_modules_import_what_they_use(root):
-    "Names that only the lesson imports would be missing in the module; those that only it uses are loaded in vain."
+    "A name that only the lesson imports is missing in the module; one that only the lesson uses is loaded in vain."
     rules = ["--isolated", "--no-cache", "--quiet", "--select", "F401,F821,F823", "--exclude", "__init__.py"]
     command = [BIN / "ruff", "check", *rules, "splicevi"]
     done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)

@@ -139,7 +139,7 @@ class DataMixin(FeatureMixin):
             use_size_factor_key=REGISTRY_KEYS.SIZE_FACTOR_KEY in registered,
         )
 
-# %% ../../nbs/50_model/20_dataset.ipynb #f4fd23e6
+# %% ../../nbs/50_model/20_dataset.ipynb #8e48c51f
 @patch
 def _start_from_data(self: DataMixin, pca: bool, rows: np.ndarray | None = None) -> None:
     "List the reads of the data, and start the module at the pooled values of some cells; None: of all."
@@ -283,7 +283,7 @@ def feature_table(self: AlignMixin, modality: str, adata=None) -> pd.DataFrame:
     var = adata.var if where is None else adata[where].var
     return var.iloc[: self.n_genes] if genes else var.iloc[self.split_at or 0 :]
 
-# %% ../../nbs/50_model/20_dataset.ipynb #3e4c6394
+# %% ../../nbs/50_model/20_dataset.ipynb #1ed31810
 class LoadMixin(AlignMixin):
     "Saving and loading; features are matched by name."
 

@@ -205,7 +205,7 @@ class ExpressionTest(Test):
         own = {"mode": self.mode, "delta": self.delta, "use_observed_batches": not self.batch_correction}
         return own | batches | self.extra
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #bf7dc8ff
+# %% ../../nbs/50_model/60_expression_test.ipynb #c1894476
 @patch
 def _draws(
     self: FoldChangeMixin,
@@ -220,11 +220,10 @@ def _draws(
     paired = set(batches[0]) == set(batches[1]) and not options.get("use_permutation")
     return ExpressionDraws(rows[0], means, options["mode"] == "change", paired)
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #f92fe492
+# %% ../../nbs/50_model/60_expression_test.ipynb #fc8ede14
 @patch
-def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, test: ExpressionTest) -> pd.DataFrame:
-    "Table of one comparison, in scvi-tools' columns."
-    genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
+def _bayes_factors(self: FoldChangeMixin, adata, genes: GeneCounts, c: Comparison, test: ExpressionTest) -> dict:
+    "What scvi-tools' test says of each gene."
     every = list(genes.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping)
     *batches, options = sampling(test.options, every)
     fixed = dict(return_numpy=True, n_samples=1, use_z_mean=False, batch_size=test.batch_size)
@@ -234,11 +233,18 @@ def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, test: ExpressionT
     computed.representation_fn = None
     if test.use_counts:
         computed.model_fn = self._draws(adata, rows, batches, test, options)
-    info = computed.get_bayes_factors(*rows, **options)
+    return computed.get_bayes_factors(*rows, **options)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #db9fa9ad
+@patch
+def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, test: ExpressionTest) -> pd.DataFrame:
+    "Table of one comparison, in scvi-tools' columns."
+    genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
+    info = self._bayes_factors(adata, genes, c, test)
     if test.all_stats:
         info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
-    if options["mode"] != "change":
+    if test.options["mode"] != "change":
         return table
     return table.assign(**{f"is_de_fdr_{test.fdr_target}": call_at_fdr(table["proba_de"], test.fdr_target)})
 

@@ -28,8 +28,8 @@ from ..nn.loader import SplicingKeys
 
 # %% auto #0
 __all__ = ['columns_or_zeros', 'unobserved_events', 'pad_features', 'registered_events', 'warn_of_padding', 'padded',
-           'category_counts', 'grown_columns', 'train_only', 'grow_layers', 'grow_dispersions', 'QueryMixin',
-           'reference_registry', 'prepare_query', 'PrepareMixin']
+           'category_counts', 'grown_columns', 'train_only', 'grow_layers', 'grow_dispersions', 'reference_registry',
+           'QueryMixin', 'prepare_query', 'PrepareMixin']
 
 # %% ../../nbs/50_model/25_query.ipynb #cfb5564c
 def columns_or_zeros(
@@ -176,6 +176,13 @@ def grow_dispersions(module: nn.Module, n_old: int) -> None:
     module.px_r.data[:, n_old:] = module.px_r.data[:, :n_old].mean(1, keepdim=True)
     train_only(module.px_r, torch.arange(module.px_r.shape[1]) >= n_old)
 
+# %% ../../nbs/50_model/25_query.ipynb #f3ee4c16
+def reference_registry(reference_model: str | os.PathLike | BaseModelClass) -> dict:
+    "The registry of a model, or of the folder of a saved one."
+    if isinstance(reference_model, BaseModelClass):
+        return reference_model.registry_
+    return BaseModelClass.load_registry(os.fspath(reference_model))
+
 # %% ../../nbs/50_model/25_query.ipynb #031b1e89
 class QueryMixin(LoadMixin):
     "Query mapping; features are matched by name."
@@ -200,13 +207,6 @@ class QueryMixin(LoadMixin):
         given = inspect.signature(ArchesMixin.load_query_data).bind(adata, reference_model, *args, **kwargs)
         given.apply_defaults()
         return out._grow_for_query(old, given.arguments)
-
-# %% ../../nbs/50_model/25_query.ipynb #f3ee4c16
-def reference_registry(reference_model: str | os.PathLike | BaseModelClass) -> dict:
-    "The registry of a model, or of the folder of a saved one."
-    if isinstance(reference_model, BaseModelClass):
-        return reference_model.registry_
-    return BaseModelClass.load_registry(os.fspath(reference_model))
 
 # %% ../../nbs/50_model/25_query.ipynb #510c74c1
 @patch

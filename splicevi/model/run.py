@@ -23,7 +23,7 @@ from ..core import logger
 
 # %% auto #0
 __all__ = ['REMARKS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning', 'lock', 'unlock',
-           'TrainingRun', 'end_forgotten']
+           'end_forgotten', 'TrainingRun']
 
 # %% ../../nbs/50_model/30_run.ipynb #3d74f858
 def pass_on(requested: bool, trainer) -> None:
@@ -131,7 +131,14 @@ def unlock(model) -> None:
     with _LOCK:
         _TRAINING.discard(model)
 
-# %% ../../nbs/50_model/30_run.ipynb #f7397ef1
+# %% ../../nbs/50_model/30_run.ipynb #e3cc90dd
+def end_forgotten(run: weakref.ref) -> None:
+    "End a forgotten run before the interpreter goes."
+    if (run := run()) is not None and run.running:
+        run.stop()
+        run._thread.join(10)
+
+# %% ../../nbs/50_model/30_run.ipynb #5819e070
 class TrainingRun:
     "A training run in the background."
 
@@ -154,21 +161,17 @@ class TrainingRun:
             self.error = e
             logger.error("Training in the background failed: %s: %s", type(e).__name__, e)
 
-    @property
-    def running(self) -> bool:
-        "Whether it still trains."
-        return self._thread.is_alive()
+# %% ../../nbs/50_model/30_run.ipynb #d508b137
+@patch(as_prop=True)
+def running(self: TrainingRun) -> bool:
+    "Whether it still trains."
+    return self._thread.is_alive()
 
-    def __repr__(self):
-        state = "running" if self.running else "failed" if self.error else "ended"
-        return f"TrainingRun({state}, {self.recorder.progress})" if self.recorder else f"TrainingRun({state})"
-
-# %% ../../nbs/50_model/30_run.ipynb #e3cc90dd
-def end_forgotten(run: weakref.ref) -> None:
-    "End a forgotten run before the interpreter goes."
-    if (run := run()) is not None and run.running:
-        run.stop()
-        run._thread.join(10)
+# %% ../../nbs/50_model/30_run.ipynb #286510f7
+@patch
+def __repr__(self: TrainingRun):
+    state = "running" if self.running else "failed" if self.error else "ended"
+    return f"TrainingRun({state}, {self.recorder.progress})" if self.recorder else f"TrainingRun({state})"
 
 # %% ../../nbs/50_model/30_run.ipynb #981fbd9f
 @patch

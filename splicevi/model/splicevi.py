@@ -23,7 +23,7 @@ from ..nn.module import SPLICEVAE
 from ..nn.plan import SplicingTrainingPlan
 
 # %% auto #0
-__all__ = ['OURS', 'ConstructorMixin', 'SPLICEVI']
+__all__ = ['OURS', 'ConstructorMixin', 'module_options', 'SPLICEVI']
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #44c049d0
 explain(
@@ -167,15 +167,20 @@ class ConstructorMixin:
         super().__init__(adata, registry)
         self._build(self._get_init_params(locals()))
 
-# %% ../../nbs/50_model/80_splicevi.ipynb #0a344cf8
+# %% ../../nbs/50_model/80_splicevi.ipynb #0c40b616
 OURS = ("n_genes", "n_junctions", "initialize_embeddings_from_pca", "fully_paired", "registry")
 
 
+def module_options(init_params: dict) -> dict:
+    "Arguments of the module among those of the constructor."
+    own = {k: v for k, v in init_params["non_kwargs"].items() if k not in OURS}
+    return own | init_params["kwargs"].get("model_kwargs", {})
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #104f9143
 @patch
 def _build(self: ConstructorMixin, init_params: dict) -> None:
     "Make the module, and start it at the data where there are some."
     self.init_params_, given = init_params, init_params["non_kwargs"]
-    options = {k: v for k, v in given.items() if k not in OURS} | init_params["kwargs"].get("model_kwargs", {})
     pca, self.fully_paired = given["initialize_embeddings_from_pca"], given["fully_paired"]
     if pca and given["splicing_encoder_architecture"] != "partial":
         raise ValueError(
@@ -183,9 +188,8 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
             "the vanilla encoder has no junction embeddings."
         )
     self._read_features(given["n_genes"], given["n_junctions"])
-    self.module = self._module_cls(
-        n_input_genes=self.n_genes, n_input_junctions=self.n_junctions, **self._data_sizes(), **options
-    )
+    sizes = {"n_input_genes": self.n_genes, "n_input_junctions": self.n_junctions} | self._data_sizes()
+    self.module = self._module_cls(**sizes, **module_options(init_params))
     if self.adata is not None:
         self._start_from_data(pca)
     self._starts_from_data, self._pca = True, pca

@@ -193,6 +193,21 @@ def _corrected_reads(
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
     return batch_corrected_reads(a, own, average, event), event
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #89a72dc9
+@patch
+def _without_batches(
+    self: DifferentialMixin,
+    data: ComparedReads,
+    test: SplicingTest,
+    codes: tuple,  # batches to decode each group under
+    rng: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:  # (2, junctions), event codes
+    "Effective reads of both groups without the batches' effect on PSI."
+    corrected = [self._corrected_reads(data, rows, k, test, rng) for rows, k in zip(data.pair[:2], codes)]
+    by_batch, (event, _) = zip(*corrected)
+    scatter = batch_scatter(by_batch, event)
+    return np.stack([downweighted(a, event, scatter) for a in by_batch]), event
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #369f452d
 class DecodedContrast:
     "Draws of two groups' decoded PSI, in place of `Contrast`."
@@ -233,7 +248,7 @@ def _decoded_contrast(
             psi.append(self._decoded_sums(data.adata, some, weights, under, events, False, test.batch_size))
     return DecodedContrast(np.stack(psi), junctions, event[junctions])
 
-# %% ../../nbs/50_model/70_splicing_test.ipynb #14a2191f
+# %% ../../nbs/50_model/70_splicing_test.ipynb #c6bf0171
 @patch
 def _contrast(
     self: DifferentialMixin,
@@ -246,13 +261,8 @@ def _contrast(
     "What the posterior of a comparison is drawn from."
     if test.norm_splicing_function == "decoder":
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
-    grid = tuple(test.grid)
-    if not codes:
-        return Contrast(*self._event_reads(data.reads), grid).restrict(wanted)
-    corrected = [self._corrected_reads(data, rows, k, test, rng) for rows, k in zip(data.pair[:2], codes)]
-    by_batch, (event, _) = zip(*corrected)
-    scatter = batch_scatter(by_batch, event)
-    return Contrast(np.stack([downweighted(a, event, scatter) for a in by_batch]), event, grid).restrict(wanted)
+    a, event = self._without_batches(data, test, codes, rng) if codes else self._event_reads(data.reads)
+    return Contrast(a, event, tuple(test.grid)).restrict(wanted)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #41f36ce0
 EPS = 1e-8
@@ -375,7 +385,14 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
     order = np.lexsort((-np.abs(effect), event))
     return order[np.searchsorted(event[order], wanted_events)]
 
-# %% ../../nbs/50_model/70_splicing_test.ipynb #2e5f9e00
+# %% ../../nbs/50_model/70_splicing_test.ipynb #4e1f7e63
+@patch
+def _event_ids(self: DifferentialMixin, codes: np.ndarray) -> pd.Index:
+    "Names of events."
+    names = np.asarray(self.registry_["field_registries"][SplicingKeys.EVENT]["state_registry"]["names"])
+    return pd.Index(names[codes], name=KEYS.event)
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #2c125072
 @patch
 def _event_table(
     self: DifferentialMixin, adata, answer: Answer, wanted: np.ndarray, test: SplicingTest
@@ -392,8 +409,7 @@ def _event_table(
         "n_junctions": np.bincount(event)[shown],
     }
     counted = {k: v[top] for k, v in answer.observed.items() if k.startswith("n_")}
-    ids = np.asarray(self.registry_["field_registries"][SplicingKeys.EVENT]["state_registry"]["names"])[shown]
-    table = pd.DataFrame(proba_columns(e, test.fdr_target) | own | counted, index=pd.Index(ids, name=KEYS.event))
+    table = pd.DataFrame(proba_columns(e, test.fdr_target) | own | counted, index=self._event_ids(shown))
     names = self._names(adata)
     if KEYS.gene_name not in names:
         return table

@@ -115,7 +115,7 @@ explain(
     """,
 )
 
-# %% ../../nbs/50_model/75_train.ipynb #b5f2f311
+# %% ../../nbs/50_model/75_train.ipynb #ba483188
 SPLIT_ARGS = ("train_size", "validation_size", "shuffle_set_split", "batch_size")
 RUNNER_ARGS = (
     "max_epochs",
