@@ -34,6 +34,9 @@ KNOWN = (
     "server extension",
 )
 
+# JupyterLab draws the cells in sight only, so what they hold is asked of its model.
+CODE_CELLS = "[...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
+
 
 def browser_path() -> str | None:
     "The browser to drive: CHROMIUM, then the system's, then Playwright's own; None where there is none."
@@ -155,13 +158,13 @@ class Notebook:
         self.command("notebook:run-all-cells")
 
     def wait_done(self, seconds: float = 240) -> None:
-        "Until every code cell has a number, or one has failed."
+        "Until every code cell has run, or one has failed."
         self.page.wait_for_function(
-            """() => {
-              if (document.querySelector("[data-mime-type='application/vnd.jupyter.error']")) return true;
-              const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
-              return prompts.length && prompts.every(e => /\\[\\d+\\]/.test(e.textContent));
-            }""",
+            f"""() => {{
+              const cells = {CODE_CELLS};
+              const failed = c => c.outputs.toJSON().some(o => o.output_type === 'error');
+              return cells.length && (cells.some(failed) || cells.every(c => c.executionCount));
+            }}""",
             timeout=seconds * 1000,
         )
 
@@ -197,8 +200,9 @@ class Notebook:
         target = self.page.locator(selector).first if selector else self.page
         target.screenshot(path=path)
 
-    def failed(self, *kinds: str) -> list[str]:
-        "Text of the error outputs on the page, of both kinds or of those given."
-        kinds = (f"[data-mime-type='application/vnd.jupyter.{kind}']" for kind in kinds or ("stderr", "error"))
-        found = self.page.query_selector_all(", ".join(f".jp-OutputArea-output{kind}" for kind in kinds))
-        return [e.inner_text() for e in found]
+    def failed(self, stderr: bool = True) -> list[str]:
+        "Errors of all cells, also of those that are not in sight, and what they wrote to the error stream."
+        outputs = self.page.evaluate(f"() => {CODE_CELLS}.flatMap(c => c.outputs.toJSON())")
+        errors = [f"{o['ename']}: {o['evalue']}" for o in outputs if o["output_type"] == "error"]
+        streams = [o["text"] for o in outputs if stderr and o.get("name") == "stderr"]
+        return errors + ["".join(text) for text in streams]

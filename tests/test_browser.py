@@ -363,7 +363,7 @@ def test_tutorial_runs_in_the_browser(open_notebook, lab, shots, root, name):
     nb.run_all()
     nb.wait_done(400)
     plotted(nb)
-    assert not nb.page.query_selector_all(".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']")
+    assert not nb.failed(stderr=False), nb.failed(stderr=False)
     nb.shot(shots / name.replace(".ipynb", ".png"), ".splicevi-explorer")
     nb.shot(shots / name.replace(".ipynb", "-dashboard.png"), ".jp-OutputArea:has(.svi)")
     assert not nb.errors, nb.errors

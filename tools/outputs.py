@@ -76,7 +76,7 @@ def execute_in_browser(nb, path: Path) -> None:
             page = Notebook(browser.new_page(), address, path.name, width=1300, height=2400)
             page.run_all()
             page.wait_done(1800)
-            if errors := page.failed("error"):
+            if errors := page.failed(stderr=False):
                 raise RuntimeError(f"{path.name} fails in the browser:\n{errors[0]}")
             page.page.wait_for_timeout(5000)  # the figures of the last view
             page.save()
