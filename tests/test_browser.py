@@ -247,6 +247,8 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     nb.run_all()
     nb.wait_done()
     plotted(nb)
+    for label in ("test", "CSV", "HTML", "BED", "PNG"):
+        assert nb.page.locator(f".splicevi-explorer button:text-is('{label}')").is_visible(), label
     before = nb.execute("print(ex.event)")
     nb.page.locator(".splicevi-explorer tbody tr:not(.on)").nth(5).click()
     wait_until(lambda: nb.execute("print(ex.event)") != before, 30)

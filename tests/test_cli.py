@@ -1,5 +1,6 @@
 """The command line from end to end: what it writes, what it refuses, and that a failed run loses nothing."""
 
+import html
 import json
 import re
 import signal
@@ -108,7 +109,7 @@ def test_results_belong_together(file, tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "history.csv")) == 2
     page = tmp_path / "out" / "report.html"
     assert page.stat().st_size < 5e6 and len(figures(page)) == 5
-    assert f"SPLICEVI.load(&quot;{tmp_path}/out/model&quot;" in page.read_text()
+    assert f'SPLICEVI.load("{tmp_path}/out/model"' in html.unescape(page.read_text())
 
 
 def test_seed_decides(file, tmp_path):

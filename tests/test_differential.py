@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse, stats
 
-from splicevi import SPLICEVI, pl
+from splicevi import SPLICEVI, pl, tl
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
@@ -717,6 +717,19 @@ def test_scatter_of_batches(seed, scatter):
         and np.allclose(downweighted(a, event, 0.0), a.sum(0))
         and (downweighted(a, event, 1.0) <= 4 + 1e-9).all()
     )
+
+
+@pytest.mark.parametrize("loss", ["dirichlet_multinomial", "beta_binomial"])
+def test_model_concentration_is_that_of_the_events(mdata, loss):
+    "Whether the likelihood has a concentration for each event or for each junction."
+    mdata = mdata.copy()
+    SPLICEVI.setup_mudata(mdata)
+    model = SPLICEVI(mdata, n_latent=5, splicing_loss_type=loss)
+    event = model.module.junc2atse
+    log_c = 0.01 * (event if loss == "beta_binomial" else event.unique())
+    model.module.log_phi_j.data.copy_(log_c)
+    held = pd.DataFrame({"junction_index": np.arange(N_JUNCTIONS)[::-1]})
+    assert np.allclose(tl.model_concentration(model, held), np.exp(0.01 * event.numpy()[::-1]))
 
 
 # ---------------------------------------------------------------- donors

@@ -163,6 +163,14 @@ def test_faces_of_rooms(root):
         assert all(getattr(face, name) is not None for name in face.__all__)
 
 
+def test_modules_import_what_they_use(root):
+    "A name that only the lesson imports is missing in the module; one that only the lesson uses is loaded in vain."
+    rules = ["--isolated", "--no-cache", "--quiet", "--select", "F401,F821,F823", "--exclude", "__init__.py"]
+    command = [BIN / "ruff", "check", *rules, "splicevi"]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def notebooks(root: Path) -> dict[Path, list[dict]]:
     "Cells of every notebook."
     return {p: json.loads(p.read_text())["cells"] for p in sorted((root / "nbs").rglob("[!.]*.ipynb"))}

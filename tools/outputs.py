@@ -21,6 +21,8 @@ from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
 PLOTLY = "application/vnd.plotly.v1+json"
+# on busy cores, threads that spin while they wait cost a factor of ten
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 VIEWS = {".splicevi-explorer": "PSIExplorer", ".jp-OutputArea:has(.svi)": None}  # what to picture -> its text
 for name in ("chromium", "chromium-browser", "google-chrome"):
     if shutil.which(name):
@@ -32,7 +34,8 @@ def encoded(png: bytes, colors: int = 128) -> str:
     picture = Image.open(io.BytesIO(png)).convert("RGBA")
     picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture).convert("RGB")
     left, top, right, bottom = ImageChops.difference(picture, Image.new("RGB", picture.size, "white")).getbbox()
-    picture = picture.crop((max(left - 12, 0), max(top - 12, 0), right + 12, bottom + 12))
+    right, bottom = min(right + 12, picture.width), min(bottom + 12, picture.height)  # beyond it is black
+    picture = picture.crop((max(left - 12, 0), max(top - 12, 0), right, bottom))
     small = io.BytesIO()
     picture.quantize(colors).save(small, "png", optimize=True)
     return base64.b64encode(small.getvalue()).decode()

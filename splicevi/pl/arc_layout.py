@@ -8,7 +8,9 @@ __all__ = ['SHARES', 'merged', 'guessed_exons', 'event_strand', 'nearby', 'exons
            'has_room', 'best_place', 'place_labels', 'label_size', 'ArcLayout', 'arc_layout', 'tick_rows']
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #a35637c1
+import itertools
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -39,7 +41,7 @@ def guessed_exons(
     starts, ends = set(junctions["start"]), set(junctions["end"])
     sites = sorted(starts | ends)
     intron = lambda a, b: a in starts and a not in ends and b in ends and b not in starts
-    inner = [(a, b) for a, b in itertools.pairwise(sites) if b - a <= longest and not intron(a, b)]
+    inner = [(a, b) for a, b in pairwise(sites) if b - a <= longest and not intron(a, b)]
     return merged([*inner, *((a - stub, a) for a in starts), *((b, b + stub) for b in ends)])
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #21949889

@@ -12,6 +12,7 @@ __all__ = ['BANDS', 'VERDICTS', 'MEANING', 'NEXT_STEPS', 'Coverage', 'coverage_o
 import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,7 @@ def share_all_or_none(
     alone = np.bincount(observation[(p.y == p.n) & (p.y > 0)], minlength=len(p.observation_event)) > 0
     band = np.maximum(np.searchsorted(BANDS, p.observation_total, "right") - 1, 0)
     n, k = np.bincount(band, minlength=len(BANDS)), np.bincount(band[alone], minlength=len(BANDS))
-    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in itertools.pairwise(BANDS)] + [f"{BANDS[-1]}+"]
+    names = [f"{a}" if b == a + 1 else f"{a}-{b - 1}" for a, b in pairwise(BANDS)] + [f"{BANDS[-1]}+"]
     share = np.where(n > 0, k / np.maximum(n, 1), np.nan)
     return pd.DataFrame({"observed": n, "share": share}, pd.Index(names, name="reads"))
 
@@ -163,8 +164,8 @@ VERDICTS = {
         (
             "A typical cell shows hardly any event. This is usual for 10x 3' data: reads come from the last few "
             "hundred bases of a transcript, and few cross a junction. Expression will carry the model. Pool cells "
-            "first (aggregate_cells), "
-            "look only at the few events with many reads, or use full-length or long-read data."
+            "first (aggregate_cells), look only at the few events with many reads, or use full-length or "
+            "long-read data."
         ),
     ),
 }

@@ -179,11 +179,11 @@ def snapshot_svg(
     look = f'font-family="Helvetica, Arial, sans-serif" font-size="12" fill="{INK}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" {look}>{"".join(parts)}</svg>'
 
-# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #0b664b2b
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #39c86391
 def hide_lost_widget(name: str) -> str:  # class of the element that follows the widget
     "A rule that hides JupyterLab's note on a widget without a kernel."
-    lost = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jupyter-widgets:not(:has(*))"
-    return f"<style>{lost} {{ display: none }}</style>"
+    output = f".jp-OutputArea-child:has(+ .jp-OutputArea-child .{name}) .jp-OutputArea-output"
+    return f"<style>{output}.jupyter-widgets:not(:has(*)) {{ display: none }}</style>"
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9969a5f3
 def snapshot(

@@ -59,7 +59,7 @@ class Grouping(Observable):
             return ("observed",)
         return tuple(k for k in SHOWS if k != "smoothed" or self.data.can_smooth)
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #524e85ad
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b61568f8
 @patch
 def _set_groupby(self: Grouping, column: str | None) -> None:
     self.cell_groups = self.data.groups(column)
@@ -72,7 +72,7 @@ Grouping.groupby = property(
     lambda self: self._groupby, Grouping._set_groupby, doc="Column of `obs` with the groups of cells; None: one group."
 )
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f0427a24
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e53c28fd
 @patch
 def _set_show(self: Grouping, kind: str) -> None:
     if kind not in SHOWS:
@@ -123,7 +123,7 @@ def _set_ds(self: Tests, table: pd.DataFrame | None) -> None:
 
 Tests.ds = property(lambda self: self._ds, Tests._set_ds, doc="Table of `model.differential_splicing`.")
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #6ae66d25
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #df58e645
 @patch
 def _set_comparison(self: Tests, name: str | None) -> None:
     if name not in (self.comparisons or (None,)):
@@ -220,7 +220,7 @@ def _set_event(self: Selection, name: str) -> None:
 
 Selection.event = property(lambda self: self._event, Selection._set_event, doc="The event that is shown.")
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #2cc3e1b8
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #ebd76519
 @patch
 def _set_junction(self: Selection, name: str) -> None:
     if name not in self.data.junctions.index:
@@ -255,7 +255,7 @@ def main_event(self: Selection, events) -> str:
     order = some.assign(size=some["effect_size"].abs()).sort_values(["called", "size"], ascending=False, kind="stable")
     return order[KEYS.event].iloc[0]
 
-# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #fcf52e28
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #529b5aff
 @patch
 def _set_gene(self: Selection, name: str) -> None:
     if not name or name not in self.data.index.genes:
