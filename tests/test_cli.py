@@ -207,8 +207,8 @@ def test_wrong_data(small, tmp_path, capsys, kind, command):
 @pytest.mark.parametrize("options, words", [
     (["nowhere.h5mu", "OUT"], "no file nowhere.h5mu"),
     ([__file__, "OUT"], "not a .h5mu file"),
-    (["FILE", "OUT", "--label_key", "colour"], "no column 'colour'"),
-    (["FILE", "OUT", "--batch_key", "day"], "no column 'day'"),
+    (["FILE", "OUT", "--label_key", "colour"], "label_key='colour' is no column of obs"),
+    (["FILE", "OUT", "--batch_key", "day"], "batch_key='day' is no column of obs"),
     (["FILE", "OUT", "--modality_weights", "some"], "can be equal, cell"),
     (["FILE", "OUT", "--hold_out", "1"], "below 1"),
     (["FILE", "FILE"], "is a file"),

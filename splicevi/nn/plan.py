@@ -223,7 +223,10 @@ def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> 
     parameters = list(parameters)
     optimizer.zero_grad()
     self.manual_backward(loss)
-    norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm if self.gradient_clipping else float("inf"))
+    if self.gradient_clipping:
+        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    else:
+        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
     fine = self._is_finite(loss, norm, parameters)
     if fine:
         optimizer.step()
