@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 
 import numpy as np
 import pandas as pd
@@ -378,10 +379,8 @@ def go(self: ExplorerState, kind: str, name: str) -> None:
 @patch
 def search(self: ExplorerState, text: str, limit: int = 20) -> pd.DataFrame:  # kind, name, rank, note
     "What a text may mean, the best first; shown at once if it is one thing."
-    try:
+    with suppress(KeyError, ValueError):  # several or none: the table says so
         self.go(*self.data.index.one(text)[:2])
-    except (KeyError, ValueError):
-        pass  # several or none: the table says so
     return pd.DataFrame(self.data.index.search(text, limit), columns=["kind", "name", "rank", "note"])
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e3fac421
