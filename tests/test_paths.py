@@ -1,5 +1,8 @@
 """The model is right when it is used in an order, and with objects, that the lessons do not show."""
 
+import re
+from dataclasses import fields
+
 import mudata
 import numpy as np
 import pandas as pd
@@ -10,7 +13,10 @@ import torch
 from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
+from splicevi.core import check_number
 from splicevi.datasets import simulate
+from splicevi.model.train import TRAIN_LIMITS
+from splicevi.nn.options import Options
 from splicevi.tl.latent import clusters
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
@@ -383,3 +389,55 @@ def test_counts_in_a_layer_are_aggregated(mdata):
     pooled = aggregate_cells(data, by="cell_type", size=10, rna_layer="counts")
     assert pooled["rna"].X.sum() == data["rna"].layers["counts"].sum()
     assert pooled["rna"].layers["counts"].sum() == data["rna"].layers["counts"].sum()
+
+
+def outside(limits):
+    "Values that a number must not have: beyond its bounds, on those that are excluded, and none at all."
+    out = [float("nan"), float("inf"), "1", True]
+    out += [limits.least - 1] + [limits.least] * limits.above if np.isfinite(limits.least) else []
+    out += [limits.most + 1] + [limits.most] * limits.below if np.isfinite(limits.most) else []
+    return out + [max(limits.least, 0) + 0.5] * limits.whole + [None] * (not limits.optional)
+
+
+def numbers_of(kind):
+    "Name and limits of each number among the arguments of the constructor or of train."
+    if kind == "train":
+        return list(TRAIN_LIMITS.items())
+    return [(f.name, f.metadata["limits"]) for f in fields(Options) if "limits" in f.metadata]
+
+
+@pytest.mark.parametrize("kind", ["constructor", "train"])
+def test_numbers_out_of_range_are_refused(mdata, kind):
+    "Each number is tried beyond its limits; the error names it and says what it may be, and nothing has been trained."
+    SPLICEVI.setup_mudata(mdata)
+    model = SPLICEVI(mdata, n_latent=4)
+    call = model.train if kind == "train" else lambda **kwargs: SPLICEVI(mdata, **kwargs)
+    tried = 0
+    for name, limits in numbers_of(kind):
+        for value in outside(limits):
+            with pytest.raises((ValueError, TypeError), match=rf"^{name}=.*must be {re.escape(str(limits))}"):
+                call(**{name: value})
+            tried += 1
+    assert tried > 40 and not model.is_trained
+
+
+def test_numbers_on_their_limits_are_taken(mdata):
+    "What the limits include is allowed, by the same table."
+    for kind in ("constructor", "train"):
+        for name, limits in numbers_of(kind):
+            for value in (limits.least, limits.most, 1):
+                if np.isfinite(value) and not (value == limits.least and limits.above):
+                    check_number(name, value, limits) if value < limits.most or not limits.below else None
+            if limits.optional:
+                check_number(name, None, limits)
+
+
+def test_what_has_no_effect_is_told(mdata):
+    "A concentration of another likelihood, a penalty between spaces that are not mixed."
+    SPLICEVI.setup_mudata(mdata)
+    with pytest.warns(UserWarning, match="splicing_loss_type='dirichlet_multinomial' it has no effect"):
+        SPLICEVI(mdata, n_latent=4, splicing_concentration=5.0)
+    with pytest.warns(UserWarning, match="modality_penalty has no effect"):
+        SPLICEVI(mdata, n_latent=4, modality_weights="concatenate", modality_penalty="MMD")
+    with pytest.raises(ValueError, match="max_nobs=0 handles no pair"):
+        SPLICEVI(mdata, n_latent=4, max_nobs=0)

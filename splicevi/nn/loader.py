@@ -98,7 +98,7 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
         raise ValueError(
             f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer "
-            "to have it derived, or restore the event's missing junctions."
+            "to have it derived (right where junctions were filtered out), or restore the event's missing junctions."
         )
 
 # %% ../../nbs/40_nn/70_loader.ipynb #a092d81e

@@ -206,7 +206,7 @@ def total_counts(
 ) -> np.ndarray:  # (genes,)
     "Counts of each gene over some cells."
     parts = np.array_split(rows, max(1, len(rows) // at_once))
-    return sum(np.asarray(x[part].sum(0, dtype=np.float64)).ravel() for part in parts)
+    return sum(np.ones(len(part)) @ x[part] for part in parts)  # in double precision
 
 # %% ../../nbs/40_nn/60_module.ipynb #12df23b7
 @patch
@@ -217,7 +217,8 @@ def _start_expression(self: SPLICEVAE, x, size_factor: np.ndarray | None, rows: 
     log_mean = np.log(mean + 0.1 * mean.mean() / len(mean) + 1e-8)
     start_at(self.expression_decoder.scale_bias(), torch.as_tensor(log_mean))
     if size_factor is not None:
-        self.library_scale.fill_(float(total.sum()) / max(float(size_factor[rows].sum()), 1e-8))
+        scale = float(total.sum()) / max(float(size_factor[rows].sum()), 1e-8)
+        self.library_scale.fill_(min(scale, torch.finfo(torch.float32).max))
 
 # %% ../../nbs/40_nn/60_module.ipynb #bc7fe7e4
 @torch.no_grad()

@@ -5,6 +5,7 @@
 # %% ../../nbs/40_nn/55_options.ipynb #83aa77ea
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, field, fields
 from typing import Any
@@ -12,11 +13,12 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
+from ..core import Limits, check_number
 from .fusion import MIXINGS, PENALTIES
 from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS
 
 # %% auto #0
-__all__ = ['SIDES', 'choice', 'check_choices', 'Options', 'default_width']
+__all__ = ['SIDES', 'choice', 'number', 'check_choices', 'Options', 'default_width']
 
 # %% ../../nbs/40_nn/55_options.ipynb #15df46d2
 def choice(
@@ -26,13 +28,20 @@ def choice(
     "A field of a dataclass that takes one of some names."
     return field(default=default, metadata={"allowed": tuple(allowed)})
 
+# %% ../../nbs/40_nn/55_options.ipynb #54081bca
+def number(default: float | None, *args, **kwargs) -> Any:
+    "A field of a dataclass that takes a number within `Limits`."
+    return field(default=default, metadata={"limits": Limits(*args, **kwargs)})
+
 # %% ../../nbs/40_nn/55_options.ipynb #879abe2d
 def check_choices(options) -> None:
-    "Raise if a field of a dataclass has a value that its `choice` does not allow."
+    "Raise if a field of a dataclass has a value that its `choice` or its `number` does not allow."
     for f in fields(options):
         value, allowed = getattr(options, f.name), f.metadata.get("allowed", ())
         if allowed and value not in allowed:
             raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
+        if limits := f.metadata.get("limits"):
+            check_number(f.name, value, limits)
 
 # %% ../../nbs/40_nn/55_options.ipynb #d07875d0
 SIDES = ("encoder", "decoder", "none", "both")
@@ -49,30 +58,43 @@ class Options:
     splicing_encoder_architecture: str = choice("partial", ("vanilla", "partial"))
     splicing_decoder_architecture: str = choice("linear", ("vanilla", "linear"))
     expression_architecture: str = choice("linear", ("vanilla", "linear"))  # of the decoder
-    n_hidden: int | None = None  # hidden width, None: `default_width`
-    n_latent: int | None = None  # latent dimensions of a modality, None: √n_hidden
-    n_layers_encoder: int = 2
-    n_layers_decoder: int = 2  # of "vanilla" decoders
-    dropout_rate: float = 0.1  # of encoders
+    n_hidden: int | None = number(None, 1, whole=True, optional=True)  # hidden width, None: `default_width`
+    n_latent: int | None = number(
+        None, 1, whole=True, optional=True
+    )  # latent dimensions of a modality, None: √n_hidden
+    n_layers_encoder: int = number(2, 1, whole=True)
+    n_layers_decoder: int = number(2, 1, whole=True)  # of "vanilla" decoders
+    dropout_rate: float = number(0.1, 0, 1, below=True)  # of encoders
     use_batch_norm: str = choice("none", SIDES)
     use_layer_norm: str = choice("both", SIDES)
     latent_distribution: str = choice("normal", ("normal", "ln"))  # "ln": logistic normal, on the simplex
     deeply_inject_covariates: bool = False  # whether every hidden layer sees the covariates
     encode_covariates: bool = False  # whether encoders see the covariates
     splicing_loss_type: str = choice("dirichlet_multinomial", SPLICING_LIKELIHOODS)
-    splicing_concentration: float | None = None  # fixed concentration of the beta-binomial, None: learned
+    splicing_concentration: float | None = number(
+        None, 0, above=True, optional=True
+    )  # of the beta-binomial, None: learned
     dm_concentration: str = choice("atse", ("atse", "scalar"))  # one per event, or one for all
-    encoder_hidden_dim: int = 128  # the partial encoder's width after pooling
-    code_dim: int = 16  # its embedding of a junction
-    h_hidden_dim: int = 64  # the width of its interaction
+    encoder_hidden_dim: int = number(128, 1, whole=True)  # the partial encoder's width after pooling
+    code_dim: int = number(16, 1, whole=True)  # its embedding of a junction
+    h_hidden_dim: int = number(64, 1, whole=True)  # the width of its interaction
     pool_mode: str = choice("mean", ("mean", "sum"))
-    max_nobs: int = -1  # pairs that it handles at once, all if negative
+    max_nobs: int = number(-1, whole=True)  # pairs that it handles at once, all if negative
     partial_interaction: str = choice("bilinear", ("bilinear", "mlp"))
 
     def __post_init__(self):
         check_choices(self)
-        if self.splicing_concentration is not None and not self.splicing_concentration > 0:
-            raise ValueError(f"splicing_concentration={self.splicing_concentration!r} must be a positive number.")
+        if self.max_nobs == 0:
+            raise ValueError("max_nobs=0 handles no pair; give a positive number, or -1 for all at once.")
+        if self.splicing_concentration is not None and self.splicing_loss_type != "beta_binomial":
+            warnings.warn(
+                f"splicing_concentration is that of the beta-binomial; with splicing_loss_type="
+                f"{self.splicing_loss_type!r} it has no effect.",
+                UserWarning,
+                stacklevel=6,
+            )
+        if self.modality_weights == "concatenate" and self.modality_penalty == "MMD":
+            warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", stacklevel=6)
 
 # %% ../../nbs/40_nn/55_options.ipynb #7625909d
 def default_width(n_features: int) -> int:
