@@ -84,17 +84,23 @@ class Options:
 
     def __post_init__(self):
         check_choices(self)
-        if self.max_nobs == 0:
-            raise ValueError("max_nobs=0 handles no pair; give a positive number, or -1 for all at once.")
-        if self.splicing_concentration is not None and self.splicing_loss_type != "beta_binomial":
-            warnings.warn(
-                f"splicing_concentration is that of the beta-binomial; with splicing_loss_type="
-                f"{self.splicing_loss_type!r} it has no effect.",
-                UserWarning,
-                stacklevel=6,
-            )
-        if self.modality_weights == "concatenate" and self.modality_penalty == "MMD":
-            warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", stacklevel=6)
+        self.check_together()
+
+# %% ../../nbs/40_nn/55_options.ipynb #afaf4aa3
+@patch
+def check_together(self: Options) -> None:
+    "What a number or name allows by itself but not beside the others; an option without effect is told."
+    if self.max_nobs == 0:
+        raise ValueError("max_nobs=0 handles no pair; give a positive number, or -1 for all at once.")
+    if self.splicing_concentration is not None and self.splicing_loss_type != "beta_binomial":
+        warnings.warn(
+            "splicing_concentration is that of the beta-binomial; with "
+            f"splicing_loss_type={self.splicing_loss_type!r} it has no effect.",
+            UserWarning,
+            stacklevel=7,
+        )
+    if self.modality_weights == "concatenate" and self.modality_penalty == "MMD":
+        warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", UserWarning, stacklevel=7)
 
 # %% ../../nbs/40_nn/55_options.ipynb #7625909d
 def default_width(n_features: int) -> int:
