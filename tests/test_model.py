@@ -634,7 +634,7 @@ def test_gradient_clipping(build, monkeypatch):
     assert set(norms) == {0.7}
     norms.clear()
     fit(build(), gradient_clipping=False)
-    assert set(norms) == {float("inf")}  # the norm is measured, as it has to be finite, but nothing is clipped
+    assert not norms
 
 
 def test_warm_up_by_epochs_and_steps(build):
