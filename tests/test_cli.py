@@ -251,3 +251,14 @@ def test_real_data(real_data, tmp_path, name, ari):
     )
     likelihood = {name: float(re.sub(r"<.*?>", " ", cells).replace("−", "-").split()[-1]) for name, cells in rows}
     assert likelihood["SPLICEVI"] > max(likelihood["neighbours"], likelihood["pooled PSI"])
+
+
+def test_import_says_which_filters_have_no_effect(tmp_path, capsys):
+    "LeafCutter's clusters are kept as events, so filters for finding events are told to do nothing."
+    table = tmp_path / "toy_perind_numers.counts"
+    table.write_text("c1 c2\nchr1:200:401:clu_1_+ 3 1\nchr1:200:801:clu_1_+ 1 5\n")
+    command = ["import", "leafcutter", str(table), str(tmp_path / "toy.h5mu")]
+    assert cli.main([*command, "--min_reads", "100"]) == 0
+    assert "--min_reads: no effect, as the input brings its events" in capsys.readouterr().err
+    assert cli.main([*command[:3], str(tmp_path / "again.h5mu")]) == 0
+    assert "no effect" not in capsys.readouterr().err

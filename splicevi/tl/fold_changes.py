@@ -20,7 +20,7 @@ __all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'group_mean', 'F
 def counts_and_fano(
     x,  # (cells, genes) counts of a group, CSR or dense
 ) -> tuple[np.ndarray, np.ndarray]:  # (genes,) sums, (genes,) variance over mean, at least 1
-    "Counts of each gene, and how many of them tell as much as one independent count."
+    "Counts of each gene, and their Fano factor: as many of them are worth one independent count."
     total = np.asarray(x.sum(0), np.float64).ravel()
     square = np.asarray((x.multiply(x) if sp.issparse(x) else x * x).sum(0), np.float64).ravel()
     mean = total / x.shape[0]
@@ -42,7 +42,7 @@ KAPPA = 5.0  # counts that the decoder's expectation is worth
 def group_mean(
     x,  # (cells, genes) counts of a group, CSR or dense
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
-    under: np.ndarray | None = None,  # (genes,) the same under the batches to compare in
+    under: np.ndarray | None = None,  # (genes,) counts expected under the batches to compare in
     kappa: float = KAPPA,
 ) -> GroupMean:
     "Expression of a group by its decoder and its counts."
