@@ -291,8 +291,7 @@ def test_given_callbacks_are_left_alone(model):
 def test_little_time_goes_into_watching(monkeypatch):
     """At an update per second the dashboard's own share of training is at most 2 %.
 
-    Both are measured in the same run by the thread's own clock, which stands still when other programs run. These can
-    still slow single steps (by what they leave of the caches), so the best of three runs counts.
+    Both are measured in the same run by the thread's own clock, which stands still when other programs run.
     """
     mdata = simulate(n_cells=1000, n_genes=600, n_junctions=1500, n_cell_types=4, observed=0.15, seed=0)
     SPLICEVI.setup_mudata(mdata)
@@ -301,14 +300,12 @@ def test_little_time_goes_into_watching(monkeypatch):
     monkeypatch.setattr(recorder._Timed, "clock", staticmethod(time.thread_time))
     monkeypatch.setattr(HTMLView, "open", lambda self, rec: None)
     monkeypatch.setattr(HTMLView, "update", lambda self, rec: sizes.append(len(self.bundle(rec)["text/html"])))
-    shares = []
-    while len(shares) < 3 and min(shares, default=1) > 0.02:
-        dash, sizes, model = TrainingDashboard("html"), [], SPLICEVI(mdata)
-        model.train(max_epochs=20, dashboard=dash)
-        rec = dash.recorder
-        assert len(sizes) >= max(2, rec.elapsed / 1.5) and len(rec.maps) == 2 and max(sizes) < 100_000  # it did draw
-        shares.append(rec.overhead / rec.elapsed)
-    assert 0 < min(shares) <= 0.02, shares
+    dash, sizes, model = TrainingDashboard("html"), [], SPLICEVI(mdata)
+    model.train(max_epochs=20, dashboard=dash)
+    rec = dash.recorder
+    assert rec.elapsed > 1 and len(sizes) >= rec.elapsed / 1.5 and len(rec.maps) == 2  # it did draw
+    assert max(sizes) < 100_000
+    assert 0 < rec.overhead <= 0.02 * rec.elapsed, (rec.overhead, rec.elapsed)
 
 
 def test_a_failing_view_does_not_end_training(model, monkeypatch):
