@@ -192,14 +192,17 @@ ctypes.CDLL(None).malloc_trim(0)  # memory that building the data has left behin
 open("/proc/self/clear_refs", "w").write("5")
 before, start = memory("VmRSS"), time.perf_counter()
 table = model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
-print(json.dumps({"seconds": time.perf_counter() - start, "gb": memory("VmHWM") - before, "rows": len(table)}))
+measured = {"seconds": time.perf_counter() - start, "gb": memory("VmHWM") - before, "rows": len(table)}
+start = time.perf_counter()
+model.get_latent_representation(batch_size=1024)
+print(json.dumps(measured | {"passes": measured["seconds"] / (time.perf_counter() - start)}))
 """
 
 
 def test_full_size():
-    "20,000 cells × 90,000 junctions, two groups, all statistics: 2 GB over the data; the time is printed."
+    "20,000 cells × 90,000 junctions, two groups, all statistics: 2 GB over the data, and as long as a few latent passes."
     out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=1800, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     measured = json.loads(out.stdout.strip().splitlines()[-1])
     print(measured)
-    assert measured["rows"] == 90_000 and measured["gb"] <= 2, measured  # the seconds are for the reader
+    assert measured["rows"] == 90_000 and measured["gb"] <= 2 and measured["passes"] <= 10, measured
