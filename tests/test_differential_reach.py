@@ -200,7 +200,7 @@ print(json.dumps(measured | {"passes": measured["seconds"] / (time.perf_counter(
 
 
 def test_full_size():
-    "20,000 cells × 90,000 junctions, two groups, all statistics: 2 GB over the data, and as long as a few latent passes."
+    "20,000 cells × 90,000 junctions, two groups, all statistics: 2 GB over the data, the time of a few latent passes."
     out = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, timeout=1800, check=False)
     assert out.returncode == 0, out.stderr[-2000:]
     measured = json.loads(out.stdout.strip().splitlines()[-1])
