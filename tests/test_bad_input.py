@@ -1,8 +1,8 @@
-"""What is wrong is refused at once, by an error that names the argument and the fix, and leaves the user's objects alone.
+"""What is wrong is refused at once, by an error that names the argument and the fix, and changes nothing of the user's.
 
-A row is one line of a table: where it belongs, its name, how to call, what is raised (or warned), and the texts that the
-message must have. A row of one's own is added to one of the lists; `w` gives the data, models and folders it needs
-(see `World`), and everything that `w` handed out must be byte for byte what it was.
+A row is one line of a table: where it belongs, its name, how to call, what is raised (or warned), and the texts that
+the message must have. A new row goes to one of the lists; `w` gives the data, models and folders it needs (see
+`World`), and everything that `w` handed out must be byte for byte what it was.
 """
 
 import hashlib
