@@ -248,13 +248,14 @@ def takes(further: Callable[[], Iterable[str]] | None = None, /, **table) -> Cal
     def checked(f: Callable) -> Callable:
         signature = inspect.signature(f)
         own = {k: v for k, v in SHARED.items() if k in signature.parameters} | table
+        own = {k: v for k, v in own.items() if v is not None}
 
         @wraps(f)
         def call(*args, **kwargs):
             _check_call(f, signature, own, further, args, kwargs)
             return f(*args, **kwargs)
 
-        call.arguments = {k: v for k, v in own.items() if v is not None}
+        call.arguments = own
         TABLES[f"{f.__module__}.{f.__qualname__}"] = call
         return call
 
