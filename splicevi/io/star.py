@@ -187,6 +187,10 @@ def _gene_table(folder: Path) -> pd.DataFrame:
     with whole_file(listed), open_text(listed) as handle:
         t = pd.read_csv(handle, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
     var = pd.DataFrame({"gene_id": t[0], KEYS.gene_name: t[1] if 1 in t else t[0]})
+    if (again := t[0].duplicated()).any():
+        raise ValueError(
+            f"{listed} lists {again.sum():,} genes twice: {shortlist(t[0][again])}. Write or copy it again."
+        )
     return var.set_index(var["gene_id"].to_numpy(object))
 
 # %% ../../nbs/20_io/30_star.ipynb #826e3205
@@ -195,7 +199,11 @@ def _read_genes(solo: Path, gene: str, cells) -> AnnData:
     folder = _gene_folder(solo, gene, cells)
     var = _gene_table(folder)
     m, barcodes = _read_matrix(folder, len(var), f"features.tsv lists {len(var):,} genes")
-    wanted = barcodes if isinstance(cells, str) else pd.Index([str(c) for c in cells])
+    wanted = barcodes if isinstance(cells, str) else pd.Index([str(c) for c in cells], dtype=object)
+    if not len(wanted):
+        raise ValueError(
+            f"No cell is left of {folder}: {'it has none' if isinstance(cells, str) else 'cells is empty'}."
+        )
     return AnnData(m[:, _positions(wanted, barcodes, solo / gene)].T.tocsr(), obs=pd.DataFrame(index=wanted), var=var)
 
 # %% ../../nbs/20_io/30_star.ipynb #00c20ff6
@@ -214,6 +222,8 @@ def _cells_by_sample(cells, samples: Mapping) -> Mapping:
     "The wanted cells of each sample."
     if isinstance(cells, str) and cells not in ("filtered", "raw"):
         raise ValueError(f'cells must be "filtered", "raw" or a list of barcodes, not {cells!r}.')
+    if not samples:
+        raise ValueError("No run was given: the dict of samples is empty.")
     chosen = cells if isinstance(cells, Mapping) else dict.fromkeys(samples, cells)
     if missing := set(samples) - set(chosen):
         raise ValueError(f"cells has no entry for {shortlist(missing)}.")
