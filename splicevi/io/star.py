@@ -185,12 +185,11 @@ def _gene_table(folder: Path) -> pd.DataFrame:
     if listed is None:
         raise FileNotFoundError(f"{folder} lacks features.tsv.")
     with whole_file(listed), open_text(listed) as handle:
-        t = pd.read_csv(handle, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
-    var = pd.DataFrame({"gene_id": t[0], KEYS.gene_name: t[1] if 1 in t else t[0]})
-    if (again := t[0].duplicated()).any():
-        raise ValueError(
-            f"{listed} lists {again.sum():,} genes twice: {shortlist(t[0][again])}. Write or copy it again."
-        )
+        lines = [line.strip("\r").split("\t") for line in handle.read().decode().split("\n") if line.strip()]
+    var = pd.DataFrame({"gene_id": [f[0] for f in lines], KEYS.gene_name: [f[1 if len(f) > 1 else 0] for f in lines]})
+    if (again := var["gene_id"].duplicated()).any():
+        names = shortlist(var["gene_id"][again])
+        raise ValueError(f"{listed} lists {again.sum():,} genes twice: {names}. Write or copy it again.")
     return var.set_index(var["gene_id"].to_numpy(object))
 
 # %% ../../nbs/20_io/30_star.ipynb #826e3205
