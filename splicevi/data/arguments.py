@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FLAG', 'COUNT', 'SHARE', 'MAYBE_COUNT', 'READ_FIRST', 'SHARED', 'TABLES', 'shown', 'Kind', 'nearest', 'OneOf', 'Flag',
-           'Text', 'Names', 'Rows', 'Is', 'Callables', 'AnyOf', 'refuse_unknown', 'check_arguments', 'Entries', 'takes']
+           'Text', 'Names', 'Rows', 'Is', 'Callables', 'AnyOf', 'ListOf', 'refuse_unknown', 'check_arguments',
+           'Entries', 'takes']
 
 # %% ../../nbs/10_data/02_arguments.ipynb #b90816fe
 import inspect
@@ -168,6 +169,27 @@ class AnyOf(Kind):
             except (TypeError, ValueError) as e:
                 error = type(e)
         return error, "is none of these"
+
+# %% ../../nbs/10_data/02_arguments.ipynb #f1f7da1b
+@dataclass(frozen=True)
+class ListOf(Kind):
+    "A list of values of one kind."
+
+    kind: Kind | Limits
+    alone: bool = False  # whether one value may stand without a list
+
+    def words(self) -> str:
+        return f"a list of which each is {self.kind}" + f", or {self.kind}" * self.alone
+
+    def fault(self, value):
+        return None if np.iterable(value) and not isinstance(value, str) else (TypeError, "is no list")
+
+    def check(self, name: str, value) -> None:
+        if self.alone and value is not None and not np.iterable(value):
+            return self.kind.check(name, value)
+        super().check(name, value)
+        for i, one in enumerate(() if value is None else value):
+            self.kind.check(f"{name}[{i}]", one)
 
 # %% ../../nbs/10_data/02_arguments.ipynb #f09fe785
 def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str) -> None:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS, settings
 
@@ -97,6 +98,28 @@ def junction_events(self: FeatureMixin) -> np.ndarray | None:
     if (codes < 0).any():
         raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
     return codes
+
+# %% ../../nbs/50_model/20_dataset.ipynb #e6b245af
+@patch
+def _check_border(self: FeatureMixin) -> None:
+    "Raise if the border between genes and junctions of concatenated features is not where events or reads say it is."
+    events = field_state(self.registry_, SplicingKeys.EVENT)
+    if self.split_at is None or not self.n_junctions:
+        return
+    given = f"n_genes={self.n_genes:,}, n_junctions={self.n_junctions:,}"
+    if events:
+        is_junction = np.asarray(events["codes"]) >= 0
+        if np.array_equal(is_junction, np.arange(len(is_junction)) >= self.split_at):
+            return
+        n = int(is_junction.sum())
+        fix = (
+            f"pass n_genes={len(is_junction) - n:,}, n_junctions={n:,}" if is_junction[-n:].all() else "put genes first"
+        )
+        raise ValueError(f"{given}: the features that have an event_id, the junctions, are others; {fix}.")
+    if self.adata is not None and self.split_at:
+        reads = sp.csr_matrix(self.adata_manager.get_from_registry(SplicingKeys.COUNTS))[:, : self.split_at]
+        if n := int((np.asarray(reads.sum(0)).ravel() > 0).sum()):
+            raise ValueError(f"{given}: {n:,} of the features that are said to be genes have junction reads.")
 
 # %% ../../nbs/50_model/20_dataset.ipynb #b154915f
 @patch
