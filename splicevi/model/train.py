@@ -18,7 +18,7 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
 from ..core import Limits
-from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, takes
+from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, takes
 from .docs import docs, explain
 from .record import RecordingCallback
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
@@ -26,9 +26,9 @@ from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'FLAGS', 'OPTIONS', 'TRAIN_ARGUMENTS',
-           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names', 'plan_names',
-           'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names',
+           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
@@ -173,12 +173,15 @@ def splitter_names() -> list[str]:
 PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
 PARTS += ("kl_local", "kl_global", "kl_z", "alignment_penalty")
 CURVES = (*(f"{p}_{cells}" for p in PARTS for cells in ("validation", "train")), "validation_loss", "train_loss")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "xpu", "ipu")
 FLAGS = ("shuffle_set_split", "early_stopping", "adversarial_mixing", "reduce_lr_on_plateau", "gradient_clipping")
 OPTIONS = TRAIN_LIMITS | {"lr_scheduler_type": OneOf(SCHEDULERS), "lr_scheduler_metric": OneOf(CURVES)}
 OPTIONS |= dict.fromkeys(FLAGS, FLAG) | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
 TRAIN_ARGUMENTS = OPTIONS | {
     "early_stopping_monitor": OneOf(CURVES),
     "background": FLAG,
+    "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
+    "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
     "callbacks": ListOf(
         Is(("Callback",), hint="Derive it from lightning.pytorch.callbacks.Callback."), alone=True, optional=True
     ),
