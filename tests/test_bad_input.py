@@ -6,6 +6,9 @@ the message must have. A new row goes to one of the lists; `w` gives the data, m
 """
 
 import hashlib
+import importlib
+import inspect
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -18,7 +21,10 @@ import pytest
 import scipy.sparse as sp
 from anndata import AnnData
 
+import splicevi as sv
 from splicevi import SPLICEVI
+from splicevi.core import Limits
+from splicevi.data.arguments import TABLES, AnyOf, Entries, Flag, Is, ListOf, Names, OneOf, Rows, Text, check_arguments
 from splicevi.datasets import simulate
 
 QUIET = dict(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
@@ -554,7 +560,7 @@ TRAIN = [
     row("train", "plan options of text", lambda w: train(w, plan_kwargs="fast"), TypeError, "plan_kwargs='fast'", "dictionary"),
     row("train", "splitter options misspelt", lambda w: train(w, datasplitter_kwargs={"droplast": True}), TypeError, "datasplitter_kwargs has no argument 'droplast'", "'drop_last'"),
     row("train", "splitter options out of range", lambda w: train(w, datasplitter_kwargs={"train_size": 2}), ValueError, "datasplitter_kwargs['train_size']=2"),
-    row("train", "accelerator misspelt", lambda w: train(w, max_epochs=1, accelerator="gpuu"), ValueError, "accelerator='gpuu'", "Available names"),
+    row("train", "accelerator misspelt", lambda w: train(w, max_epochs=1, accelerator="gpuu"), ValueError, "accelerator='gpuu'", "'cpu', 'gpu'"),
     row("train", "devices of nothing", lambda w: train(w, max_epochs=1, accelerator="cpu", devices=0), ValueError, "devices=0"),
     row("train", "schedule without validation", lambda w: train(w, **QUIET | dict(train_size=1.0, reduce_lr_on_plateau=True)), ValueError, "lr_scheduler_metric='elbo_validation'", "validation cells"),
 ]
@@ -660,7 +666,59 @@ DIFFERENTIAL = [
     row("differential", "splicing: no such junction", lambda w: spliced(w, junction_list=["x"]), KeyError, "1 junctions are not in the model: x"),
     row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
 ]
-FUNCTIONS = []
+
+FUNCTIONS = [
+    row("functions", "hold out all", lambda w: sv.data.hold_out(w.mdata(), 1), ValueError, "fraction=1", "below 1"),
+    row("functions", "hold out nothing", lambda w: sv.data.hold_out(w.mdata(), fraction=0), ValueError, "fraction=0", "above 0"),
+    row("functions", "hold out of a path", lambda w: sv.data.hold_out("data.h5mu"), TypeError, "mdata='data.h5mu'", "read_h5mu"),
+    row("functions", "hold out of a modality", lambda w: sv.data.hold_out(w.mdata(), modality="atse"), ValueError, "no modality 'atse'", "rna, splicing"),
+    row("functions", "hold out of another layer", lambda w: sv.data.hold_out(w.mdata(), junc_counts_layer="y"), ValueError, "layers['y']", "check_mudata"),
+    row("functions", "hold out misspelt", lambda w: sv.data.hold_out(w.mdata(), frac=0.5), TypeError, "no argument 'frac'", "did you mean 'fraction'?"),
+    row("functions", "check a path", lambda w: sv.data.check_mudata("data.h5mu"), TypeError, "mdata='data.h5mu'"),
+    row("functions", "check: a flag of text", lambda w: sv.data.check_mudata(w.mdata(), "no"), TypeError, "raise_errors='no'"),
+    row("functions", "check: PSI as reads", lambda w: sv.data.check_mudata(w.mdata(layer(TOTALS, None)), junc_counts_layer="junc_ratio"), UserWarning, "junction reads", LAYER),
+    row("functions", "make of paths", lambda w: sv.data.make_mudata("a.h5ad", None), TypeError, "rna='a.h5ad'", "anndata.read_h5ad"),
+    row("functions", "make of nothing", lambda w: sv.data.make_mudata(None, None), ValueError, "rna and splicing"),
+    row("functions", "make of other cells", lambda w: sv.data.make_mudata(None, w.adata(), cells="inner"), ValueError, "cells='inner'", "'intersection', 'union'"),
+    row("functions", "make without events", lambda w: sv.data.make_mudata(None, w.adata(lambda d: d.var.drop(columns="event_id", inplace=True))), ValueError, 'var["event_id"]'),
+    row("functions", "events sharing nothing", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), shared="both"), ValueError, "shared='both'", "'either'"),
+    row("functions", "events of reads below 0", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), min_reads=-1), ValueError, "min_reads=-1"),
+    row("functions", "events of one junction", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), max_size=1), ValueError, "max_size=1", "at least 2"),
+    row("functions", "filters misspelt", lambda w: sv.data.to_mudata(w.mdata(), min_read=3), TypeError, "to_mudata() has no argument 'min_read'", "did you mean 'min_reads'?"),
+    row("functions", "metacells of no cell", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", size=0), ValueError, "size=0", "at least 1"),
+    row("functions", "metacells of no column", lambda w: sv.data.aggregate_cells(w.mdata(), "celltype"), KeyError, "by='celltype'", "cell_type"),
+    row("functions", "metacells: seed of text", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", seed="x"), TypeError, "seed='x'"),
+    row("functions", "metacells: layer missing", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", rna_layer="counts"), KeyError, "rna_layer='counts'"),
+    row("functions", "totals of a path", lambda w: sv.data.rederive_totals("data.h5mu"), TypeError, "mdata='data.h5mu'", "a MuData or an AnnData"),
+    row("functions", "totals of no modality", lambda w: sv.data.rederive_totals(w.mdata(), modality="atse"), ValueError, "no modality 'atse'", "rna, splicing"),
+    row("functions", "totals of no layer", lambda w: sv.data.rederive_totals(w.mdata(), junc_counts_layer="y"), KeyError, "junc_counts_layer='y'", LAYER),
+    row("functions", "totals of negative reads", lambda w: sv.data.rederive_totals(w.mdata(layer(LAYER, entry(-1)))), ValueError, LAYER, "negative"),
+    row("functions", "totals with genes", lambda w: sv.data.rederive_totals(w.adata()), ValueError, "20 features have no event", "junctions alone"),
+    row("functions", "no rest below the sum", lambda w: sv.data.rederive_totals(w.mdata(layer(TOTALS, lambda m: m * 0.5)), rest=True), ValueError, "smaller than the sum", "rest=False"),
+    row("functions", "simulate no cells", lambda w: sv.datasets.simulate(n_cells=0), ValueError, "n_cells=0", "at least 1"),
+    row("functions", "simulate all observed", lambda w: sv.datasets.simulate(observed=1), ValueError, "observed=1", "below 1"),
+    row("functions", "simulate one junction", lambda w: sv.datasets.simulate(n_junctions=1), ValueError, "n_junctions=1", "at least 2"),
+    row("functions", "simulate half a batch", lambda w: sv.datasets.simulate(n_batches=1.5), ValueError, "n_batches=1.5", "whole"),
+    row("functions", "call at 1", lambda w: sv.tl.call_at_fdr(w.keep(np.array([0.5])), 1), ValueError, "target=1", "below 1"),
+    row("functions", "called of no table", lambda w: sv.tl.called("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
+    row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
+    row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
+    row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
+    row("functions", "junctions: none", lambda w: sv.tl.variable_junctions(w.keep(pd.DataFrame()), "e", n=0), ValueError, "n=0"),
+    row("functions", "neighbours: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_neighbors=0), ValueError, "n_neighbors=0"),
+    row("functions", "components: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_pcs=0), ValueError, "n_pcs=0"),
+    row("functions", "concentration from 0", lambda w: sv.tl.best_concentration(None, None, bounds=(0, 1)), ValueError, "bounds[0]=0", "above 0"),
+    row("functions", "one cluster", lambda w: sv.tl.clusters(w.keep(np.ones((3, 2))), n_max=1), ValueError, "n_max=1", "at least 2"),
+    row("functions", "latents: seed below 0", lambda w: sv.tl.latent_ari(w.keep(np.ones((3, 2))), ["a"] * 3, seed=-1), ValueError, "seed=-1"),
+    row("functions", "colours below 0", lambda w: sv.pl.palette(-1), ValueError, "n=-1"),
+    row("functions", "map of no cell", lambda w: sv.pl.latent(w.keep(np.ones((3, 2))), ["a"] * 3, n_cells=0), ValueError, "n_cells=0"),
+    row("functions", "volcano below 0", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), delta=-0.1), ValueError, "delta=-0.1"),
+    row("functions", "volcano: labels of text", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), n_labels="all"), TypeError, "n_labels='all'"),
+    row("functions", "bins: none", lambda w: sv.pl.probability_bins([0.5], [True], bins=0), ValueError, "bins=0"),
+    row("functions", "calibration at 1", lambda w: sv.pl.calibration([0.5], [True], targets=[1]), ValueError, "targets[0]=1", "below 1"),
+    row("functions", "figure misspelt", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), nlabels=3), TypeError, "volcano() has no argument 'nlabels'", "did you mean 'n_labels'?"),
+    row("functions", "PSI of a chunk of 0", lambda w: w.model.decode_splicing(w.model.latent_points(), ["x"], chunk=0), ValueError, "chunk=0"),
+]
 
 # fmt: on
 # rows of other parts: each list belongs to one of them
@@ -675,6 +733,106 @@ ROWS = [*SETUP, *CONSTRUCTOR, *TRAIN, *PREDICT, *DIFFERENTIAL, *FUNCTIONS, *IO, 
 @pytest.mark.parametrize("r", ROWS, ids=str)
 def test_bad_input(r, shared, tmp_path):
     answers(r, shared, tmp_path)
+
+
+# every argument of every table
+
+
+def numbers(limits):
+    "Numbers within limits, and beyond them: below, at and above."
+    good, bad = [None] * limits.optional, [N, np.inf, -np.inf, "1", True, [1], 10**400] + [None] * (not limits.optional)
+    for end, excluded, step in ((limits.least, limits.above, -1), (limits.most, limits.below, 1)):
+        if np.isfinite(end):
+            (bad if excluded else good).append(end)
+            bad.append(end + step)
+            good.append(
+                end - step if limits.whole or limits.most - limits.least > 2 else (limits.least + limits.most) / 2
+            )
+    whole = [int(v) if limits.whole and v is not None else v for v in good]
+    return whole, bad + [max(limits.least, 0) + 0.5] * limits.whole + [3.0] * limits.whole
+
+
+def tries(kind):
+    "Values that a kind takes, and values that it does not."
+    if isinstance(kind, Limits):
+        return numbers(kind)
+    none, some = ([None], []) if kind.optional else ([], [None])
+    if isinstance(kind, ListOf):
+        good, bad = tries(kind.kind)
+        wrong = [[v] for v in bad] + ["text"] + ([] if kind.alone else [3])
+        return none + [[v] for v in good] + good[-1:] * kind.alone, some + wrong
+    if isinstance(kind, AnyOf):
+        parts = [tries(k) for k in kind.kinds]
+        return none + [v for good, _ in parts for v in good if v is not None], [*some, object()]
+    values = {
+        OneOf: (list(getattr(kind, "allowed", ())), ["nope", 0.123, ["a"], object()]),
+        Flag: ([True, False, np.True_], [0, 1, "yes", "False", [True]]),
+        Text: (["key"], ["", "  ", 3, ["key"], b"key"]),
+        Names: (
+            [["a", "b"], "a", ("a",)],
+            ["", ["a", "a"], [1], 3, {"a": 1}] + [[]] * (not getattr(kind, "empty", True)),
+        ),
+        Rows: ([[0, 1], [True, False], np.arange(3)], [[], [False], "all", ["a"], [0.5], np.ones((2, 2), int)]),
+        Is: ([], ["data.h5mu", 3, {}, object()]),
+        Entries: ([{}], ["text", 3, [1]]),
+    }
+    good, bad = values[type(kind)]
+    return none + good, some + bad
+
+
+def arguments():
+    "Every function with a table, and each of its arguments."
+    for module in (
+        "model.splicevi",
+        "views.explorer.explorer",
+        "views.coverage",
+        "views.report",
+        "io.formats",
+        "io.star",
+    ):
+        importlib.import_module(f"splicevi.{module}")
+    for room in (sv.data, sv.tl, sv.pl):
+        for name in room.__all__:
+            getattr(room, name)
+    for where, f in TABLES.items():
+        if where.startswith("splicevi."):
+            for name, kind in f.arguments.items():
+                yield where, f, name, kind
+
+
+def test_every_argument_is_checked():
+    "Each argument of each table is tried below, at and above its limits; the error names it and says what it may be."
+    tried = 0
+    for where, f, name, kind in arguments():
+        good, bad = tries(kind)
+        for value in good:
+            check_arguments({name: value}, f.arguments)
+        for value in bad:
+            if isinstance(kind, OneOf) and any(value == v for v in kind.allowed):
+                continue
+            with pytest.raises((TypeError, ValueError)) as seen:
+                check_arguments({name: value}, f.arguments)
+            text = str(seen.value)
+            inner = kind.kind if isinstance(kind, ListOf) else kind
+            assert text.startswith(name), f"{where}: {text}"
+            assert str(kind) in text or str(inner) in text, f"{where}: {text}"
+            tried += 1
+    assert tried > 1000
+
+
+def test_tables_stand_before_their_functions():
+    "A wrong value of any argument is answered by the table before the function begins, beside arguments that are missing."
+    reached = 0
+    for _, f, name, kind in arguments():
+        takes = inspect.signature(f)
+        if name not in takes.parameters and not any(p.kind is p.VAR_KEYWORD for p in takes.parameters.values()):
+            continue  # a table that two functions share
+        bad = tries(kind)[1][-1]
+        first = [None] * (next(iter(takes.parameters)) in ("self", "cls"))
+        with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(name)}"):
+            f(*first, **{name: bad})
+        reached += 1
+    assert reached > 150
 
 
 def test_names_are_unique():

@@ -30,7 +30,7 @@ from ..nn.scvi_names import setup_arguments
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
-           'COLUMNS', 'SETUP', 'A_MUDATA', 'AN_ANNDATA', 'ANNDATA_ARGS', 'OptionalLayer', 'in_use', 'UsedCategories',
+           'COLUMNS', 'SETUP', 'OF_MUDATA', 'OF_ANNDATA', 'ANNDATA_ARGS', 'OptionalLayer', 'in_use', 'UsedCategories',
            'UsedJointCategories', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs',
            'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers', 'splicing_fields',
            'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields', 'check_registered',
@@ -486,16 +486,17 @@ def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: 
 TRANSFER = ("source_registry", "extend_categories", "allow_missing_labels", "transfer_kwargs")
 LAYER, COLUMN = Text("the name of a layer", optional=True), Text("a column of obs", optional=True)
 COLUMNS = Names("columns of obs", empty=True, optional=True)
-SETUP = dict.fromkeys(("rna_layer", *SPLICING_ARGS, "layer", "junc_ratio"), LAYER)
-SETUP |= dict.fromkeys(("cell_by_junction_matrix", "cell_by_cluster_matrix"), LAYER)
-SETUP |= dict.fromkeys(("batch_key", "labels_key", "idx_layer"), COLUMN)
-SETUP |= dict.fromkeys(("categorical_covariate_keys", "continuous_covariate_keys"), COLUMNS)
-SETUP |= {
-    "size_factor_key": Text("a key of obsm or a column of obs", optional=True),
+SETUP = dict.fromkeys(("batch_key", "labels_key"), COLUMN) | dict.fromkeys(
+    ("categorical_covariate_keys", "continuous_covariate_keys"), COLUMNS
+)
+SETUP |= {"psi_mask_layer": LAYER, "size_factor_key": Text("a key of obsm or a column of obs", optional=True)}
+OF_MUDATA = dict.fromkeys(("rna_layer", *SPLICING_ARGS), LAYER) | {
+    "idx_layer": COLUMN,
     "modalities": Entries({}, optional=True, hint=WHICH),
+    "mdata": Is(("MuData",), hint=f"setup_anndata is for an AnnData of concatenated features. {READ_FIRST}"),
 }
-A_MUDATA = Is(("MuData",), hint=f"setup_anndata is for an AnnData of concatenated features. {READ_FIRST}")
-AN_ANNDATA = Is(("AnnData",), hint=f"setup_mudata is for a MuData. {READ_FIRST}")
+OF_ANNDATA = dict.fromkeys(("layer", "junc_ratio", "cell_by_junction_matrix", "cell_by_cluster_matrix"), LAYER)
+OF_ANNDATA |= {"adata": Is(("AnnData",), hint=f"setup_mudata is for a MuData. {READ_FIRST}")}
 
 # %% ../../nbs/50_model/10_setup.ipynb #d77227ea
 class SetupMixin:
@@ -503,7 +504,7 @@ class SetupMixin:
 
     @classmethod
     @docs.dedent
-    @takes(lambda: TRANSFER, **SETUP, mdata=A_MUDATA)
+    @takes(lambda: TRANSFER, **SETUP | OF_MUDATA)
     def setup_mudata(
         cls,
         mdata: MuData,
@@ -641,7 +642,7 @@ class AnnDataSetupMixin(SetupMixin):
 
     @classmethod
     @docs.dedent
-    @takes(lambda: TRANSFER, **SETUP, adata=AN_ANNDATA)
+    @takes(lambda: TRANSFER, **SETUP | OF_ANNDATA)
     def setup_anndata(
         cls,
         adata: AnnData,

@@ -26,7 +26,7 @@ from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS',
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
            'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names',
            'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
@@ -176,7 +176,8 @@ CURVES = (*(f"{p}_{cells}" for p in PARTS for cells in ("validation", "train")),
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "xpu", "ipu")
 FLAGS = ("shuffle_set_split", "early_stopping", "adversarial_mixing", "reduce_lr_on_plateau", "gradient_clipping")
 OPTIONS = TRAIN_LIMITS | {"lr_scheduler_type": OneOf(SCHEDULERS), "lr_scheduler_metric": OneOf(CURVES)}
-OPTIONS |= dict.fromkeys(FLAGS, FLAG) | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
+OPTIONS |= dict.fromkeys(FLAGS, FLAG)
+PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
 TRAIN_ARGUMENTS = OPTIONS | {
     "early_stopping_monitor": OneOf(CURVES),
     "background": FLAG,
@@ -185,7 +186,7 @@ TRAIN_ARGUMENTS = OPTIONS | {
     "callbacks": ListOf(
         Is(("Callback",), hint="Derive it from lightning.pytorch.callbacks.Callback."), alone=True, optional=True
     ),
-    "plan_kwargs": Entries(OPTIONS, plan_names, optional=True),
+    "plan_kwargs": Entries(PLAN, plan_names, optional=True),
     "datasplitter_kwargs": Entries(TRAIN_LIMITS, splitter_names, optional=True),
 }
 
