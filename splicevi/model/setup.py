@@ -387,12 +387,12 @@ explain(
 explain(
     setup_cells="""
     batch_key
-        Column of ``obs`` with the batch.
+        Column of ``obs`` with the batch; categories that no cell is in are no batches of the model.
     size_factor_key
         Key of ``obsm`` or column of ``obs`` with one size factor per cell; `None` for ``"X_library_size"`` if present,
         else a library encoder is learned.
     categorical_covariate_keys, continuous_covariate_keys
-        Columns of ``obs`` with further covariates.
+        Columns of ``obs`` with further covariates; a single one needs no list. Continuous ones are finite numbers.
     """,
 )
 
@@ -425,7 +425,8 @@ explain(
         over totals, or is absent, PSI is computed.
     atse_counts_layer
         Layer with the reads of each junction's event; `None` for ``"cell_by_cluster_matrix"``. Derived from reads and
-        ``var["event_id"]`` if absent.
+        ``var["event_id"]`` if absent. Totals from before junctions were filtered out are mended by
+        :func:`splicevi.data.totals.rederive_totals`.
     junc_counts_layer
         Layer with the reads of each junction; `None` for ``"cell_by_junction_matrix"``.
     %(psi_mask_layer)s
