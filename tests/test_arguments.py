@@ -129,14 +129,17 @@ def test_events_and_rest_name_the_higher_group(model):
 
 def test_confounded_batches(data, model):
     "A batch of its own for one group is an error; several, none of them shared, a warning; one batch has no effect."
-    assert confounded(np.array([0, 0, 1, 1]), comparisons(pd.DataFrame({"g": list("aabb")}), "g", "a", "b")[0])
+    pair = comparisons(pd.DataFrame({"g": list("aabb")}), "g", "a", "b")[0]
+    assert confounded(np.array([0, 0, 1, 1]), pair) == "are the same thing"
+    assert confounded(np.array([0, 1, 1, 2]), pair) is None
+    assert confounded(np.array([0, 0, 1, 1, 0]), pair) is None, "other cells of the batch tell what it does"
     part = data.copy()
     part.obs["donor"] = pd.Categorical([f"{t}_{i % 2}" for i, t in enumerate(part.obs["cell_type"])])
     SPLICEVI.setup_mudata(part, batch_key="donor")
     nested = SPLICEVI(part, n_latent=3)
     nested.train(**QUIET)
     ask = dict(groupby="cell_type", group1="type_1", group2="type_2", batch_correction=True, silent=True)
-    with pytest.warns(UserWarning, match="no batch has cells of both groups"):
+    with pytest.warns(UserWarning, match="each batch is in one group as a whole"):
         nested.differential_splicing(**ask, n_draws=10)
     SPLICEVI.setup_mudata(part)
     alone = SPLICEVI(part, n_latent=3)

@@ -31,7 +31,6 @@ from splicevi.tl.groups import (
     check_test,
     comparisons,
     confounded,
-    higher_in,
     sample_rows,
     stack_tables,
 )
@@ -276,10 +275,7 @@ def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, test: ExpressionT
     if test.all_stats:
         info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
-    change = test.options["mode"] == "change"
-    effect = table["lfc_mean"] if change else table["scale1"] - table["scale2"]
-    table["higher_in"] = higher_in(effect, c.group1, c.group2)
-    if not change:
+    if test.options["mode"] != "change":
         return table
     return table.assign(**{f"is_de_fdr_{test.fdr_target}": call_at_fdr(table["proba_de"], test.fdr_target)})
 
@@ -401,4 +397,6 @@ def differential_expression(
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
     bar = track(found, style="tqdm", description="DE", disable=silent)
-    return stack_tables([self._fold_changes(adata, c, test) for c in bar], found, test.sort_by("proba_de"))
+    tables = [self._fold_changes(adata, c, test) for c in bar]
+    higher = lambda t: t["lfc_mean"] if "lfc_mean" in t else t["scale1"] - t["scale2"]
+    return stack_tables(tables, found, test.sort_by("proba_de"), higher)

@@ -34,7 +34,6 @@ from splicevi.tl.groups import (
     call_at_fdr,
     comparisons,
     group_reads,
-    higher_in,
     sample_rows,
     stack_tables,
 )
@@ -547,8 +546,7 @@ def differential_splicing(
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    make, tables = self._junction_table if level == "junction" else self._event_table, []
-    for pair in found:
-        table = make(adata, self._answer(self._compared(adata, pair), wanted, test, codes), wanted, test)
-        tables.append(table.assign(higher_in=higher_in(table["effect_size"], pair.group2, pair.group1)))
-    return stack_tables(tables, found, test.sort_by("proba_ds"))
+    make = self._junction_table if level == "junction" else self._event_table
+    answer = lambda pair: self._answer(self._compared(adata, pair), wanted, test, codes)
+    tables = [make(adata, answer(pair), wanted, test) for pair in found]
+    return stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])

@@ -99,8 +99,8 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
         raise ValueError(
             f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer "
-            "to have it derived (PSI are then shares of the junctions that are left), or give each event a junction for "
-            "the missing reads: splicevi.data.rederive_totals(junctions, rest=True)."
+            "to have it derived (PSI are then shares of the junctions that are left), or give each event a junction "
+            "for the missing reads: splicevi.data.rederive_totals(junctions, rest=True)."
         )
 
 # %% ../../nbs/40_nn/70_loader.ipynb #a092d81e

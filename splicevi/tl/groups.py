@@ -5,6 +5,7 @@
 # %% ../../nbs/30_tl/20_groups.ipynb #4ccb6edf
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -273,11 +274,14 @@ def confounded(
     batch: np.ndarray,  # (cells,) batch codes
     c: Comparison,
 ) -> str | None:
-    "How groups and batches are the same thing, or that no batch has cells of both groups; None: neither."
+    "How groups and batches are the same thing, or that each batch is in one group as a whole; None: neither."
     one, two = (np.unique(batch[rows]) for rows in c[:2])
-    if len(np.intersect1d(one, two)):
+    whole = all(len(rows) == np.isin(batch, own).sum() for rows, own in ((c.rows1, one), (c.rows2, two)))
+    if not whole or len(np.intersect1d(one, two)):
         return None
-    return "are the same thing" if min(len(one), len(two)) == 1 else "share no cells: no batch has cells of both groups"
+    return (
+        "are the same thing" if min(len(one), len(two)) == 1 else "do not cross: each batch is in one group as a whole"
+    )
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8c471666
 def higher_in(
@@ -293,13 +297,15 @@ def stack_tables(
     tables: list[pd.DataFrame],  # one for each comparison
     found: list[Comparison],
     sort_by: str | None,  # column, the largest value first; None: rows keep their order
+    first_higher: Callable,  # table to values that are positive where the first group is higher
 ) -> pd.DataFrame:
-    "One table of all comparisons, each with its name."
+    "One table of all comparisons, each with its name and the group that is higher."
     out = []
     for table, c in zip(tables, found):
         if sort_by:
             table = table.sort_values(sort_by, ascending=False, kind="stable")
-        out.append(table.assign(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else table)
+        names = dict(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else {}
+        out.append(table.assign(**names, higher_in=higher_in(first_higher(table), c.group1, c.group2)))
     return pd.concat(out)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #34da57d0
