@@ -17,6 +17,7 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist
+from .arguments import FLAG, takes
 from .on_disk import is_on_disk, readable
 from splicevi.data.pairs import (
     count_faults,
@@ -301,7 +302,7 @@ def _check_events(adata: AnnData, k: str, found: Findings) -> np.ndarray | None:
         return found.add("error", where, KEYS.event, problem, "give them one, or drop them.")
     event, _ = event_codes(adata.var[KEYS.event])
     if single := int((np.bincount(event) == 1).sum()):
-        every = single == event.max() + 1
+        every = bool(single == event.max() + 1)
         problem = f"{'all' * every or f'{single:,}'} events have one junction, so their PSI is always 1."
         fix = "find the events anew: splicevi.data.find_events." if every else fix
         found.add("error" if every else "warning", where, KEYS.event, problem, fix)
@@ -401,12 +402,13 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
 def _raise(found: Findings) -> None:
     "Warn of the warnings, raise the errors."
     for line in found.lines("warning"):
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=4)
     if errors := found.lines("error"):
         text = "\n".join(f"- {e}" for e in errors)
         raise ValueError(f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n{text}")
 
 # %% ../../nbs/10_data/20_checks.ipynb #9b63261e
+@takes(raise_errors=FLAG)
 def check_mudata(
     mdata: MuData,
     raise_errors: bool = True,  # one ValueError with all errors, and Python warnings; False: only return the findings

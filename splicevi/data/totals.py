@@ -91,17 +91,14 @@ def _shown(mask, event: np.ndarray, known: np.ndarray) -> sp.csr_matrix:  # (cel
 
 # %% ../../nbs/10_data/35_totals.ipynb #8f4b4cdd
 def _derived(adata: AnnData, event: np.ndarray, reads: str, totals: str, mask: str) -> AnnData:
-    "The table with totals, PSI and mask that follow from its reads."
-    shown = None
+    "The table with totals and PSI that follow from its reads; what the mask hid stays hidden."
+    layers = splicing_layers(observed_pairs(adata.layers[reads], event))
     if mask in adata.layers:
-        shown = _shown(
-            adata.layers[mask], event, ~adata.var.get("rest", pd.Series(False, adata.var_names)).to_numpy(bool)
-        )
-    layers = splicing_layers(observed_pairs(adata.layers[reads], event, shown))
-    hidden = {KEYS.junction_counts: reads, KEYS.event_counts: totals, KEYS.mask: mask}
-    for name, layer in layers.items():
-        if hidden.get(name, name) != reads:  # reads of hidden events stay
-            adata.layers[hidden.get(name, name)] = layer
+        is_new = adata.var.get("rest", pd.Series(False, adata.var_names)).to_numpy(bool)
+        shown = _shown(adata.layers[mask], event, ~is_new)
+        layers[KEYS.mask] = splicing_layers(observed_pairs(adata.layers[reads], event, shown))[KEYS.mask]
+    for name, own in ((KEYS.event_counts, totals), (KEYS.mask, mask), (KEYS.psi, KEYS.psi)):
+        adata.layers[own] = layers[name]
     adata.X = adata.layers[KEYS.psi]
     return adata
 
