@@ -5,12 +5,14 @@
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #9407cdeb
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
@@ -25,7 +27,7 @@ from .search import SearchIndex
 # %% auto #0
 __all__ = ['UNTRAINED', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs', 'all_obsm',
            'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model', 'event_data',
-           'EventValues', 'one_column']
+           'EventValues', 'checksum', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
@@ -235,14 +237,21 @@ class EventValues(NamedTuple):
         "y / n, NaN where nothing was read, (cells, k)."
         return np.divide(self.y, self.n[:, None], out=np.full(self.y.shape, np.nan), where=self.n[:, None] > 0)
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #acccb2da
+def checksum(
+    tensor: torch.Tensor,
+    columns: int = 4093,  # of the 64-bit words that are added up
+) -> int:
+    "A number that changes with any value of a tensor."
+    data = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+    words = data[: len(data) // (8 * columns) * 8 * columns].view(np.uint64).reshape(-1, columns)
+    return zlib.crc32(data[words.nbytes :], zlib.crc32(np.add.reduce(words, axis=0)))
+
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4ef1d1d8
 @patch(as_prop=True)
-def stamp(self: EventData) -> tuple | None:
-    "Changes when the model is trained further."
-    if self.model is None:
-        return None
-    trainer = getattr(self.model, "trainer", None)
-    return trainer, getattr(trainer, "global_step", 0), *(p._version for p in self.model.module.parameters())
+def stamp(self: EventData) -> tuple[int, ...] | None:
+    "Changes with the model's weights."
+    return None if self.model is None else tuple(map(checksum, self.model.module.state_dict().values()))
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #95a1e38f
 @patch
