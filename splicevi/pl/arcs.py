@@ -16,7 +16,7 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from .arc_layout import ArcLayout, Axis, arc, arc_layout, event_axis, event_strand, tick_rows
-from .style import colors, empty_figure, need_columns, region, shorten, styled, text_width, theme
+from .style import colors, empty_figure, need_columns, plain, region, styled, text_width, theme, visible
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #e8780f4b
 class Lane(NamedTuple):
@@ -54,9 +54,11 @@ def hover(
     psi, reads = self.label(i)
     share = f"<br>{reads} of {np.nansum(self.reads):,.0f} reads" if reads else ""
     known = "" if "annotated" not in junction.index else "<br>annotated" if junction["annotated"] else "<br>novel"
-    where = region(junction["chrom"], junction["start"], junction["end"], str(junction["strand"]))
+    where = plain(region(junction["chrom"], junction["start"], junction["end"], str(junction["strand"])), 300)
     length = f"{junction['end'] - junction['start']:,.0f} bp"
-    return f"<b>{self.name}</b>: PSI {psi}{share}<br>{where}, {length}{known}<br>{junction.name}"
+    return (
+        f"<b>{plain(self.name, 300)}</b>: PSI {psi}{share}<br>{where}, {length}{known}<br>{plain(junction.name, 420)}"
+    )
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #c0fd0970
 def event_lanes(
@@ -233,17 +235,17 @@ def name_room(
     lanes: Sequence[Lane],
 ) -> float:  # pixels
     "Room that names and reads of the lanes take, at most 180 pixels."
-    return min(max(max(text_width(l.name, 12) + 34, text_width(l.note(), 11) + 20) for l in lanes), 180)
+    return min(max(max(text_width(visible(l.name)[:60], 12) + 34, text_width(l.note(), 11) + 20) for l in lanes), 180)
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #8824c4d9
 @patch
 def write_name(self: ArcDrawing, lane: Lane, room: float) -> None:
     "Write name and reads of a lane into the room left of it, pixels."
-    text = f'{shorten(lane.name, room - 30)} <span style="color:{lane.color}">■</span>'
+    text = f'{plain(lane.name, room - 30)} <span style="color:{lane.color}">■</span>'
     if lane.note():
         text += f'<br><span style="color:{self.t.soft};font-size:11px">{lane.note()}</span>'
     place = dict(xref="paper", xanchor="right", xshift=-8, yanchor="middle", align="right")
-    self.write(0, lane.base, text, 12, self.t.ink, hovertext=lane.name, **place)
+    self.write(0, lane.base, text, 12, self.t.ink, hovertext=plain(lane.name, 420), **place)
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #536be4a7
 @patch
@@ -256,7 +258,7 @@ def write_ends(self: ArcDrawing) -> None:
 def event_title(junctions: pd.DataFrame) -> str:
     "Gene and event."
     first = [junctions[c].iloc[0] for c in ("gene_name", "event_id") if c in junctions]
-    names = [str(name) for name in first if pd.notna(name)]
+    names = [plain(name, 300, 16) for name in first if pd.notna(name)]
     return " · ".join([f"<b>{names[0]}</b>", *names[1:]]) if names else "Splicing of one event"
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #645b727c
@@ -264,7 +266,7 @@ def event_title(junctions: pd.DataFrame) -> str:
 def legend(self: ArcDrawing) -> str:
     "Where the event is, and how the figure is read."
     j = self.junctions
-    where = region(j["chrom"].iloc[0], j["start"].min(), j["end"].max(), self.strand)
+    where = plain(region(j["chrom"].iloc[0], j["start"].min(), j["end"].max(), self.strand), 300)
     reads = " and reads" if self.lanes[0].reads is not None else ""
     novel = " · dashed: novel" if any(is_novel(row) for _, row in j.iterrows()) else ""
     return f"{where} · {len(j)} junction{'s' * (len(j) > 1)}<br>width of an arc: PSI · label: PSI{reads}{novel}"
@@ -279,7 +281,7 @@ def figure(
     width: int,
 ) -> go.Figure:
     "The parts as a Plotly figure, one unit of its axes a pixel."
-    title = event_title(self.junctions) if title is None else title
+    title = event_title(self.junctions) if title is None else plain(title, 640, 16)
     fig = styled(go.Figure(self.traces), 100, title, self.template, self.legend())
     low, span = -18 - 13 * rows, [-8, self.axis.knots[-1, 1] + 8]
     height = round(fig.layout.margin.t + 12 + self.top - low)
@@ -323,11 +325,11 @@ def event_arcs(
     "The junctions of an event as arcs over exons, a lane for each group."
     if not len(junctions):
         sentence = "No event to draw: choose a gene, a junction or an event."
-        return empty_figure(sentence, title or "Junctions of an event", template)
+        return empty_figure(sentence, plain(title or "Junctions of an event", 640, 16), template)
     need_columns(junctions, ["chrom", "start", "end", "strand"], "junctions")
     lanes = event_lanes(junctions, psi, reads, groups, hue)
     if not lanes:
         sentence = "No group of cells to draw: choose a column of obs that has values."
-        return empty_figure(sentence, title or event_title(junctions), template)
+        return empty_figure(sentence, plain(title, 640, 16) if title else event_title(junctions), template)
     left, look = name_room(lanes), dict(template=template, selected=selected, flip=flip)
     return arrange(junctions, lanes, exons, width - left - 24, **look).draw(title, left, width)

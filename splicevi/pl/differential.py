@@ -23,10 +23,14 @@ from splicevi.pl.style import (
     need_columns,
     need_same_length,
     overlaps,
+    plain,
+    plain_all,
     scatter_type,
+    shorten,
     styled,
     text_width,
     theme,
+    visible,
 )
 from ..tl.event_test import called
 
@@ -82,13 +86,14 @@ def top_labels(
     for row in strong.sort_values(["chosen", "y", "size"], ascending=False).itertuples():
         if len(out) == n:
             break
+        gene = shorten(visible(row.gene), 160, 11)
         others = lambda i=row.Index: (box for k, box in dots.items() if k != i)
         for side in (1, -1, 0) if row.effect > 0 else (-1, 1, 0):
-            box = name_box(place[row.Index], row.gene, side)
+            box = name_box(place[row.Index], gene, side)
             inside = bounds[0] <= box[0] and box[2] <= bounds[2]
             if row.gene not in named and inside and not overlaps(box, boxes) and not overlaps(box, others()):
                 boxes.append(box)
-                out.append((int(row.Index), side, row.gene))
+                out.append((int(row.Index), side, gene))
                 named.add(row.gene)
     return out
 
@@ -103,16 +108,18 @@ def _add_gene_names(fig: go.Figure, values: pd.DataFrame, n: int, t: Theme) -> g
         shift = dict(
             xanchor=("center", "left", "right")[side], xshift=(9 if chosen else 6) * side, yshift=0 if side else 14
         )
-        font, text = dict(size=11, color=t.ink), f"<b>{gene}</b>" if chosen else gene
-        fig.add_annotation(x=row["effect"], y=row["y"], text=text, showarrow=False, font=font, **shift)
+        font, text = dict(size=11, color=t.ink), f"<b>{plain(gene)}</b>" if chosen else plain(gene)
+        fig.add_annotation(x=row["effect"], y=row["y"], text=text, name="gene", showarrow=False, font=font, **shift)
     return fig
 
 # %% ../../nbs/60_pl/70_differential.ipynb #a660398d
 def _points(values: pd.DataFrame, **look) -> dict:
     "Trace of some rows of `volcano_values`; `look` is its type, name and marker."
     numbers = "Δψ %{x:+.3f}, P %{customdata[3]:.4f}"
-    hover = f"<b>%{{customdata[1]}}</b> %{{customdata[2]}}<br>{numbers}<br>%{{customdata[0]}}<extra></extra>"
-    names = values[["label", "gene", "event", "proba"]].to_numpy(object)
+    hover = f"<b>%{{customdata[1]}}</b> %{{customdata[2]}}<br>{numbers}<br>%{{customdata[4]}}<extra></extra>"
+    shown = {c: plain_all(values[c], 420) for c in ("label", "gene", "event")}
+    columns = [values["label"], shown["gene"], shown["event"], values["proba"], shown["label"]]
+    names = np.array([np.asarray(c, object) for c in columns]).T
     x, y = values["effect"].round(4), values["y"].round(4)
     return dict(x=x, y=y, mode="markers", customdata=names, hovertemplate=hover, **look)
 
@@ -195,7 +202,9 @@ def _volcano_axes(fig: go.Figure, values: pd.DataFrame, delta: float) -> go.Figu
 def _compared(ds: pd.DataFrame) -> str:
     "Which groups the table compares."
     pairs = ds[["group1", "group2"]].drop_duplicates() if {"group1", "group2"} <= set(ds.columns) else []
-    return "Differential splicing" + (f": {pairs.iloc[0, 0]} against {pairs.iloc[0, 1]}" if len(pairs) == 1 else "")
+    return "Differential splicing" + (
+        ": " + " against ".join(plain(g, 200, 16) for g in pairs.iloc[0]) if len(pairs) == 1 else ""
+    )
 
 # %% ../../nbs/60_pl/70_differential.ipynb #ed660d18
 def _no_test(ds: pd.DataFrame) -> str:
@@ -222,7 +231,7 @@ def volcano(
 ) -> go.Figure:
     "Differences of PSI by the probability of a change."
     values, t = volcano_values(ds, delta, proba, selected), theme(template)
-    title = _compared(ds) if title is None else title
+    title = _compared(ds) if title is None else plain(title, 640, 16)
     if not len(values):
         return empty_figure(_no_test(ds), title, template, 300)
     fig = _volcano_points(values, template)
@@ -304,13 +313,17 @@ def _add_fdr_curve(fig: go.Figure, p: np.ndarray, truth, name: str, color: str, 
     curve = curve[(curve["expected"] <= 1.25 * max(targets)) & (curve.index >= min(SHORT, len(curve)))]
     thin = curve.iloc[np.unique(np.linspace(0, len(curve) - 1, 120).astype(int))] if len(curve) else curve
     found = "realised %{y:.1%}<br>%{customdata[1]:.0%} of the real changes found"
-    look = dict(mode="lines", line=dict(color=color, width=2), showlegend=bool(name), name=name or "realised")
+    look = dict(
+        mode="lines", line=dict(color=color, width=2), showlegend=bool(name), name=plain(name, 200) or "realised"
+    )
     look |= dict(customdata=np.column_stack([thin.index, thin["found"]]), legendgroup=name)
     look |= dict(hovertemplate="%{customdata[0]:,} calls: promised %{x:.1%}, " + found)
     fig.add_scatter(x=thin["expected"].round(5), y=thin["realised"].round(5), **look)
     lists = _lists_at(curve, targets)
     look = dict(mode="markers", marker=dict(color=color, size=9, line=dict(color="#FFFFFF", width=1)), showlegend=False)
-    look |= dict(customdata=[(int(r.name), r["found"]) for r in lists.values()], name=name, legendgroup=name)
+    look |= dict(
+        customdata=[(int(r.name), r["found"]) for r in lists.values()], name=plain(name, 200), legendgroup=name
+    )
     look |= dict(hovertemplate="target %{x:.0%}: %{customdata[0]:,} calls, " + found)
     fig.add_scatter(x=list(lists), y=[r["realised"] for r in lists.values()], **look)
 
@@ -320,7 +333,7 @@ def _add_bins_curve(fig: go.Figure, p: np.ndarray, truth, name: str, color: str,
     b = probability_bins(p, truth)
     bars = error_bars(b, "observed", color, thickness=1.2, width=4)
     look = dict(mode="lines+markers", line=dict(color=color, width=1.6), marker=dict(size=8), error_y=bars)
-    look |= dict(name=name or "observed", showlegend=bool(name))
+    look |= dict(name=plain(name, 200) or "observed", showlegend=bool(name))
     hover = "P %{x:.2f}: %{y:.0%} of %{customdata:,} are real"
     fig.add_scatter(x=b["expected"], y=b["observed"], customdata=b["n"], hovertemplate=hover, **look)
 
@@ -379,7 +392,7 @@ def calibration(
         raise ValueError(f"kind={kind!r} is not known; it is 'fdr' or 'probability'.")
     probas = {k: np.asarray(v, float) for k, v in (proba if isinstance(proba, Mapping) else {"": proba}).items()}
     truths = dict(truth) if isinstance(truth, Mapping) else dict.fromkeys(probas, truth)
-    title = CALIBRATIONS[kind]["title"] if title is None else title
+    title = CALIBRATIONS[kind]["title"] if title is None else plain(title, 640, 16)
     if not any(np.isfinite(v).any() for v in probas.values()):
         sentence = "No probability to check: run a differential test on data whose truth is known."
         return empty_figure(sentence, title, template)

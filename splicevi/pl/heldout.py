@@ -14,7 +14,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from .differential import bin_number
-from .style import add_diagonal, colors, empty_figure, error_bars, need_columns, styled
+from .style import add_diagonal, colors, empty_figure, error_bars, need_columns, plain, styled
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #e52c3f16
 def prediction_grid(
@@ -54,11 +54,12 @@ def imputation(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Predicted against observed held-out PSI, weighted by reads."
-    title = "Held-out PSI: predicted against observed" if title is None else title
+    title = "Held-out PSI: predicted against observed" if title is None else plain(title, 640, 16)
     if not len(held) or not predictions:
         return empty_figure(NO_HELD, title, template)
     grids = {name: prediction_grid(held, psi) for name, psi in predictions.items()}
-    fig = make_subplots(1, len(grids), subplot_titles=list(grids), horizontal_spacing=0.05, shared_yaxes=True)
+    names = [plain(name, 600 / len(grids), 13) for name in grids]
+    fig = make_subplots(1, len(grids), subplot_titles=names, horizontal_spacing=0.05, shared_yaxes=True)
     for col, grid in enumerate(grids.values(), 1):
         at, axis = dict(row=1, col=col), dict(range=[0, 1], dtick=0.5)
         fig.add_trace(_grid_squares(grid, _darkest(grids)), **at)
@@ -96,7 +97,7 @@ def _add_bins(fig: go.Figure, b: pd.DataFrame, name: str, color: str) -> None:
     look |= dict(error_y=error_bars(b, "observed", color, thickness=1.2, width=3))
     numbers = "%{customdata[0]:,} pairs, %{customdata[1]:,} reads"
     look |= dict(customdata=b[["pairs", "reads"]], hovertemplate="predicted %{x:.2f}, observed %{y:.2f}<br>" + numbers)
-    fig.add_scatter(x=b["predicted"].round(4), y=b["observed"].round(4), name=name, **look)
+    fig.add_scatter(x=b["predicted"].round(4), y=b["observed"].round(4), name=plain(name, 200), **look)
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #842fa6ac
 def psi_calibration(
@@ -108,7 +109,7 @@ def psi_calibration(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Observed PSI in bins of the predicted one, for each prediction."
-    title = "Held-out PSI in bins of the predicted one" if title is None else title
+    title = "Held-out PSI in bins of the predicted one" if title is None else plain(title, 640, 16)
     if not len(held) or not predictions:
         return empty_figure(NO_HELD, title, template)
     hue, fig = colors(predictions, hue), go.Figure()

@@ -23,10 +23,11 @@ from splicevi.pl.style import (
     junction_region,
     need_columns,
     need_same_length,
-    shorten,
+    plain,
     styled,
     text_width,
     theme,
+    visible,
 )
 
 # %% ../../nbs/60_pl/40_psi.ipynb #60415b33
@@ -88,10 +89,10 @@ def _add_cells(
     if not len(values):
         _add_word(fig, at, y, "no cell" if span is None else "no cell with a value")
     elif len(values) < FEW:
-        fig.add_trace(_dots(values, y, color) | dict(name=name, showlegend=False), **at)
+        fig.add_trace(_dots(values, y, color) | dict(name=plain(name, 160), showlegend=False), **at)
     else:
         look = dict(line=dict(color=color, width=1), fillcolor=color, opacity=0.55, hoverinfo="skip", showlegend=False)
-        fig.add_trace(_violin(values, span) | dict(y0=y, name=name, **look), **at)
+        fig.add_trace(_violin(values, span) | dict(y0=y, name=plain(name, 160), **look), **at)
 
 # %% ../../nbs/60_pl/40_psi.ipynb #c0c1452e
 def _add_means(
@@ -113,9 +114,10 @@ def _add_means(
 # %% ../../nbs/60_pl/40_psi.ipynb #8cdbb915
 def _name_rows(fig: go.Figure, names: Sequence[str], notes: Sequence[str], t: Theme) -> float:
     "Write names and notes of the groups on the first y-axis; the room they take in pixels."
-    left = min(max([text_width(n, 12) for n in names] + [text_width(n, 10.5) for n in notes]) + 20, 210)
+    wide = [text_width(visible(n)[:60], 12) for n in names] + [text_width(n, 10.5) for n in notes]
+    left = min(max(wide) + 20, 210)
     small = f"font-size:10.5px;color:{t.soft}"
-    text = [f'{shorten(n, left - 18)}<br><span style="{small}">{note}</span>' for n, note in zip(names, notes)]
+    text = [f'{plain(n, left - 18)}<br><span style="{small}">{note}</span>' for n, note in zip(names, notes)]
     ticks = dict(tickvals=list(range(len(names))), ticktext=text, showgrid=False, showticklabels=False)
     fig.update_yaxes(range=[len(names) - 0.4, -0.6], **ticks)
     fig.update_yaxes(showticklabels=True, row=1, col=1)
@@ -171,7 +173,7 @@ def _mean_hover(row, kind: str) -> str:
     "What the mouse shows of a mean: group, PSI with its interval, cells and reads, junction."
     psi = f"{KINDS[kind]} {row.psi:.3f} ({row.lower:.3f} to {row.upper:.3f})"
     n = f"{row.n_cells:,.0f} cells, {row.reads:,.0f} of {row.total:,.0f} reads"
-    return f"<b>{row.group}</b><br>{psi}<br>{n}<br>{junction_region(row.junction_id)}"
+    return f"<b>{plain(row.group, 420)}</b><br>{psi}<br>{n}<br>{plain(junction_region(row.junction_id), 420)}"
 
 # %% ../../nbs/60_pl/40_psi.ipynb #db98d5ec
 def _junction_means(
@@ -192,7 +194,8 @@ def _psi_panels(
     t: Theme,
 ) -> go.Figure:
     "Panels of violins and means, one for each junction."
-    labels, regions = pd.Categorical(cells["group"]), [junction_region(j) for j in shown]
+    labels = pd.Categorical(cells["group"])
+    regions = [plain(junction_region(j), 480 / len(shown), 11) for j in shown]
     order, hue = list(labels.categories), colors(labels, hue)
     fig = make_subplots(1, len(shown), shared_yaxes=True, horizontal_spacing=0.03, subplot_titles=regions)
     for col, junction in enumerate(shown, 1):
@@ -226,7 +229,7 @@ def psi_violin(
     need_columns(cells, ["group", "junction_id", kind, "total"], "cells")
     shown = _some_junctions(cells, junctions)
     cells = cells[cells["junction_id"].isin(shown)]
-    title = f"{kind.capitalize()} PSI by group" if title is None else title
+    title = f"{kind.capitalize()} PSI by group" if title is None else plain(title, 640, 16)
     if not cells[kind].notna().any():
         return empty_figure(_no_psi(cells, kind), title, template)
     if groups is not None:
@@ -263,7 +266,8 @@ def _psi_squares(table: pd.DataFrame) -> dict:
     "The squares of a table of PSI."
     word = lambda v: f"PSI {v:.3f}" if np.isfinite(v) else "not observed"
     psi, names = table.to_numpy(float), [str(c) for c in table.columns]
-    hover = [[f"{k}<br>{g}: {word(v)}" for g, v in zip(table, line)] for k, line in zip(table.index, psi)]
+    rows, columns = ([plain(k, 420) for k in part] for part in (table.index, names))
+    hover = [[f"{k}<br>{g}: {word(v)}" for g, v in zip(columns, line)] for k, line in zip(rows, psi)]
     place = dict(x=names, y=list(range(len(table))), z=psi.round(4), xgap=1, ygap=1)
     scale = dict(zmin=0, zmax=1, colorscale=[list(c) for c in PSI_SCALE])
     scale |= dict(colorbar=dict(PSI_BAR, lenmode="pixels", len=100, y=1, yanchor="top"))
@@ -286,19 +290,22 @@ def psi_heatmap(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "PSI of junctions in groups of cells, side by side."
-    title = "PSI of junctions by group" if title is None else title
+    title = "PSI of junctions by group" if title is None else plain(title, 640, 16)
     tables = psi_tables(psi) if isinstance(psi, pd.DataFrame) else {k: v for k, v in psi.items() if v.size}
     if not tables:
         return empty_figure("No PSI to draw: choose an event that was read, or pass a trained model.", title, template)
     first = next(iter(tables.values()))
     names = [junction_region(j) for j in first.index] if labels is None else [str(k) for k in labels]
-    fig = make_subplots(1, len(tables), subplot_titles=list(tables), horizontal_spacing=0.03, shared_yaxes=True)
+    heads = [plain(k, 450 / len(tables), 13) for k in tables]
+    fig = make_subplots(1, len(tables), subplot_titles=heads, horizontal_spacing=0.03, shared_yaxes=True)
     for col, table in enumerate(tables.values(), 1):
         at = dict(row=1, col=col)
         fig.add_trace(_psi_squares(table) | dict(showscale=col == len(tables)), **at)
         _add_dashes(fig, at, table, theme(template))
+        groups = [str(c) for c in table.columns]
+        fig.update_xaxes(tickvals=groups, ticktext=[plain(g, 110) for g in groups], **at)
     styled(fig, 150 + max(24 * len(names), 60) + (30 if title else 0), title, template)
-    ticks = dict(tickvals=list(range(len(names))), ticktext=[shorten(n, 190) for n in names])
+    ticks = dict(tickvals=list(range(len(names))), ticktext=[plain(n, 190) for n in names])
     fig.update_yaxes(autorange="reversed", showgrid=False, **ticks)
     return fig.update_xaxes(showgrid=False, tickangle=-35 if first.shape[1] < 8 else -90, type="category")
 
@@ -324,7 +331,8 @@ def _expression_means(
 # %% ../../nbs/60_pl/40_psi.ipynb #76511a05
 def _expression_hover(row) -> str:
     "What the mouse shows of a mean."
-    return f"<b>{row.group}</b><br>{row.junction_id}: mean {row.psi:.3g} ± {row.half:.2g}<br>{row.n:,} cells"
+    mean = f"mean {row.psi:.3g} ± {row.half:.2g}<br>{row.n:,} cells"
+    return f"<b>{plain(row.group, 420)}</b><br>{plain(row.junction_id, 300)}: {mean}"
 
 # %% ../../nbs/60_pl/40_psi.ipynb #29416f85
 def _expression_note(values: np.ndarray) -> str:
@@ -345,7 +353,7 @@ def expression_violin(
     "Expression of a gene in the cells of each group, with the group's mean and its 95 % interval."
     values, labels = np.asarray(values, float), pd.Categorical(groups)
     need_same_length("cells", values=values, groups=labels)
-    title = f"Expression of {gene} by group" if title is None else title
+    title = f"Expression of {plain(gene, 400, 16)} by group" if title is None else plain(title, 640, 16)
     if not np.isfinite(values).any():
         sentence = f"No expression of {gene} to draw: the gene is not among the genes of the data."
         return empty_figure(sentence, title, template)
@@ -355,5 +363,5 @@ def expression_violin(
     for y, (name, v) in enumerate(zip(names, own)):
         _add_cells(fig, at, y, name, v, hue[name])
     _add_means(fig, at, means, means["y"], [_expression_hover(r) for r in means.itertuples()], theme(template))
-    fig.update_xaxes(title_text=unit, rangemode="tozero")
+    fig.update_xaxes(title_text=plain(unit, 400), rangemode="tozero")
     return _frame_rows(fig, names, [_expression_note(v) for v in own], title, template, means=True)

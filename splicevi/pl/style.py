@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'INK', 'GRID', 'FONT', 'PSI_SCALE', 'PSI_BAR', 'THEMES', 'srgb', 'linear_light', 'oklab',
-           'candidate_colors', 'palette', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled', 'empty_figure',
-           'need_columns', 'need_same_length', 'text_width', 'overlaps', 'shorten', 'region', 'junction_region',
-           'scatter_type', 'add_diagonal', 'error_bars']
+           'candidate_colors', 'palette', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled', 'sentence_lines',
+           'empty_figure', 'need_columns', 'need_same_length', 'visible', 'plain', 'plain_all', 'text_width',
+           'overlaps', 'shorten', 'region', 'junction_region', 'scatter_type', 'add_diagonal', 'error_bars']
 
 # %% ../../nbs/60_pl/10_style.ipynb #22bc008b
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -143,7 +144,7 @@ def _layout(height: int, top: int, t: Theme) -> dict:
         font=dict(family=FONT, size=12, color=t.ink),
         paper_bgcolor=t.paper,
         plot_bgcolor=t.paper,
-        hoverlabel_font_family=FONT,
+        hoverlabel=dict(font_family=FONT, namelength=-1),
         legend=dict(orientation="h", yanchor="top", y=legend_y, x=0, itemsizing="constant"),
     )
 
@@ -164,9 +165,18 @@ def styled(
     fig.update_xaxes(title_standoff=8, **axis).update_yaxes(title_standoff=6, **axis)
     return fig.update_annotations(font=dict(size=13, color=t.ink))
 
+# %% ../../nbs/60_pl/10_style.ipynb #f5469e2e
+def sentence_lines(
+    sentence: str,
+    letters: int = 90,  # in a line
+    most: int = 5,  # lines
+) -> str:
+    "A sentence in lines, as Plotly draws it letter by letter."
+    return "<br>".join(map(plain, textwrap.wrap(visible(sentence), letters, max_lines=most, placeholder=" …")))
+
 # %% ../../nbs/60_pl/10_style.ipynb #ff6745ac
 def empty_figure(
-    sentence: str,  # what is missing and what to do
+    sentence: str,  # what is missing and what to do; plain text
     title: str | None = None,
     template: str | None = None,
     height: int = 180,  # pixels
@@ -175,7 +185,7 @@ def empty_figure(
     fig = styled(go.Figure(), height, title, template)
     middle = dict(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
     font = dict(size=13, color=theme(template).soft)
-    fig.add_annotation(text="<br>".join(textwrap.wrap(sentence, 90)), font=font, **middle)
+    fig.add_annotation(text=sentence_lines(sentence), font=font, **middle)
     return fig.update_xaxes(visible=False).update_yaxes(visible=False)
 
 # %% ../../nbs/60_pl/10_style.ipynb #701608e7
@@ -198,6 +208,50 @@ def need_same_length(
     (a, n), (b, m) = ((name, len(array)) for name, array in arrays.items())
     if n != m:
         raise ValueError(f"{a} has {n:,} {unit} and {b} has {m:,}.")
+
+# %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
+def _sign(char: str) -> str:
+    "A character that has no shape, or turns the direction of writing, as one that can be seen."
+    code = ord(char)
+    if code < 0x21 or code == 0x7F:
+        return chr(0x2421 if code == 0x7F else 0x2400 + code)
+    return f"\\u{code:04x}"
+
+# %% ../../nbs/60_pl/10_style.ipynb #b65b2209
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(
+    text,  # anything that was given a name
+) -> str:
+    "The name as text on one line, control characters as signs."
+    return _HIDDEN.sub(lambda found: _sign(found[0]), str(text))
+
+# %% ../../nbs/60_pl/10_style.ipynb #42bba785
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "$": "&#36;", "{": "&#123;"})
+
+
+def plain(
+    text,  # anything that was given a name
+    width: float | None = None,  # pixels it may have
+    size: float = 12,  # of the font, pixels
+) -> str:
+    "A name as Plotly draws it letter by letter."
+    text = visible(text)
+    return (text if width is None else shorten(text, width, size)).translate(_MARKUP)
+
+# %% ../../nbs/60_pl/10_style.ipynb #241fb5aa
+_SPECIAL = re.compile(_HIDDEN.pattern[:-1] + "&<>%${]")
+
+
+def plain_all(
+    texts: Iterable,
+    width: float | None = None,  # pixels that each may have
+) -> list[str]:
+    "`plain` of many names."
+    texts = [str(text) for text in texts]
+    fits = width is None or 0.86 * 12 * max(map(len, texts), default=0) <= width
+    return texts if fits and not _SPECIAL.search("".join(texts)) else [plain(text, width) for text in texts]
 
 # %% ../../nbs/60_pl/10_style.ipynb #b71008d7
 def text_width(
@@ -224,8 +278,9 @@ def shorten(
 ) -> str:  # what was cut off is an ellipsis
     "The text, cut to the width it may have in a figure."
     text = str(text)
-    if text_width(text, size) <= width:
+    if len(text) * 0.86 * size <= width or text_width(text, size) <= width:
         return text
+    text = text[: int(width / (0.3 * size))]  # no letter is narrower
     while text and text_width(text + "…", size) > width:
         text = text[:-1]
     return text.rstrip() + "…"

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LATENTS', 'SCORES', 'LOADING', 'sizes', 'versions', 'lead', 'header', 'coverage_section', 'training_section',
            'agreement_html', 'latent_section', 'scores_html', 'held_out_section', 'event_names', 'events_section',
-           'time_section', 'report']
+           'loading', 'time_section', 'report']
 
 # %% ../../nbs/70_views/20_report.ipynb #bd4be54b
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -191,13 +192,21 @@ def events_section(
 # %% ../../nbs/70_views/20_report.ipynb #dca0b256
 LOADING = """import mudata, splicevi
 
-mdata = mudata.read_h5mu("{folder}/mdata.h5mu")
-model = splicevi.SPLICEVI.load("{folder}/model", adata=mdata)
+mdata = mudata.read_h5mu({data})
+model = splicevi.SPLICEVI.load({model}, adata=mdata)
 
 # the joint latent space, that of one modality, predicted PSI
 mdata.obsm["X_splicevi"]
 model.get_latent_representation(modality="splicing")
 model.get_normalized_splicing(junction_list=["..."])"""
+
+# %% ../../nbs/70_views/20_report.ipynb #0a69d90a
+def loading(
+    folder: str,  # where model and data lie
+) -> str:
+    "Lines of Python that load them, whatever the folder is called."
+    quoted = lambda name: json.dumps(f"{folder}/{name}", ensure_ascii=not folder.isprintable())
+    return LOADING.format(data=quoted("mdata.h5mu"), model=quoted("model"))
 
 # %% ../../nbs/70_views/20_report.ipynb #e176dea6
 def time_section(timing: Mapping[str, float]) -> str:
@@ -237,7 +246,7 @@ def report(
         parts.append(events_section(mdata, labels, decoded, splicing))
     if timing:
         parts.append(time_section(timing))
-    code = code_html(LOADING.format(folder=folder or str(Path(path).parent)))
+    code = code_html(loading(folder or str(Path(path).parent)))
     parts.append(section("Load it again", "The model and the data lie beside this file.", code))
     title = f"splicevi report, {mdata.n_obs:,} cells"
     text = page(title, parts, heading="splicevi report", lead=lead(size))
