@@ -211,11 +211,9 @@ def need_same_length(
 
 # %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
 def _sign(char: str) -> str:
-    "A character that has no shape, or turns the direction of writing, as one that can be seen."
+    "A character that has no shape, or turns the direction of writing, as it is written in a program."
     code = ord(char)
-    if code < 0x21 or code == 0x7F:
-        return chr(0x2421 if code == 0x7F else 0x2400 + code)
-    return f"\\u{code:04x}"
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
 
 # %% ../../nbs/60_pl/10_style.ipynb #b65b2209
 _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -224,7 +222,7 @@ _HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u
 def visible(
     text,  # anything that was given a name
 ) -> str:
-    "The name as text on one line, control characters as signs."
+    "The name as text on one line, control characters as a program writes them."
     return _HIDDEN.sub(lambda found: _sign(found[0]), str(text))
 
 # %% ../../nbs/60_pl/10_style.ipynb #42bba785
