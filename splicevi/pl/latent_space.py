@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..core import Limits, check_number
 from splicevi.pl.style import (
     INK,
     PSI_BAR,
@@ -20,6 +21,8 @@ from splicevi.pl.style import (
     colors,
     empty_figure,
     junction_region,
+    need_coords,
+    need_numbers,
     need_same_length,
     plain,
     plain_all,
@@ -35,6 +38,9 @@ def umap(
     seed: int = 0,
 ) -> np.ndarray:  # (cells, 2)
     "UMAP coordinates; principal components where there are too few cells for one."
+    latent = need_coords("latent", latent)
+    if not np.isfinite(latent).all():
+        raise ValueError("latent has values that are not finite; leave out those cells.")
     return map_of(latent, most=len(latent), seed=seed)[0]
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ed861db6
@@ -108,7 +114,11 @@ def latent(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Latent spaces side by side, coloured by label."
-    coords = coords if isinstance(coords, Mapping) else {"": np.asarray(coords)}
+    check_number("n_cells", n_cells, Limits(1, whole=True))
+    coords = coords if isinstance(coords, Mapping) else {"": coords}
+    coords = {k: need_coords(f"coords[{k!r}]" if k else "coords", xy) for k, xy in coords.items()}
+    if isinstance(labels, str):
+        raise TypeError(f"labels has one label for each cell, such as mdata.obs[{labels!r}].")
     title = _latent_title(len(coords), getattr(labels, "name", None)) if title is None else plain(title, 640, 16)
     labels = pd.Categorical(labels)
     if not len(labels) or not coords:
@@ -196,8 +206,10 @@ def latent_psi(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "A latent map coloured by the PSI of a junction."
-    xy, psi = np.asarray(coords, float), np.asarray(psi, float)
-    need_same_length("cells", coords=xy, psi=psi)
+    xy, psi = need_coords("coords", coords), need_numbers("psi", psi)
+    check_number("n_cells", n_cells, Limits(1, whole=True))
+    for name, values in (("psi", psi), ("reads", reads), ("cells", cells)):
+        need_same_length("cells", coords=xy, **{name: xy if values is None else values})
     title = _psi_title(label) if title is None else plain(title, 640, 16)
     if not len(xy):
         return empty_figure("No cell to draw: choose other cells.", title, template)

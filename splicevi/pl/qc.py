@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from mudata import MuData
 from plotly.subplots import make_subplots
 
-from ..core import KEYS
+from ..core import KEYS, shortlist
 from ..data.pairs import modality_pairs
-from .style import INK, OKABE_ITO, empty_figure, palette, plain, styled, theme
+from .style import INK, OKABE_ITO, empty_figure, need_mapping, palette, plain, styled, theme
 
 # %% ../../nbs/60_pl/20_qc.ipynb #c0e1b4cd
 def row_sums(
@@ -35,7 +35,12 @@ def coverage_values(
 ) -> dict[str, np.ndarray]:  # title to values
     "What `coverage` draws."
     out = {}
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if rna in mdata.mod:
+        if rna_layer is not None and rna_layer not in mdata[rna].layers:
+            there = shortlist(k for k in mdata[rna].layers if k) or "none"
+            raise KeyError(f"rna_layer={rna_layer!r} is no layer of mdata[{rna!r}]; there are {there}.")
         out["gene counts per cell"] = row_sums(mdata[rna].X if rna_layer is None else mdata[rna].layers[rna_layer])
     if splicing in mdata.mod:
         pairs, _ = modality_pairs(mdata[splicing])
@@ -150,7 +155,8 @@ def history_table(
     history: Mapping[str, pd.DataFrame],  # `model.history`
 ) -> pd.DataFrame:  # epoch, quantity, split ("train" or "validation"), value
     "The logged quantities in one long table."
-    parts = [part for key, table in history.items() if len(part := _one_quantity(key, table))]
+    need_mapping("history", {} if history is None else history, "model.history")
+    parts = [part for key, table in (history or {}).items() if len(part := _one_quantity(key, table))]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=HISTORY_COLUMNS)
 
 # %% ../../nbs/60_pl/20_qc.ipynb #761bbfb3

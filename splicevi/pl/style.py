@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['OKABE_ITO', 'INK', 'GRID', 'FONT', 'PSI_SCALE', 'PSI_BAR', 'THEMES', 'srgb', 'linear_light', 'oklab',
            'candidate_colors', 'palette', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled', 'sentence_lines',
-           'empty_figure', 'need_columns', 'need_same_length', 'visible', 'plain', 'plain_all', 'text_width',
-           'overlaps', 'shorten', 'region', 'junction_region', 'scatter_type', 'add_diagonal', 'error_bars']
+           'empty_figure', 'need_columns', 'need_same_length', 'need_mapping', 'need_numbers', 'need_coords', 'visible',
+           'plain', 'plain_all', 'text_width', 'overlaps', 'shorten', 'region', 'junction_region', 'scatter_type',
+           'add_diagonal', 'error_bars']
 
 # %% ../../nbs/60_pl/10_style.ipynb #22bc008b
 import re
@@ -79,13 +80,14 @@ def colors(
     hue: Mapping[str, str] | None = None,  # label to colour, where a colour is settled
 ) -> dict[str, str]:  # label to colour
     "The colour of each label."
+    settled = need_mapping("hue", hue or {}, "{'T cell': '#0072B2'}")
     if isinstance(labels, Mapping):
         found = list(labels)
     else:
         labels = pd.Series(labels).dropna()
         ordered = isinstance(labels.dtype, pd.CategoricalDtype)
         found = labels.cat.categories if ordered else sorted(labels.unique(), key=str)
-    return {str(k): c for k, c in zip(found, palette(len(found)))} | {str(k): c for k, c in (hue or {}).items()}
+    return {str(k): c for k, c in zip(found, palette(len(found)))} | {str(k): c for k, c in settled.items()}
 
 # %% ../../nbs/60_pl/10_style.ipynb #8d0c81ab
 class Theme(NamedTuple):
@@ -195,6 +197,8 @@ def need_columns(
     what: str,  # name of the table, for the message
 ) -> pd.DataFrame:  # the same table
     "The table, if it has the columns."
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{what} is a pandas DataFrame, not {type(table).__name__}.")
     if lost := [c for c in columns if c not in table]:
         raise KeyError(f"{what} has no column {shortlist(lost, 9)}; it has {shortlist(table.columns, 12) or 'none'}.")
     return table
@@ -208,6 +212,44 @@ def need_same_length(
     (a, n), (b, m) = ((name, len(array)) for name, array in arrays.items())
     if n != m:
         raise ValueError(f"{a} has {n:,} {unit} and {b} has {m:,}.")
+
+# %% ../../nbs/60_pl/10_style.ipynb #5d2b3ea8
+def need_mapping(
+    what: str,  # name of the argument
+    given,
+    example: str,  # how it is written
+) -> Mapping:  # what was given
+    "Complain about what is no mapping."
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} is a mapping, such as {example}, not {type(given).__name__}.")
+    return given
+
+# %% ../../nbs/60_pl/10_style.ipynb #a47b3a8b
+def need_numbers(
+    what: str,  # name of the argument
+    values,
+) -> np.ndarray:  # of floats
+    "The values as numbers, or an error that names them."
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{what} must be numbers; there is {shortlist(np.ravel(np.asarray(values, object)))}."
+        ) from None
+
+# %% ../../nbs/60_pl/10_style.ipynb #1da9aa5b
+def need_coords(
+    what: str,  # name of the argument
+    xy,
+    least: int = 2,  # columns
+) -> np.ndarray:  # (cells, columns)
+    "Coordinates of cells, or an error that says what they are."
+    hint = "such as mdata.obsm['X_umap']"
+    if isinstance(xy, str) or hasattr(xy, "obsm"):
+        raise TypeError(f"{what} is an array of coordinates, {hint}, not {type(xy).__name__}.")
+    if (xy := need_numbers(what, xy)).ndim != 2 or xy.shape[1] < least:
+        raise ValueError(f"{what} has shape {xy.shape}; it needs (cells, {least} or more), {hint}.")
+    return xy
 
 # %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
 def _sign(char: str) -> str:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STATIC', 'as_text', 'facts_html', 'name_text', 'table_html', 'script_json', 'figure_html', 'packed_plotly', 'section',
-           'row_html', 'code_html', 'page']
+           'row_html', 'code_html', 'check_target', 'page']
 
 # %% ../../nbs/70_views/10_page.ipynb #1346bc69
 import base64
@@ -63,7 +63,7 @@ def facts_html(
 # %% ../../nbs/70_views/10_page.ipynb #33f51c9e
 def name_text(
     name,
-    letters: int = 100,  # that are shown
+    letters: int = 160,  # that are shown
 ) -> str:
     "A name for a cell of a table: a very long one ends with an ellipsis."
     text = as_text(name)
@@ -166,6 +166,20 @@ def code_html(
 ) -> str:
     "Code to copy."
     return _part("code", code)
+
+# %% ../../nbs/70_views/10_page.ipynb #6a912608
+def check_target(
+    path: str | Path,  # of the file to write
+) -> Path:
+    "The path, if a file can be there."
+    if not isinstance(path, (str, Path)):
+        raise TypeError(f"path={path!r} is no path of a file, such as 'page.html'.")
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / 'page.html'}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
+    return path
 
 # %% ../../nbs/70_views/10_page.ipynb #5ddab375
 def page(

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LATENTS', 'SCORES', 'LOADING', 'sizes', 'versions', 'lead', 'header', 'coverage_section', 'training_section',
            'agreement_html', 'latent_section', 'scores_html', 'held_out_section', 'event_names', 'events_section',
-           'loading', 'time_section', 'report']
+           'loading', 'time_section', 'check_report', 'report']
 
 # %% ../../nbs/70_views/20_report.ipynb #bd4be54b
 import importlib.metadata
@@ -24,7 +24,7 @@ from ..core import KEYS, logger, write_file
 from ..data.pairs import modality_pairs
 from ..tl.latent import latent_quality
 from ..tl.psi import group_psi, variable_junctions
-from .page import code_html, facts_html, figure_html, page, section, table_html
+from .page import check_target, code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/20_report.ipynb #2e301044
 def sizes(
@@ -214,6 +214,18 @@ def time_section(timing: Mapping[str, float]) -> str:
     seconds = pd.DataFrame({"seconds": list(timing.values())}, list(timing))
     return section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1))
 
+# %% ../../nbs/70_views/20_report.ipynb #4bdf4f99
+def check_report(mdata: MuData, labels: pd.Series, predictions, scores) -> None:
+    "Raise if a report cannot be made of these."
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
+    if not isinstance(labels, pd.Series):
+        raise TypeError(f"labels is a Series, such as mdata.obs['cell_type'], not {type(labels).__name__}.")
+    if len(labels) != mdata.n_obs:
+        raise ValueError(f"labels has {len(labels):,} cells and mdata has {mdata.n_obs:,}.")
+    if predictions and scores is None:
+        raise ValueError("scores is None; splicevi.tl.imputation makes those of the predictions.")
+
 # %% ../../nbs/70_views/20_report.ipynb #05f7744f
 def report(
     path: str | Path,  # the HTML file to write
@@ -233,6 +245,8 @@ def report(
     folder: str | None = None,  # where model and data lie, as the page says it; None: the folder of `path`
 ) -> Path:
     "Write a self-contained page about a trained model."
+    path = check_target(path)
+    check_report(mdata, labels, predictions, scores)
     size = sizes(mdata, rna, splicing)
     parts = [
         header(size, facts or {}),

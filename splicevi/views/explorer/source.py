@@ -21,13 +21,14 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
+from ...pl.style import need_coords
 from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
 
 # %% auto #0
-__all__ = ['UNTRAINED', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs', 'all_obsm',
-           'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model', 'event_data',
-           'EventValues', 'checksum', 'one_column']
+__all__ = ['UNTRAINED', 'DEFAULT_PARTS', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs',
+           'all_obsm', 'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model',
+           'event_data', 'EventValues', 'checksum', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
@@ -156,6 +157,8 @@ def from_model(model, mdata=None) -> EventData:
     "The parts of a model's data."
     model.need("splicing")
     given = model.adata if mdata is None else mdata
+    if not isinstance(given, (AnnData, MuData, type(None))):
+        raise TypeError(f"mdata is a MuData or an AnnData, not {type(given).__name__}.")
     if given is None:
         raise ValueError("The model was loaded without data; pass them with mdata=.")
     adata = model.aligned(given if given is model.adata else shell(given))
@@ -173,6 +176,9 @@ def from_model(model, mdata=None) -> EventData:
 UNTRAINED = "Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again."
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4f4c7c3b
+DEFAULT_PARTS = dict(splicing=KEYS.splicing, rna=KEYS.rna, rna_layer=None)
+
+
 def event_data(
     source,  # a `SPLICEVI` model, or a MuData
     mdata: MuData | None = None,  # other data than the model's own
@@ -182,6 +188,8 @@ def event_data(
 ) -> EventData:
     "The data of a view, from a model or a MuData."
     if hasattr(source, "get_normalized_splicing"):
+        if keys := dict(splicing=splicing, rna=rna, rna_layer=rna_layer).items() - DEFAULT_PARTS.items():
+            raise ValueError(f"{min(keys)[0]} is for a MuData; a model knows the parts of its data.")
         return from_model(source, mdata)
     if isinstance(source, MuData):
         return from_mudata(source, splicing, rna, rna_layer)
@@ -206,6 +214,8 @@ def group_columns(self: EventData) -> list[str]:
 @patch
 def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cells,)
     "The group of each cell, its name as text; without a column all cells are one group."
+    if not isinstance(column, (str, type(None))):
+        raise TypeError(f"groupby={column!r} is the name of one column of obs, or None.")
     if column is None:
         return pd.Categorical(["all cells"] * len(self.obs))
     if column not in self.obs:
@@ -217,6 +227,8 @@ def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cell
             f"groupby={column!r} has {n:,} different values, too many to be drawn as groups (at most {MOST_GROUPS}); "
             "cut it into classes first."
         )
+    if n == 0:
+        raise ValueError(f"groupby={column!r} has no value; group by another column.")
     out = pd.Categorical(values).remove_unused_categories()
     return out.rename_categories([str(c) for c in out.categories])
 
@@ -316,7 +328,7 @@ def coords(
         if np.shape(key) != (len(self.obs), 2):
             want = f"({len(self.obs):,}, 2) is needed: two coordinates for each cell."
             raise ValueError(f"latent has shape {np.shape(key)}, but {want}")
-        return np.asarray(key, float), "latent"
+        return need_coords("latent", key), "latent"
     if known := next((k for k in MAPS if k in self.obsm), None):
         return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
     return self._map()
