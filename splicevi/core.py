@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
-           'check_numbers', 'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
-           'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
+           'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError', 'fewer_warnings',
+           'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
 import importlib
@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -135,12 +135,6 @@ def check_number(name: str, value, limits: Limits) -> None:
         raise ValueError(f"{name}={value!r} is out of range; {must}")
     if limits.whole and not isinstance(value, Integral):
         raise TypeError(f"{name}={value!r} is no whole number; {must} Write {int(value)}.")
-
-# %% ../nbs/00_core.ipynb #56d06c4c
-def check_numbers(given: Mapping, limits: Mapping[str, Limits]) -> None:
-    "Check the numbers among some arguments."
-    for name in given.keys() & limits.keys():
-        check_number(name, given[name], limits[name])
 
 # %% ../nbs/00_core.ipynb #8b4640a0
 def find_obs_column(

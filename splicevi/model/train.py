@@ -5,23 +5,31 @@
 # %% ../../nbs/50_model/75_train.ipynb #e558dafd
 from __future__ import annotations
 
+import inspect
 import warnings
 
+import lightning.pytorch
 import numpy as np
 import torch
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 from scvi import settings
+from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
-from ..core import Limits, check_numbers
+from ..core import Limits
+from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, takes
 from .docs import docs, explain
 from .record import RecordingCallback
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
+from ..nn.scvi_names import runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK',
-           'split_options', 'plan_options', 'watches_validation', 'without_validation', 'check_warmup',
-           'watching_callbacks', 'is_drawn', 'TrainMixin']
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names',
+           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+           'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -120,7 +128,7 @@ explain(
 
 # %% ../../nbs/50_model/75_train.ipynb #2f827564
 POSITIVE, SHARE = Limits(0, above=True), Limits(0, 1, optional=True)
-COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)
+COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)  # of anything; of warm-up
 TRAIN_LIMITS = {
     "max_epochs": COUNT,
     "lr": POSITIVE,
@@ -138,6 +146,48 @@ TRAIN_LIMITS = {
     "lr_threshold": Limits(0),
     "step_size": COUNT,
     "gradient_clipping_max_norm": POSITIVE,
+}
+
+# %% ../../nbs/50_model/75_train.ipynb #6dd6b5cc
+def names_of(*functions) -> list[str]:
+    "Names of the arguments of some functions."
+    taken = [p for f in functions for p in inspect.signature(f).parameters.values()]
+    return [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def trainer_names() -> list[str]:
+    "What **kwargs of `train` may be."
+    return [*names_of(Trainer, lightning.pytorch.Trainer), "trainer_config", "ckpt_path"]
+
+
+def plan_names() -> list[str]:
+    "What `plan_kwargs` may be."
+    return names_of(SplicingTrainingPlan, AdversarialTrainingPlan, TrainingPlan)
+
+
+def splitter_names() -> list[str]:
+    "What `datasplitter_kwargs` may be."
+    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+
+# %% ../../nbs/50_model/75_train.ipynb #097b996c
+PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
+PARTS += ("kl_local", "kl_global", "kl_z", "alignment_penalty")
+CURVES = (*(f"{p}_{cells}" for p in PARTS for cells in ("validation", "train")), "validation_loss", "train_loss")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "xpu", "ipu")
+FLAGS = ("shuffle_set_split", "early_stopping", "adversarial_mixing", "reduce_lr_on_plateau", "gradient_clipping")
+OPTIONS = TRAIN_LIMITS | {"lr_scheduler_type": OneOf(SCHEDULERS), "lr_scheduler_metric": OneOf(CURVES)}
+OPTIONS |= dict.fromkeys(FLAGS, FLAG)
+PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
+TRAIN_ARGUMENTS = OPTIONS | {
+    "early_stopping_monitor": OneOf(CURVES),
+    "background": FLAG,
+    "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
+    "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
+    "callbacks": ListOf(
+        Is(("Callback",), hint="Derive it from lightning.pytorch.callbacks.Callback."), alone=True, optional=True
+    ),
+    "plan_kwargs": Entries(PLAN, plan_names, optional=True),
+    "datasplitter_kwargs": Entries(TRAIN_LIMITS, splitter_names, optional=True),
 }
 
 # %% ../../nbs/50_model/75_train.ipynb #ba483188
@@ -188,7 +238,7 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 5  # frames between a warning here and the line that calls `train`
+STACK = 6  # frames between a warning here and the line that calls `train`
 
 
 def without_validation(given: dict) -> dict:
@@ -256,7 +306,7 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     with quiet_lightning(is_drawn(trainer["callbacks"])):
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
-        return self._train_runner_cls(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
+        return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch
@@ -296,7 +346,8 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
-    check_numbers(given, TRAIN_LIMITS)
+    if (words := given["lr_scheduler_metric"].split("_"))[0] == "reconstruction" and words[1] != "loss":
+        self.need(words[1])
     if not any(p.requires_grad for p in self.module.parameters()):
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
@@ -317,6 +368,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
 @docs.dedent
+@takes(trainer_names, **TRAIN_ARGUMENTS)
 def train(
     self: TrainMixin,
     max_epochs: int = 500,

@@ -16,7 +16,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
-from ..core import Limits, check_number, shortlist
+from ..core import Limits, shortlist
+from ..data.arguments import FLAG, takes
 from .arc_layout import ArcLayout, Axis, arc, arc_layout, event_axis, event_strand, tick_rows
 from splicevi.pl.style import (
     colors,
@@ -339,6 +340,7 @@ def check_junctions(
         raise KeyError(f"selected={selected!r} is no junction; there are {shortlist(junctions.index)}.")
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #f7acf680
+@takes(flip=FLAG, width=Limits(0, above=True))
 def event_arcs(
     junctions: pd.DataFrame,  # chrom, start, end, strand, maybe annotated, gene_name, event_id; index: junction_id
     psi: pd.DataFrame,  # (junctions, groups) PSI; NaN: not observed
@@ -358,7 +360,6 @@ def event_arcs(
         sentence = "No event to draw: choose a gene, a junction or an event."
         return empty_figure(sentence, plain(title or "Junctions of an event", 640, 16), template)
     check_junctions(junctions, selected)
-    check_number("width", width, Limits(300))
     lanes = event_lanes(junctions, psi, reads, groups, hue)
     if not lanes:
         sentence = "No group of cells to draw: choose a column of obs that has values."

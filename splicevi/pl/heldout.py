@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..core import Limits, check_number
+from ..data.arguments import COUNT, takes
 from .differential import bin_number
 from splicevi.pl.style import (
     add_diagonal,
@@ -32,23 +32,22 @@ from splicevi.pl.style import (
 def check_held(
     held: pd.DataFrame,
     psi: np.ndarray,  # (pairs,)
-    bins: int,
 ) -> np.ndarray:  # (pairs,)
     "The predictions as numbers, if there is one for each held-out pair."
     need_columns(held, ["counts", "total"], "held")
-    check_number("bins", bins, Limits(1, whole=True))
     psi = need_numbers("predictions", psi)
     need_same_length("pairs", held=held, predictions=psi)
     return psi
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #e52c3f16
+@takes(bins=COUNT)
 def prediction_grid(
     held: pd.DataFrame,  # held-out pairs
     psi: np.ndarray,  # (pairs,) predicted PSI
     bins: int = 20,
 ) -> np.ndarray:  # (observed, predicted) reads in each square
     "Reads of the held-out pairs by observed and predicted PSI."
-    psi = check_held(held, psi, bins)
+    psi = check_held(held, psi)
     observed = held["counts"] / held["total"]
     return np.histogram2d(observed, np.clip(psi, 0, 1), bins, [[0, 1], [0, 1]], weights=held["total"])[0]
 
@@ -96,13 +95,14 @@ def imputation(
     return fig.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #565a868f
+@takes(bins=COUNT)
 def psi_bins(
     held: pd.DataFrame,  # held-out pairs: counts, total
     psi: np.ndarray,  # (pairs,) predicted PSI
     bins: int = 10,
 ) -> pd.DataFrame:  # predicted and observed PSI (both weighted by reads), 95 % interval, pairs, reads
     "Observed PSI of held-out pairs in bins of the predicted one."
-    p = check_held(held, psi, bins)
+    p = check_held(held, psi)
     y, n = held["counts"].to_numpy(float), held["total"].to_numpy(float)
     t = pd.DataFrame({"y": y, "n": n, "p": p, "w": p * n})
     t = t[np.isfinite(t["p"]) & (t["n"] > 0)]
@@ -126,6 +126,7 @@ def _add_bins(fig: go.Figure, b: pd.DataFrame, name: str, color: str) -> None:
     fig.add_scatter(x=b["predicted"].round(4), y=b["observed"].round(4), name=plain(name, 200), **look)
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #842fa6ac
+@takes(bins=COUNT)
 def psi_calibration(
     held: pd.DataFrame,  # held-out pairs: counts, total
     predictions: Mapping[str, np.ndarray],  # name to (pairs,) predicted PSI

@@ -13,7 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from ..core import Limits, check_number
+from ..data.arguments import COUNT, takes
 from splicevi.pl.style import (
     INK,
     PSI_BAR,
@@ -33,6 +33,7 @@ from splicevi.pl.style import (
 from ..tl.latent import map_of
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #dcdbad9f
+@takes()
 def umap(
     latent: np.ndarray,  # (cells, dimensions)
     seed: int = 0,
@@ -103,6 +104,7 @@ def _latent_title(
     return f"Latent space{'s' * (n > 1)}{f' by {plain(by, 400, 16)}' if by else ''}"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #c7cc907d
+@takes(n_cells=COUNT)
 def latent(
     coords: Mapping[str, np.ndarray]
     | np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP or any obsm (its first two columns); or title to such
@@ -114,7 +116,6 @@ def latent(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Latent spaces side by side, coloured by label."
-    check_number("n_cells", n_cells, Limits(1, whole=True))
     coords = coords if isinstance(coords, Mapping) else {"": coords}
     coords = {k: need_coords(f"coords[{k!r}]" if k else "coords", xy) for k, xy in coords.items()}
     if isinstance(labels, str):
@@ -194,6 +195,7 @@ def _psi_title(
     return f"PSI of {plain(junction_region(label), 500, 16)}" if label else "PSI in the latent space"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ce015c36
+@takes(n_cells=COUNT)
 def latent_psi(
     coords: np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP
     psi: np.ndarray,  # (cells,) PSI of one junction, NaN where it was not observed
@@ -207,7 +209,6 @@ def latent_psi(
 ) -> go.Figure:
     "A latent map coloured by the PSI of a junction."
     xy, psi = need_coords("coords", coords), need_numbers("psi", psi)
-    check_number("n_cells", n_cells, Limits(1, whole=True))
     for name, values in (("psi", psi), ("reads", reads), ("cells", cells)):
         need_same_length("cells", coords=xy, **{name: xy if values is None else values})
     title = _psi_title(label) if title is None else plain(title, 640, 16)

@@ -21,6 +21,7 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
+from ...nn.scvi_names import is_internal
 from ...pl.style import need_coords
 from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
@@ -90,7 +91,7 @@ def all_obs(data) -> pd.DataFrame:  # the same cells; the object's own columns f
     for part in parts:
         for c in part:
             columns.setdefault(c, part[c])
-    hidden = lambda c: str(c).startswith("_scvi") or (":" in str(c) and str(c).split(":", 1)[1] in columns)
+    hidden = lambda c: is_internal(c) or (":" in str(c) and str(c).split(":", 1)[1] in columns)
     return pd.DataFrame({c: v for c, v in columns.items() if not hidden(c)}, index=data.obs_names)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #07d8cfe8
