@@ -63,7 +63,6 @@ NAMES = {  # where a name is -> what it is for
     "scvi.data.fields:BaseAnnDataField.view_state_registry": "defined: fields of events and of optional layers",
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
-    "torch:Tensor._version": "a view knows that the weights have changed",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #ed65d4fd

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import Limits, check_numbers, find_obs_column, obs_column
+from ...core import Limits, find_obs_column, obs_column
 from ...model.record import LatentMap, RecordingCallback
 from ...pl.style import colors, need_mapping
 from ...tl.groups import sample_rows
@@ -37,7 +37,8 @@ def check_settings(view: str, hue: Mapping[str, str] | None, **numbers) -> None:
     "An error that names the argument, if one of them cannot be."
     choose_view(view, False)
     need_mapping("hue", hue or {}, "{'T cell': '#0072B2'}")
-    check_numbers(numbers, DASHBOARD_LIMITS)
+    for name, value in numbers.items():
+        DASHBOARD_LIMITS[name].check(name, value)
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #5c32ddd9
 class TrainingDashboard(RecordingCallback):
