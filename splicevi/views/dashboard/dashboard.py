@@ -20,7 +20,7 @@ from ...pl.style import colors, need_mapping
 from ...tl.groups import sample_rows
 from ...tl.latent import main_plane, procrustes
 from .display import VIEWS, choose_view
-from .probe import HeldOutScore, LatentSample
+from .probe import HeldOutScore, LatentSample, check_held_out
 
 # %% auto #0
 __all__ = ['DASHBOARD_LIMITS', 'check_settings', 'TrainingDashboard', 'as_dashboard', 'map_labels', 'label_text', 'label_colors']
@@ -136,6 +136,14 @@ def _map_sample(self: TrainingDashboard, model, kind: str) -> LatentSample | Non
 def _ask_to_stop(self: TrainingDashboard) -> None:
     "What the Stop button does."
     self.stopper.stop()
+
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #e42ec866
+@patch
+def check_model(self: TrainingDashboard, model) -> None:
+    "Raise if this dashboard is not for this model; training asks before it changes anything."
+    map_labels(model, self.color_by)
+    if self.held_out is not None:
+        check_held_out(self.held_out, model)
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #8f865c0f
 @patch
