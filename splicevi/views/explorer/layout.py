@@ -13,7 +13,7 @@ from pathlib import Path
 from fastcore.basics import patch
 
 from ...core import KEYS, require_extra
-from ...pl.style import visible
+from ...pl.style import shorten, visible
 from .export import snapshot
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
 from .state import SHOWS, ExplorerState
@@ -45,7 +45,7 @@ def heading(state: ExplorerState) -> str:
     few, many = len(lanes(state)), len(state.cell_groups.categories)
     if few < many:
         how += f" {few} of {many} groups, those with most reads."
-    name, about = (html.escape(visible(text)) for text in (names[0], about))
+    name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
     return f"{title}<br><span class=sv-soft>{how}</span>"
 

@@ -12,7 +12,7 @@ import plotly.graph_objects as go
 
 from ... import pl
 from ...core import shortlist
-from ...pl.style import empty_figure, plain, sentence_lines
+from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
 from .state import ExplorerState
 
 # %% auto #0
@@ -132,8 +132,9 @@ def expression_panel(state: ExplorerState, **look) -> go.Figure:
     if values is None:
         n = len(set(state.data.genes.values()))
         return empty_panel(f"{gene} is not among the {n:,} genes of the data.", title, look, HALF)
-    hue, unit = pl.colors(state.cell_groups), "log(1 + counts per 10,000)"
-    return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **look)
+    hue, unit = pl.colors(state.cell_groups), "log(1 + counts per 10⁴)"
+    title = shorten(visible(title), 300, 16)  # two panels stand side by side
+    return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **{"title": f"{title} by group"} | look)
 
 
 NO_GENE = "The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can)."
