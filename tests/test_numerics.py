@@ -274,7 +274,8 @@ def mixed(name, seed, spread, dtype, free, present):
     if name == "cell":  # the kink of a rectifier is on one side in one precision, and on the other in the other
         seen = torch.cat([mean[0], mean[1], var[0].log(), var[1].log()], -1)
         assume(rule.net[0](seen).abs().min() > 1e-4 * (10 + spread))
-    grads = [t.grad for t in (mean, var, *rule.parameters())]
+    var_grad = var.grad * var.detach()  # by the log of the variance, as a network gives it
+    grads = [mean.grad, var_grad, *(p.grad for p in rule.parameters())]
     return [t.double() for t in (m.detach(), v.detach(), *(g for g in grads if g is not None))]
 
 

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'INK', 'GRID', 'FONT', 'PSI_SCALE', 'PSI_BAR', 'THEMES', 'srgb', 'linear_light', 'oklab',
-           'candidate_colors', 'palette', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled', 'sentence_lines',
-           'empty_figure', 'need_columns', 'need_same_length', 'need_mapping', 'need_numbers', 'need_coords', 'visible',
-           'plain', 'plain_all', 'text_width', 'overlaps', 'shorten', 'region', 'junction_region', 'scatter_type',
-           'add_diagonal', 'error_bars']
+           'candidate_colors', 'palette', 'need_mapping', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled',
+           'text_width', 'overlaps', 'shorten', 'visible', 'plain', 'plain_all', 'sentence_lines', 'empty_figure',
+           'need_columns', 'need_same_length', 'need_numbers', 'need_coords', 'region', 'junction_region',
+           'scatter_type', 'add_diagonal', 'error_bars']
 
 # %% ../../nbs/60_pl/10_style.ipynb #22bc008b
 import re
@@ -75,6 +75,17 @@ def palette(
             chosen.append("#" + "".join(f"{round(255 * v):02X}" for v in rgb[best]))
             gap = np.minimum(gap, np.linalg.norm(lab - lab[best], axis=1))
     return chosen
+
+# %% ../../nbs/60_pl/10_style.ipynb #5d2b3ea8
+def need_mapping(
+    what: str,  # name of the argument
+    given,
+    example: str,  # how it is written
+) -> Mapping:  # what was given
+    "Complain about what is no mapping."
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} is a mapping, such as {example}, not {type(given).__name__}.")
+    return given
 
 # %% ../../nbs/60_pl/10_style.ipynb #c5cc46fb
 def colors(
@@ -169,6 +180,80 @@ def styled(
     fig.update_xaxes(title_standoff=8, **axis).update_yaxes(title_standoff=6, **axis)
     return fig.update_annotations(font=dict(size=13, color=t.ink))
 
+# %% ../../nbs/60_pl/10_style.ipynb #b71008d7
+def text_width(
+    text: str,
+    size: float = 11,  # of the font, pixels
+) -> float:  # pixels
+    "About how wide a text is drawn."
+    narrow, wide = set(" .,:;·|'ijl!()[]"), set("MWmw@%")
+    return size * sum(0.3 if c in narrow else 0.86 if c in wide else 0.68 if c.isupper() else 0.56 for c in text)
+
+# %% ../../nbs/60_pl/10_style.ipynb #1ee18291
+def overlaps(
+    box: tuple,  # left, bottom, right, top
+    others: Iterable[tuple],
+) -> bool:
+    "Whether a box covers a part of any other."
+    return any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in others)
+
+# %% ../../nbs/60_pl/10_style.ipynb #a2e31183
+def shorten(
+    text: str,
+    width: float,  # pixels
+    size: float = 12,  # of the font, pixels
+) -> str:  # what was cut off is an ellipsis
+    "The text, cut to the width it may have in a figure."
+    text = str(text)
+    if len(text) * 0.86 * size <= width or text_width(text, size) <= width:
+        return text
+    text = text[: int(width / (0.3 * size))]  # no letter is narrower
+    while text and text_width(text + "…", size) > width:
+        text = text[:-1]
+    return text.rstrip() + "…"
+
+# %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
+def _sign(char: str) -> str:
+    "A character that has no shape, or turns the direction of writing, as it is written in a program."
+    code = ord(char)
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+# %% ../../nbs/60_pl/10_style.ipynb #b65b2209
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(
+    text,  # anything that was given a name
+) -> str:
+    "The name as text on one line, control characters as a program writes them."
+    return _HIDDEN.sub(lambda found: _sign(found[0]), str(text))
+
+# %% ../../nbs/60_pl/10_style.ipynb #42bba785
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "$": "&#36;", "{": "&#123;"})
+
+
+def plain(
+    text,  # anything that was given a name
+    width: float | None = None,  # pixels it may have
+    size: float = 12,  # of the font, pixels
+) -> str:
+    "A name as Plotly draws it letter by letter."
+    text = visible(text)
+    return (text if width is None else shorten(text, width, size)).translate(_MARKUP)
+
+# %% ../../nbs/60_pl/10_style.ipynb #241fb5aa
+_SPECIAL = re.compile(_HIDDEN.pattern[:-1] + "&<>%${]")
+
+
+def plain_all(
+    texts: Iterable,
+    width: float | None = None,  # pixels that each may have
+) -> list[str]:
+    "`plain` of many names."
+    texts = [str(text) for text in texts]
+    fits = width is None or 0.86 * 12 * max(map(len, texts), default=0) <= width
+    return texts if fits and not _SPECIAL.search("".join(texts)) else [plain(text, width) for text in texts]
+
 # %% ../../nbs/60_pl/10_style.ipynb #f5469e2e
 def sentence_lines(
     sentence: str,
@@ -216,17 +301,6 @@ def need_same_length(
     if n != m:
         raise ValueError(f"{a} has {n:,} {unit} and {b} has {m:,}.")
 
-# %% ../../nbs/60_pl/10_style.ipynb #5d2b3ea8
-def need_mapping(
-    what: str,  # name of the argument
-    given,
-    example: str,  # how it is written
-) -> Mapping:  # what was given
-    "Complain about what is no mapping."
-    if not isinstance(given, Mapping):
-        raise TypeError(f"{what} is a mapping, such as {example}, not {type(given).__name__}.")
-    return given
-
 # %% ../../nbs/60_pl/10_style.ipynb #a47b3a8b
 def need_numbers(
     what: str,  # name of the argument
@@ -253,80 +327,6 @@ def need_coords(
     if (xy := need_numbers(what, xy)).ndim != 2 or xy.shape[1] < least:
         raise ValueError(f"{what} has shape {xy.shape}; it needs (cells, {least} or more), {hint}.")
     return xy
-
-# %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
-def _sign(char: str) -> str:
-    "A character that has no shape, or turns the direction of writing, as it is written in a program."
-    code = ord(char)
-    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
-
-# %% ../../nbs/60_pl/10_style.ipynb #b65b2209
-_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def visible(
-    text,  # anything that was given a name
-) -> str:
-    "The name as text on one line, control characters as a program writes them."
-    return _HIDDEN.sub(lambda found: _sign(found[0]), str(text))
-
-# %% ../../nbs/60_pl/10_style.ipynb #42bba785
-_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "$": "&#36;", "{": "&#123;"})
-
-
-def plain(
-    text,  # anything that was given a name
-    width: float | None = None,  # pixels it may have
-    size: float = 12,  # of the font, pixels
-) -> str:
-    "A name as Plotly draws it letter by letter."
-    text = visible(text)
-    return (text if width is None else shorten(text, width, size)).translate(_MARKUP)
-
-# %% ../../nbs/60_pl/10_style.ipynb #241fb5aa
-_SPECIAL = re.compile(_HIDDEN.pattern[:-1] + "&<>%${]")
-
-
-def plain_all(
-    texts: Iterable,
-    width: float | None = None,  # pixels that each may have
-) -> list[str]:
-    "`plain` of many names."
-    texts = [str(text) for text in texts]
-    fits = width is None or 0.86 * 12 * max(map(len, texts), default=0) <= width
-    return texts if fits and not _SPECIAL.search("".join(texts)) else [plain(text, width) for text in texts]
-
-# %% ../../nbs/60_pl/10_style.ipynb #b71008d7
-def text_width(
-    text: str,
-    size: float = 11,  # of the font, pixels
-) -> float:  # pixels
-    "About how wide a text is drawn."
-    narrow, wide = set(" .,:;·|'ijl!()[]"), set("MWmw@%")
-    return size * sum(0.3 if c in narrow else 0.86 if c in wide else 0.68 if c.isupper() else 0.56 for c in text)
-
-# %% ../../nbs/60_pl/10_style.ipynb #1ee18291
-def overlaps(
-    box: tuple,  # left, bottom, right, top
-    others: Iterable[tuple],
-) -> bool:
-    "Whether a box covers a part of any other."
-    return any(box[0] < o[2] and o[0] < box[2] and box[1] < o[3] and o[1] < box[3] for o in others)
-
-# %% ../../nbs/60_pl/10_style.ipynb #a2e31183
-def shorten(
-    text: str,
-    width: float,  # pixels
-    size: float = 12,  # of the font, pixels
-) -> str:  # what was cut off is an ellipsis
-    "The text, cut to the width it may have in a figure."
-    text = str(text)
-    if len(text) * 0.86 * size <= width or text_width(text, size) <= width:
-        return text
-    text = text[: int(width / (0.3 * size))]  # no letter is narrower
-    while text and text_width(text + "…", size) > width:
-        text = text[:-1]
-    return text.rstrip() + "…"
 
 # %% ../../nbs/60_pl/10_style.ipynb #dcd42b9b
 def region(

@@ -215,8 +215,8 @@ def time_section(timing: Mapping[str, float]) -> str:
     return section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1))
 
 # %% ../../nbs/70_views/20_report.ipynb #4bdf4f99
-def check_report(mdata: MuData, labels: pd.Series, predictions, scores) -> None:
-    "Raise if a report cannot be made of these."
+def check_report(path: str | Path, mdata: MuData, labels: pd.Series, predictions, scores) -> Path:
+    "The path, if a report can be made of these and written there."
     if not isinstance(mdata, MuData):
         raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if not isinstance(labels, pd.Series):
@@ -225,6 +225,7 @@ def check_report(mdata: MuData, labels: pd.Series, predictions, scores) -> None:
         raise ValueError(f"labels has {len(labels):,} cells and mdata has {mdata.n_obs:,}.")
     if predictions and scores is None:
         raise ValueError("scores is None; splicevi.tl.imputation makes those of the predictions.")
+    return check_target(path)
 
 # %% ../../nbs/70_views/20_report.ipynb #05f7744f
 def report(
@@ -245,8 +246,7 @@ def report(
     folder: str | None = None,  # where model and data lie, as the page says it; None: the folder of `path`
 ) -> Path:
     "Write a self-contained page about a trained model."
-    path = check_target(path)
-    check_report(mdata, labels, predictions, scores)
+    path = check_report(path, mdata, labels, predictions, scores)
     size = sizes(mdata, rna, splicing)
     parts = [
         header(size, facts or {}),
