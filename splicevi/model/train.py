@@ -358,6 +358,8 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
+    for c in callbacks:
+        getattr(c, "check_model", lambda model: None)(self)  # before the start changes a weight
     trainer = kwargs | {"callbacks": [*callbacks, stopper]}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
