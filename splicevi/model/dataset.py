@@ -29,6 +29,7 @@ from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
     field_state,
+    field_values,
     forget_data,
     is_internal,
     registered_fields,
@@ -271,13 +272,12 @@ def require_covariates(adata, registry: dict) -> None:
         if column not in obs:
             raise KeyError(f"The data have no obs[{column!r}], one of the model's continuous_covariate_keys.")
         require_numbers(obs[column], "continuous_covariate_keys")
-    if (field := registered_fields(registry).get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry")) is None:
+    if REGISTRY_KEYS.SIZE_FACTOR_KEY not in registered_fields(registry):
         return
-    part = adata if field.get("mod_key") is None else adata[field["mod_key"]]
-    place, name = getattr(part, field["attr_name"]), field["attr_key"]
+    place, name = field_values(adata, registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)
     if name not in place:
-        raise KeyError(f"The data have no {field['attr_name']}[{name!r}], the model's size_factor_key; add it.")
-    check_size_factor(place[name], np.zeros(part.n_obs, bool), name)
+        raise KeyError(f"The data have no {name!r}, the model's size_factor_key, in obs or obsm; add it.")
+    check_size_factor(place[name], np.zeros(adata.n_obs, bool), name)
 
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 AN_OBJECT = SHARED["adata"]

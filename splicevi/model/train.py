@@ -370,7 +370,6 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
 @docs.dedent
-@takes(trainer_names, **TRAIN_ARGUMENTS)
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
@@ -409,3 +408,6 @@ def train(
     %(train)s
     """
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
+
+# %% ../../nbs/50_model/75_train.ipynb #2a097054
+TrainMixin.train = takes(trainer_names, **TRAIN_ARGUMENTS)(TrainMixin.train)
