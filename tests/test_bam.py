@@ -682,11 +682,9 @@ def test_recount_of_retained_introns(real_data, exon_skips):
     got = adata[:, rows.index].to_df()
     for cell in adata.obs_names[::4]:
         found = crossing(folder / f"{cell}.sorted.bam")
-        n = lambda chrom, position, strand: sum(s in ("?", strand) for s in found[chrom, position])
-        want = [
-            np.ceil((n(r.chrom, r.start - 1, r.strand) + n(r.chrom, r.end, r.strand)) / 2) for r in rows.itertuples()
-        ]
-        assert got.loc[cell].tolist() == want
+        ends = [[found[r.chrom, r.start - 1], found[r.chrom, r.end]] for r in rows.itertuples()]
+        both = [sum(s in ("?", strand) for end in e for s in end) for strand, e in zip(rows["strand"], ends)]
+        assert got.loc[cell].tolist() == np.ceil(np.array(both) / 2).tolist()
 
 
 @pytest.mark.filterwarnings("ignore:.*(strand is unknown|matched by name)")
@@ -726,3 +724,50 @@ def test_files_of_the_tests_are_small(tmp_path):
     "Nothing but pysam and text makes the files of these tests, so that they run where the real data are absent."
     path = busy_file(tmp_path / "a.bam")
     assert path.stat().st_size < 50_000 and Path(path).suffix == ".bam"
+
+
+# --- the command line
+
+
+def test_command_line(tmp_path, capsys):
+    "`splicevi import bam` and `import cellranger` write the MuData of the readers, with events and genes."
+    import mudata
+
+    from splicevi.cli import main
+
+    path, _ = retention_file(tmp_path)
+    gtf = tmp_path / "genes.gtf"
+    exons = [
+        (t, a, b)
+        for t, e in (("T1", [(101, 200), (301, 400), (501, 600)]), ("T2", [(101, 200), (501, 600)]))
+        for a, b in e
+    ]
+    text = 'chr1\tx\texon\t{}\t{}\t.\t+\t.\tgene_id "G1"; gene_name "Snap25"; transcript_id "{}";\n'
+    gtf.write_text("".join(text.format(a, b, t) for t, a, b in exons))
+    main(
+        [
+            "import",
+            "bam",
+            str(path),
+            str(tmp_path / "out.h5mu"),
+            "--gtf",
+            str(gtf),
+            "--introns",
+            "--cells",
+            "raw",
+            "--quiet",
+        ]
+    )
+    assert "splicing 1 cells × 4, 1 events" in capsys.readouterr().out
+    mdata = mudata.read_h5mu(tmp_path / "out.h5mu")
+    var = mdata["splicing"].var
+    assert var["kind"].tolist().count("retention") == 1 and set(var["gene_name"]) == {"Snap25"}
+    assert mdata["rna"].var_names.tolist() == ["G1"] and mdata["rna"].X.sum() == 9  # different UMIs
+    run = cellranger_run(tmp_path)
+    main(["import", "cellranger", str(run), str(tmp_path / "run.h5mu"), "--quiet"])
+    mdata = mudata.read_h5mu(tmp_path / "run.h5mu")
+    assert mdata.obs_names.tolist() == ["AA-1"] and set(mdata["splicing"].var["gene_name"]) == {"g1"}
+    with pytest.raises(SystemExit):
+        main(["import", "bam", str(tmp_path / "none.bam"), str(tmp_path / "x.h5mu"), "--quiet"])
+    assert "There is no file" in capsys.readouterr().err
+    assert not (tmp_path / "x.h5mu").exists()

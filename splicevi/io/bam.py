@@ -6,7 +6,7 @@
 __all__ = ['MATRICES', 'GENES', 'ARGUMENTS', 'PATTERNS', 'ENDINGS', 'matrix_beside', 'innermost', 'read_bam', 'cellranger_files',
            'read_cellranger']
 
-# %% ../../nbs/20_io/60_bam.ipynb #a49a2d23
+# %% ../../nbs/20_io/60_bam.ipynb #f01068bc
 import inspect
 import re
 import warnings
@@ -34,7 +34,7 @@ from .molecules import Counted, Job, Landmarks, count_boundaries, count_junction
 from .star import _barcodes, _gene_table, _read_matrix
 from .tables import file_cells
 
-# %% ../../nbs/20_io/60_bam.ipynb #9b6fe9c3
+# %% ../../nbs/20_io/60_bam.ipynb #dabc1d87
 def _tags_of(
     files: Mapping[str, Path],
     peeks: Mapping[str, Peek],  # of some of the files
@@ -55,7 +55,7 @@ def _tags_of(
         raise ValueError(f"{first}: its first reads have no UMIs (tag {umi_tag}); umi_tag=None counts reads instead.")
     return None, None
 
-# %% ../../nbs/20_io/60_bam.ipynb #05f8cd97
+# %% ../../nbs/20_io/60_bam.ipynb #40ed7865
 def _h5_parts(path: Path) -> tuple[sp.csr_matrix, np.ndarray, dict[str, np.ndarray]]:
     "Counts (cells, features), barcodes, and what is said about the features."
     try:
@@ -70,14 +70,14 @@ def _h5_parts(path: Path) -> tuple[sp.csr_matrix, np.ndarray, dict[str, np.ndarr
     except (OSError, KeyError, ValueError) as e:
         raise ValueError(f"{path} cannot be read as a matrix of Cell Ranger: {e}") from e
 
-# %% ../../nbs/20_io/60_bam.ipynb #349ee7f6
+# %% ../../nbs/20_io/60_bam.ipynb #abe59fef
 def _from_h5(path: Path) -> AnnData:
     "A matrix of Cell Ranger, as one file."
     x, cells, text = _h5_parts(path)
     var = pd.DataFrame({"gene_id": text["id"], KEYS.gene_name: text["name"]}, index=text["id"])
     return AnnData(x, obs=pd.DataFrame(index=cells), var=var)[:, text["feature_type"] == "Gene Expression"].copy()
 
-# %% ../../nbs/20_io/60_bam.ipynb #cdf5a39d
+# %% ../../nbs/20_io/60_bam.ipynb #d3bc878f
 def _from_folder(path: Path) -> AnnData:
     "A matrix of Cell Ranger, as a folder."
     var = _gene_table(path)
@@ -87,7 +87,7 @@ def _from_folder(path: Path) -> AnnData:
     kept = (kind[2] == "Gene Expression").to_numpy() if 2 in kind else np.ones(len(kind), bool)
     return AnnData(m.T.tocsr(), obs=pd.DataFrame(index=cells), var=var)[:, kept].copy()
 
-# %% ../../nbs/20_io/60_bam.ipynb #31c6c228
+# %% ../../nbs/20_io/60_bam.ipynb #0e51e9c8
 MATRICES = ("filtered_feature_bc_matrix", "sample_filtered_feature_bc_matrix", "filtered_gene_bc_matrices/*")
 
 
@@ -100,7 +100,7 @@ def matrix_beside(
             return (_from_folder if found.is_dir() else _from_h5)(found)
     return None
 
-# %% ../../nbs/20_io/60_bam.ipynb #b4d347b7
+# %% ../../nbs/20_io/60_bam.ipynb #862bfabb
 def _wanted(
     cells,  # None, "all", a file, a list; or a dict of these, by sample
     sample: str,
@@ -120,7 +120,7 @@ def _wanted(
         return list(_barcodes(Path(cells)))
     return [str(c) for c in cells]
 
-# %% ../../nbs/20_io/60_bam.ipynb #42b968c4
+# %% ../../nbs/20_io/60_bam.ipynb #fb1abeef
 def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
     "The annotation with the names of chromosomes that the file has."
     if gtf is None:
@@ -132,7 +132,7 @@ def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
         raise ValueError(f"The file and the annotation have no chromosome in common: {names}. Are they of one genome?")
     return with_chroms(gtf, chroms)
 
-# %% ../../nbs/20_io/60_bam.ipynb #b8952aff
+# %% ../../nbs/20_io/60_bam.ipynb #cf19a761
 GENES = ("auto", "matrix", "tags", "gtf")
 
 
@@ -153,13 +153,13 @@ def _source_of_genes(genes: str | None, complete: list[bool], peeks: Mapping[str
         raise ValueError(f"genes={genes!r}: {lack.get(genes, 'no annotation is given (gtf=...)')}.")
     return genes
 
-# %% ../../nbs/20_io/60_bam.ipynb #c42a98a7
+# %% ../../nbs/20_io/60_bam.ipynb #c8a81c9d
 def _complete(matrices: Mapping, wanted: Mapping) -> list[bool]:
     "Of each file, does its matrix have all wanted cells?"
     have = lambda m, cells: m is not None and cells is not None and set(cells) <= set(m.obs_names)
     return [have(matrices[k], cells) for k, cells in wanted.items()]
 
-# %% ../../nbs/20_io/60_bam.ipynb #a91b9621
+# %% ../../nbs/20_io/60_bam.ipynb #182a7249
 def _parts(job: Job, split: bool) -> list[Job]:
     "A job for each chromosome with reads, if there is an index."
     if not split:
@@ -171,7 +171,7 @@ def _parts(job: Job, split: bool) -> list[Job]:
         stats = sorted(f.get_index_statistics(), key=lambda s: -s.mapped)
     return [replace(job, chrom=s.contig, marks=job.marks.on(s.contig)) for s in stats if s.mapped]
 
-# %% ../../nbs/20_io/60_bam.ipynb #d49b3817
+# %% ../../nbs/20_io/60_bam.ipynb #d9e21c6f
 def _processes(n_jobs: int | None, files: list[Path], large: int = 200 * 2**20) -> int:
     "How many processes; a start costs seconds, so small files are read in this one."
     if n_jobs is not None:
@@ -179,12 +179,12 @@ def _processes(n_jobs: int | None, files: list[Path], large: int = 200 * 2**20) 
     count = require_extra("joblib", "bam").cpu_count()
     return count if sum(p.stat().st_size for p in files if p.is_file()) > large else 1
 
-# %% ../../nbs/20_io/60_bam.ipynb #500e2039
+# %% ../../nbs/20_io/60_bam.ipynb #7f663e14
 def _each(work, jobs: list[Job]) -> list:
     "The results of some jobs."
     return [work(job) for job in jobs]
 
-# %% ../../nbs/20_io/60_bam.ipynb #e86d1eea
+# %% ../../nbs/20_io/60_bam.ipynb #cc253f0c
 def _done(work, jobs: list[Job], n_jobs: int, progress: bool) -> Iterator:
     "The results of all jobs, in their order."
     results = map(partial(_each, work), ([j] for j in jobs))
@@ -198,7 +198,7 @@ def _done(work, jobs: list[Job], n_jobs: int, progress: bool) -> Iterator:
             bar.update(len(batch))
             yield from batch
 
-# %% ../../nbs/20_io/60_bam.ipynb #2e8bf396
+# %% ../../nbs/20_io/60_bam.ipynb #917daa71
 def _one_file(
     parts: list[Counted],  # of one file
     cells: list[str] | None,  # those asked for
@@ -220,7 +220,7 @@ def _one_file(
         genes = genes.assign(cell=(np.cumsum(kept) - 1)[genes["cell"].astype(int)])
     return list(np.array(list(number), object)[kept]), pd.concat([p.junctions for p in parts]), x[kept], genes
 
-# %% ../../nbs/20_io/60_bam.ipynb #8ff44268
+# %% ../../nbs/20_io/60_bam.ipynb #3fc8a5c0
 def _gene_matrix(
     tables: list[pd.DataFrame],  # of each file: gene, cell, n
     sizes: list[int],  # cells of each file
@@ -235,7 +235,7 @@ def _gene_matrix(
     var = pd.DataFrame({"gene_id": found, KEYS.gene_name: [names.get(g, g) for g in found]}, index=found, dtype=object)
     return AnnData(x, var=var)
 
-# %% ../../nbs/20_io/60_bam.ipynb #bf8d19c6
+# %% ../../nbs/20_io/60_bam.ipynb #4c9d5041
 def innermost(
     table: pd.DataFrame,  # chrom, start, end, strand, reads
     share: float = 0.1,  # of the reads, that another one inside has at least
@@ -255,7 +255,7 @@ def innermost(
             out[at[i]] = not inside.any()
     return out
 
-# %% ../../nbs/20_io/60_bam.ipynb #8b3a31d7
+# %% ../../nbs/20_io/60_bam.ipynb #f39e8de9
 def _boundary_reads(
     jobs: list[tuple[Job, int]],  # each with the number of its first cell
     boundaries: pd.DataFrame,  # chrom, position, strand, all different
@@ -275,12 +275,12 @@ def _boundary_reads(
         out += sp.coo_matrix((n["n"], (n["cell"] + first, at)), shape=out.shape, dtype=np.float32)
     return out
 
-# %% ../../nbs/20_io/60_bam.ipynb #789afbfe
+# %% ../../nbs/20_io/60_bam.ipynb #7fad63f5
 def _count_named(job: Job, tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
     "`count_boundaries` with the file's names of chromosomes."
     return count_boundaries(job, tables[job.path])
 
-# %% ../../nbs/20_io/60_bam.ipynb #10a2d987
+# %% ../../nbs/20_io/60_bam.ipynb #4c1a8095
 def _retained(splicing: AnnData, jobs: list[tuple[Job, int]], chroms, n_jobs: int, progress: bool) -> AnnData:
     "Junctions, each followed by the retention of its intron where it has reads."
     var = splicing.var.assign(kind="junction")
@@ -304,7 +304,7 @@ def _retained(splicing: AnnData, jobs: list[tuple[Job, int]], chroms, n_jobs: in
     both = pd.concat([var, more.set_axis(more[KEYS.junction].to_numpy())]).iloc[order]
     return AnnData(sp.hstack([splicing.X, kept[:, found]], format="csr")[:, order], obs=splicing.obs, var=both)
 
-# %% ../../nbs/20_io/60_bam.ipynb #c410743f
+# %% ../../nbs/20_io/60_bam.ipynb #ae803e67
 ARGUMENTS = {
     "genes": OneOf(GENES, optional=True),
     "anchor": COUNT,
@@ -316,7 +316,7 @@ ARGUMENTS = {
     **dict.fromkeys(("multimapped", "secondary", "duplicates", "introns", "progress"), FLAG),
 }
 
-# %% ../../nbs/20_io/60_bam.ipynb #98285dc3
+# %% ../../nbs/20_io/60_bam.ipynb #ad6cde6f
 def _check_options(given: Mapping) -> None:
     "Refuse options that do not go together before a file is opened."
     if given["secondary"] and not given["multimapped"]:
@@ -328,19 +328,19 @@ def _check_options(given: Mapping) -> None:
     if given["fasta"] is not None and not Path(f"{given['fasta']}.fai").is_file():
         raise ValueError(f"fasta={str(given['fasta'])!r} has no index; samtools faidx makes one.")
 
-# %% ../../nbs/20_io/60_bam.ipynb #98bce36d
+# %% ../../nbs/20_io/60_bam.ipynb #ae79cfc1
 def _look(files: Mapping[str, Path], cell_tag: str | None, fasta, first: int = 20) -> dict[str, Peek]:
     "A look at each file, at the reads of the first ones only."
     return {name: peek(p, cell_tag, fasta, 10_000 if i < first else 0) for i, (name, p) in enumerate(files.items())}
 
-# %% ../../nbs/20_io/60_bam.ipynb #822d38a3
+# %% ../../nbs/20_io/60_bam.ipynb #5be13fb3
 def _report_missing(path: Path, cells: list[str] | None, x: sp.csr_matrix, genes: pd.DataFrame, look: Peek) -> None:
     "Raise where none of the wanted cells is in the file."
     if cells and look.barcodes and not x.nnz and not len(genes):
         seen = f"it has {shortlist(look.barcodes)}"
         raise ValueError(f"{path}: no read of the {len(cells):,} cells ({shortlist(cells)}) counts; {seen}.")
 
-# %% ../../nbs/20_io/60_bam.ipynb #76efd47a
+# %% ../../nbs/20_io/60_bam.ipynb #e16d3414
 def _rules(look: Peek, gtf, tags: tuple, options: Mapping) -> ReadRules:
     "The rules for reads; ends of long reads are snapped if nothing else was said."
     snap = options["snap"]
@@ -351,7 +351,7 @@ def _rules(look: Peek, gtf, tags: tuple, options: Mapping) -> ReadRules:
     same = {k: options[k] for k in ("anchor", "multimapped", "secondary", "duplicates", "library")}
     return ReadRules(*tags, **same, snap=int(snap))
 
-# %% ../../nbs/20_io/60_bam.ipynb #4b580673
+# %% ../../nbs/20_io/60_bam.ipynb #5c35245b
 def _from_matrices(matrices: list[AnnData], cells: list[list[str]]) -> AnnData:
     "The rows of the cells, one matrix below the other; genes by their ids."
     genes = pd.concat([m.var for m in matrices])
@@ -366,7 +366,7 @@ def _from_matrices(matrices: list[AnnData], cells: list[list[str]]) -> AnnData:
         rows.append(sp.coo_matrix((part.data, (part.row, columns)), shape=(len(wanted), len(genes))))
     return AnnData(sp.vstack(rows, format="csr", dtype=np.float32), var=genes)
 
-# %% ../../nbs/20_io/60_bam.ipynb #b726e061
+# %% ../../nbs/20_io/60_bam.ipynb #873bd398
 @dataclass
 class _Plan:
     "What a call reads, once everything is checked."
@@ -379,7 +379,7 @@ class _Plan:
     genes: str | None  # where gene counts come from
     n_jobs: int
 
-# %% ../../nbs/20_io/60_bam.ipynb #6e2a1506
+# %% ../../nbs/20_io/60_bam.ipynb #05906d71
 def _plan(options: Mapping) -> _Plan:
     "Look at the files and settle what is read."
     files = file_cells(options["paths"], PATTERNS, ENDINGS)
@@ -399,11 +399,11 @@ def _plan(options: Mapping) -> _Plan:
     jobs = {k: Job(str(p), rules, marks, looks[k].is_sorted, wanted[k]) for k, p in files.items()}
     return _Plan(files, looks, jobs, matrices, gtf, genes, _processes(options["n_jobs"], list(files.values())))
 
-# %% ../../nbs/20_io/60_bam.ipynb #1a7bd20e
+# %% ../../nbs/20_io/60_bam.ipynb #f72e9c72
 PATTERNS = ["*.bam", "*.cram"]
 ENDINGS = [f"{middle}.{end}" for end in ("bam", "cram") for middle in ("Aligned.sortedByCoord.out", ".sorted", "")]
 
-# %% ../../nbs/20_io/60_bam.ipynb #6e301a54
+# %% ../../nbs/20_io/60_bam.ipynb #537ba268
 def _count(plan: _Plan, progress: bool) -> dict[str, list[Counted]]:
     "What was found in each file."
     several = plan.n_jobs > 1
@@ -418,7 +418,7 @@ def _count(plan: _Plan, progress: bool) -> dict[str, list[Counted]]:
         out[k].append(counted)
     return out
 
-# %% ../../nbs/20_io/60_bam.ipynb #f2dcfa90
+# %% ../../nbs/20_io/60_bam.ipynb #3a9b15a8
 def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnData:
     "Cells × junctions of all files."
     lists = []
@@ -433,7 +433,7 @@ def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnDa
         warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=3)
     return adata
 
-# %% ../../nbs/20_io/60_bam.ipynb #ad6abcef
+# %% ../../nbs/20_io/60_bam.ipynb #ceaa50d0
 def _genes(plan: _Plan, parts: Mapping[str, list[Counted]], found: Mapping[str, tuple]) -> AnnData | None:
     "Gene counts of the same cells."
     cells = [f[0] for f in found.values()]
@@ -444,7 +444,7 @@ def _genes(plan: _Plan, parts: Mapping[str, list[Counted]], found: Mapping[str, 
         names = dict(zip(plan.gtf.genes["gene_id"], plan.gtf.genes["gene_name"]))
     return _gene_matrix([f[3] for f in found.values()], [len(c) for c in cells], names)
 
-# %% ../../nbs/20_io/60_bam.ipynb #ca70d095
+# %% ../../nbs/20_io/60_bam.ipynb #79986582
 def _with_retention(splicing: AnnData, plan: _Plan, found: Mapping[str, tuple], progress: bool) -> AnnData:
     "Junctions and retained introns."
     first, jobs = 0, []
@@ -457,7 +457,7 @@ def _with_retention(splicing: AnnData, plan: _Plan, found: Mapping[str, tuple], 
     chroms = {str(plan.files[k]): matching_names(p.chroms, known) for k, p in plan.looks.items()}
     return _retained(splicing, jobs, chroms, plan.n_jobs, progress)
 
-# %% ../../nbs/20_io/60_bam.ipynb #b6a80646
+# %% ../../nbs/20_io/60_bam.ipynb #26be7f81
 @takes(**ARGUMENTS)
 def read_bam(
     paths,  # a BAM or CRAM file; a folder, pattern or list with a file for each cell; a dict, sample (or cell) to path
@@ -497,7 +497,7 @@ def read_bam(
         out = {KEYS.rna: rna, **out}
     return assemble_mudata(out, splicing.obs)
 
-# %% ../../nbs/20_io/60_bam.ipynb #2839031e
+# %% ../../nbs/20_io/60_bam.ipynb #dd4fffce
 def _run_bams(folder: Path) -> dict[str, Path]:
     "The BAM files of a run, by sample; the name of the only one is empty."
     outs = folder / "outs" if (folder / "outs").is_dir() else folder
@@ -512,7 +512,7 @@ def _run_bams(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{outs} holds no possorted_genome_bam.bam and no per_sample_outs. {why}")
     return {"": found[0]} if len(found) == 1 else {p.parent.parent.name: p for p in found}
 
-# %% ../../nbs/20_io/60_bam.ipynb #35373b16
+# %% ../../nbs/20_io/60_bam.ipynb #6ce469e1
 def _named_references(folder: Path, bam: Path) -> list[Path]:
     "Folders of references that the records of a run name."
     found = []
@@ -526,14 +526,14 @@ def _named_references(folder: Path, bam: Path) -> list[Path]:
         found += [str(Path(p).parent) for p in re.findall(r"--genomeDir\s+(\S+)", str(f.header))]
     return [Path(p) for p in dict.fromkeys(found)]
 
-# %% ../../nbs/20_io/60_bam.ipynb #639a8542
+# %% ../../nbs/20_io/60_bam.ipynb #01ccfcc9
 def _reference_files(reference: Path) -> tuple[Path | None, Path | None]:
     "Annotation and indexed genome of a reference."
     gtfs = [p for p in (reference / "genes" / "genes.gtf", reference / "genes" / "genes.gtf.gz") if p.is_file()]
     genome = reference / "fasta" / "genome.fa"
     return (gtfs or [None])[0], genome if Path(f"{genome}.fai").is_file() else None
 
-# %% ../../nbs/20_io/60_bam.ipynb #4f1d4a5f
+# %% ../../nbs/20_io/60_bam.ipynb #42e92c5f
 def cellranger_files(
     folder: str | Path,  # of the run, or its outs
 ) -> dict:  # paths (as for `read_bam`), gtf and fasta; None where they are not there
@@ -549,7 +549,7 @@ def cellranger_files(
         logger.info("%s: its reference (%s) is not here.", folder, shortlist(references) or "not named")
     return {"paths": bams[""] if "" in bams else bams, "gtf": gtf, "fasta": fasta}
 
-# %% ../../nbs/20_io/60_bam.ipynb #82cfc47e
+# %% ../../nbs/20_io/60_bam.ipynb #488202c9
 @takes(lambda: inspect.signature(read_bam).parameters.keys() - {"paths"}, **ARGUMENTS)
 def read_cellranger(
     folder: str | Path,  # of the run, or its outs
@@ -559,6 +559,6 @@ def read_cellranger(
     "The junctions and genes of a Cell Ranger run."
     found = cellranger_files(folder)
     gtf = found["gtf"] if gtf is None else gtf
-    if gtf is None and not {"library", "fasta"} & set(options):
+    if gtf is None and not (options.get("library") or options.get("fasta")):
         raise ValueError(f"{folder}: the reference of the run is not here, so strands are unknown; give gtf=...")
     return read_bam(found["paths"], gtf=gtf, **{"fasta": found["fasta"], **options})

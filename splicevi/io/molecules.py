@@ -6,7 +6,7 @@
 __all__ = ['Cells', 'counted_reads', 'Tally', 'GeneTally', 'Sites', 'tag_genes', 'ExonMap', 'Landmarks', 'ChromCounter',
            'BoundaryCounter', 'count_stream', 'Job', 'Counted', 'count_junctions', 'count_boundaries']
 
-# %% ../../nbs/20_io/55_molecules.ipynb #d04a1832
+# %% ../../nbs/20_io/55_molecules.ipynb #7174904f
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +31,7 @@ from splicevi.io.alignments import (
     tag_strand,
 )
 
-# %% ../../nbs/20_io/55_molecules.ipynb #59a70111
+# %% ../../nbs/20_io/55_molecules.ipynb #50e9139f
 def _molecule(read, umi_tag: str | None) -> int | None:  # 0: count the read; None: it does not count
     "The number of a read's molecule."
     if umi_tag is None:
@@ -39,7 +39,7 @@ def _molecule(read, umi_tag: str | None) -> int | None:  # 0: count the read; No
     umi = read.get_tag(umi_tag) if read.has_tag(umi_tag) else "-"
     return molecule_number(umi) if umi not in ("-", "") else None
 
-# %% ../../nbs/20_io/55_molecules.ipynb #ffb453e3
+# %% ../../nbs/20_io/55_molecules.ipynb #fa4ac8eb
 @dataclass
 class Cells:
     "Numbers of cells, by the tag of a read."
@@ -54,7 +54,7 @@ class Cells:
             number = self.number[name] = len(self.number)
         return number
 
-# %% ../../nbs/20_io/55_molecules.ipynb #55ef3210
+# %% ../../nbs/20_io/55_molecules.ipynb #e0b22c5b
 def counted_reads(
     reads: Iterable,  # of pysam
     rules: ReadRules,
@@ -70,7 +70,7 @@ def counted_reads(
             continue
         yield read, (cell << UMI_BITS | molecule) << 2, molecule > 0
 
-# %% ../../nbs/20_io/55_molecules.ipynb #2c3e4acf
+# %% ../../nbs/20_io/55_molecules.ipynb #61c37ecc
 class Tally:
     "Molecules at open features, and the counts of features that are complete."
 
@@ -83,7 +83,7 @@ class Tally:
         seen = self.open.setdefault(feature, {})
         seen[key] = 1 if once else seen.get(key, 0) + 1
 
-# %% ../../nbs/20_io/55_molecules.ipynb #95f684ab
+# %% ../../nbs/20_io/55_molecules.ipynb #06c5459c
 @patch
 def store(self: Tally, feature: tuple, seen: dict[int, int]) -> None:
     "The counts of a feature; the keys are of a cell and a molecule."
@@ -95,7 +95,7 @@ def store(self: Tally, feature: tuple, seen: dict[int, int]) -> None:
     self.n.extend(cells.values())
     self.features.append(feature)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #1ace7906
+# %% ../../nbs/20_io/55_molecules.ipynb #db7335f9
 def _by_strand(seen: dict[int, int]) -> dict[int, dict[int, int]]:
     "Molecules of an intron by strand; where some reads know the strand, the others follow the most of them."
     parts = {}
@@ -108,7 +108,7 @@ def _by_strand(seen: dict[int, int]) -> dict[int, dict[int, int]]:
             most[key] = most.get(key, 0) + n if key % (1 << UMI_BITS) == 0 else 1
     return parts
 
-# %% ../../nbs/20_io/55_molecules.ipynb #15623b5c
+# %% ../../nbs/20_io/55_molecules.ipynb #da3ab820
 @patch
 def close(self: Tally, before: float = np.inf) -> None:
     "Features that start before a position are complete."
@@ -116,7 +116,7 @@ def close(self: Tally, before: float = np.inf) -> None:
         for strand, seen in sorted(_by_strand(self.open.pop(feature)).items()):
             self.store((*feature, strand), seen)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #803e9efa
+# %% ../../nbs/20_io/55_molecules.ipynb #1ec51d59
 class GeneTally:
     "Molecules of genes."
 
@@ -135,7 +135,7 @@ class GeneTally:
             self.molecules[gene] = array("Q", np.unique(waiting).tobytes())
             self.room[gene] = 2 * len(self.molecules[gene]) + self.limit
 
-# %% ../../nbs/20_io/55_molecules.ipynb #e0cd5750
+# %% ../../nbs/20_io/55_molecules.ipynb #3607f02b
 @patch
 def counts(self: GeneTally) -> dict[str, dict[int, int]]:
     "Molecules, or reads, of each gene in each cell."
@@ -147,7 +147,7 @@ def counts(self: GeneTally) -> dict[str, dict[int, int]]:
             seen[cell] = seen.get(cell, 0) + k
     return out
 
-# %% ../../nbs/20_io/55_molecules.ipynb #bf31d321
+# %% ../../nbs/20_io/55_molecules.ipynb #e207096f
 class Sites:
     "The annotated introns of a chromosome."
 
@@ -159,13 +159,13 @@ class Sites:
             self.starts[strand] = sorted(set(part["start"]))
             self.ends[strand] = sorted(set(part["end"]))
 
-# %% ../../nbs/20_io/55_molecules.ipynb #93d52f80
+# %% ../../nbs/20_io/55_molecules.ipynb #0d3df798
 def _within(sites: list[int], at: int, width: int) -> list[int]:
     "The sites that lie at most `width` bases from a place, the nearest first."
     found = sites[bisect_left(sites, at - width) : bisect_right(sites, at + width)]
     return sorted(found, key=lambda s: (abs(s - at), s))
 
-# %% ../../nbs/20_io/55_molecules.ipynb #5ca8fe8c
+# %% ../../nbs/20_io/55_molecules.ipynb #c240073f
 @patch
 def _nearest(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     "The intron that is meant."
@@ -176,7 +176,7 @@ def _nearest(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     moved = (starts or [start])[0], (ends or [end])[0]
     return moved if moved[0] <= moved[1] else (start, end)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #c37dfe61
+# %% ../../nbs/20_io/55_molecules.ipynb #8b675525
 @patch
 def snap(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     "The intron that is meant; looked up once."
@@ -185,7 +185,7 @@ def snap(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
         self.moved[intron] = self._nearest(*intron)
     return self.moved[intron]
 
-# %% ../../nbs/20_io/55_molecules.ipynb #78947b84
+# %% ../../nbs/20_io/55_molecules.ipynb #23e4d7f9
 def tag_genes(read, names: dict[str, str]) -> list[str]:  # one at most
     "The gene that a tag names; `names` learns its symbol."
     gene = read.get_tag("GX") if read.has_tag("GX") else "-"
@@ -195,7 +195,7 @@ def tag_genes(read, names: dict[str, str]) -> list[str]:  # one at most
         names[gene] = read.get_tag("GN") if read.has_tag("GN") else gene
     return [gene]
 
-# %% ../../nbs/20_io/55_molecules.ipynb #92dc6ce2
+# %% ../../nbs/20_io/55_molecules.ipynb #c82dd4d1
 class ExonMap:
     "The exons of a chromosome, in stretches with the same genes."
 
@@ -212,7 +212,7 @@ class ExonMap:
             last = at
         self.strand = dict(zip(exons["gene_id"], np.where(exons["strand"] == "+", 1, 2)))
 
-# %% ../../nbs/20_io/55_molecules.ipynb #6d9ca93f
+# %% ../../nbs/20_io/55_molecules.ipynb #fa1d87ec
 @patch
 def genes_of(self: ExonMap, blocks: list[tuple], strand: int) -> list[str]:  # one at most
     "The gene whose exons all blocks touch, if it is only one."
@@ -226,7 +226,7 @@ def genes_of(self: ExonMap, blocks: list[tuple], strand: int) -> list[str]:  # o
     found = [g for g in found or () if not strand or self.strand[g] == strand]
     return found if len(found) == 1 else []
 
-# %% ../../nbs/20_io/55_molecules.ipynb #becc12fa
+# %% ../../nbs/20_io/55_molecules.ipynb #ee58833b
 @dataclass
 class Landmarks:
     "What counting may ask for: annotated introns, exons, the genome."
@@ -237,14 +237,14 @@ class Landmarks:
     fasta: str | None = None  # indexed genome, for motifs and CRAM
     ready: dict = field(default_factory=dict, repr=False)  # chromosomes that were asked for
 
-# %% ../../nbs/20_io/55_molecules.ipynb #5fa114e7
+# %% ../../nbs/20_io/55_molecules.ipynb #4c245a3b
 @patch
 def on(self: Landmarks, chrom: str) -> Landmarks:
     "Those of one chromosome."
     part = [t if t is None else t[t["chrom"] == chrom] for t in (self.introns, self.exons)]
     return Landmarks(*part, self.tags, self.fasta)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #f701da5f
+# %% ../../nbs/20_io/55_molecules.ipynb #94e96dff
 @patch
 def prepared(self: Landmarks, chrom: str, width: int) -> tuple[Sites | None, ExonMap | None]:
     "Sites and exons of one chromosome; files of many cells share them."
@@ -254,7 +254,7 @@ def prepared(self: Landmarks, chrom: str, width: int) -> tuple[Sites | None, Exo
         self.ready[chrom] = sites, None if part.exons is None else ExonMap(part.exons)
     return self.ready[chrom]
 
-# %% ../../nbs/20_io/55_molecules.ipynb #492d439d
+# %% ../../nbs/20_io/55_molecules.ipynb #89e233db
 class _Genome:
     "The strands of introns by their motif."
 
@@ -273,7 +273,7 @@ class _Genome:
             self.found[start, end] = motif_strand(self.file, self.chrom, start, end)
         return self.found[start, end]
 
-# %% ../../nbs/20_io/55_molecules.ipynb #924631f2
+# %% ../../nbs/20_io/55_molecules.ipynb #82aa84e9
 class ChromCounter:
     "Junctions and genes of the reads of a chromosome."
 
@@ -283,13 +283,13 @@ class ChromCounter:
         self.genome = _Genome(marks.fasta, chrom)
         self.tally, self.genes = Tally(), GeneTally()
 
-# %% ../../nbs/20_io/55_molecules.ipynb #265bb8b6
+# %% ../../nbs/20_io/55_molecules.ipynb #b52df1df
 @patch
 def strand(self: ChromCounter, read, intron: tuple[int, int]) -> int:
     "The strand of an intron of a read."
     return tag_strand(read) or self.genome.strand(*intron) or library_strand(read, self.rules.library)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #627e39bf
+# %% ../../nbs/20_io/55_molecules.ipynb #ec3cd8fe
 @patch
 def gene(self: ChromCounter, read, blocks: Callable) -> list[str]:
     "The gene of a read."
@@ -297,7 +297,7 @@ def gene(self: ChromCounter, read, blocks: Callable) -> list[str]:
         return tag_genes(read, self.names) if self.tags else []
     return self.exons.genes_of(blocks(), tag_strand(read) or library_strand(read, self.rules.library))
 
-# %% ../../nbs/20_io/55_molecules.ipynb #6e7d1186
+# %% ../../nbs/20_io/55_molecules.ipynb #b4af3420
 @patch
 def add(self: ChromCounter, read, key: int, once: bool) -> None:
     "Count a read."
@@ -310,7 +310,7 @@ def add(self: ChromCounter, read, key: int, once: bool) -> None:
     for gene in self.gene(read, blocks):
         self.genes.add(gene, key >> 2, once)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #b29eaa52
+# %% ../../nbs/20_io/55_molecules.ipynb #439fcb11
 class BoundaryCounter:
     "Reads that lie over boundaries."
 
@@ -320,7 +320,7 @@ class BoundaryCounter:
         self.places = list(zip(part["position"].tolist(), part["strand"].tolist()))
         self.positions = part["position"].tolist()
 
-# %% ../../nbs/20_io/55_molecules.ipynb #89c56c82
+# %% ../../nbs/20_io/55_molecules.ipynb #1944d9f0
 @patch
 def add(self: BoundaryCounter, read, key: int, once: bool) -> None:
     "Count a read at the boundaries it lies over; where it knows its strand, only at those of this strand."
@@ -331,7 +331,7 @@ def add(self: BoundaryCounter, read, key: int, once: bool) -> None:
             if strand in (0, place[1]):
                 self.tally.add(place, key, once)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #30c72be1
+# %% ../../nbs/20_io/55_molecules.ipynb #f1a9bf82
 def count_stream(
     reads: Iterable,  # of pysam
     rules: ReadRules,
@@ -358,13 +358,13 @@ def count_stream(
         one.tally.close()
     return list(found.values())
 
-# %% ../../nbs/20_io/55_molecules.ipynb #b6ba6a25
+# %% ../../nbs/20_io/55_molecules.ipynb #b7817346
 def _require_order(holds: bool) -> None:
     "Raise where a file is not sorted as it says."
     if not holds:
         raise ValueError("its header says that it is sorted by position, but it is not (samtools sort sorts it)")
 
-# %% ../../nbs/20_io/55_molecules.ipynb #a058bf9e
+# %% ../../nbs/20_io/55_molecules.ipynb #cfb00a24
 @dataclass
 class Job:
     "What to count."
@@ -376,7 +376,7 @@ class Job:
     cells: list[str] | None = None  # barcodes; None: all of them
     chrom: str | None = None  # None: the whole file
 
-# %% ../../nbs/20_io/55_molecules.ipynb #c4827dd5
+# %% ../../nbs/20_io/55_molecules.ipynb #8f4743c0
 @dataclass
 class Counted:
     "What a job found."
@@ -387,7 +387,7 @@ class Counted:
     genes: pd.DataFrame  # gene, cell, n
     names: dict[str, str]  # symbols of genes
 
-# %% ../../nbs/20_io/55_molecules.ipynb #465dc80b
+# %% ../../nbs/20_io/55_molecules.ipynb #d56be8fe
 def _tallied(counters: list, columns: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     "Features and their counts, of all chromosomes."
     rows = [(c.chrom, *f) for c in counters for f in c.tally.features]
@@ -396,7 +396,7 @@ def _tallied(counters: list, columns: list[str]) -> tuple[pd.DataFrame, pd.DataF
     counts = np.concatenate([p.astype(np.int64) for p in parts] or [np.empty((0, 3), np.int64)])
     return pd.DataFrame(rows, columns=["chrom", *columns]), pd.DataFrame(counts, columns=["row", "cell", "n"])
 
-# %% ../../nbs/20_io/55_molecules.ipynb #42f400cd
+# %% ../../nbs/20_io/55_molecules.ipynb #f5bbf2cf
 def _run(job: Job, cells: Cells, counter: Callable) -> list:
     "The counters of a job."
     with open_bam(job.path, job.marks.fasta) as bam:
@@ -406,7 +406,7 @@ def _run(job: Job, cells: Cells, counter: Callable) -> list:
         except ValueError as e:
             raise ValueError(f"{job.path}: {e}") from e
 
-# %% ../../nbs/20_io/55_molecules.ipynb #a5828ed5
+# %% ../../nbs/20_io/55_molecules.ipynb #69ee70d1
 def count_junctions(job: Job) -> Counted:
     "Junctions and genes of a file or of one of its chromosomes."
     names, cells = {}, Cells({c: i for i, c in enumerate(job.cells or ())}, job.cells is not None)
@@ -415,7 +415,7 @@ def count_junctions(job: Job) -> Counted:
     junctions, reads = _tallied(counters, ["start", "end", "strand"])
     return Counted(list(cells.number), junctions, reads, pd.DataFrame(genes, columns=["gene", "cell", "n"]), names)
 
-# %% ../../nbs/20_io/55_molecules.ipynb #16864dea
+# %% ../../nbs/20_io/55_molecules.ipynb #57ef9d37
 def count_boundaries(
     job: Job,
     boundaries: pd.DataFrame,  # chrom, position, strand
