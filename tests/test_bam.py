@@ -22,6 +22,7 @@ from splicevi.data.checks import check_mudata  # noqa: E402
 from splicevi.data.events import to_mudata  # noqa: E402
 from splicevi.data.gtf import Annotation  # noqa: E402
 from splicevi.io import alignments, molecules  # noqa: E402
+from splicevi.io.landmarks import Landmarks  # noqa: E402
 
 CHROMS = {"chr1": 200_000, "chr2": 50_000}
 
@@ -190,13 +191,11 @@ def test_any_file_is_counted_like_a_recount(tmp_path, reads):
     want = {k: len(v) for k, v in recount(path).items()}
     jobs = [dict(chrom=None), dict(chrom="chr1"), dict(chrom="chr2")]
     found = [
-        molecules.count_junctions(molecules.Job(str(path), alignments.ReadRules(), molecules.Landmarks(), True, **j))
+        molecules.count_junctions(molecules.Job(str(path), alignments.ReadRules(), Landmarks(), True, **j))
         for j in jobs
     ]
     shuffled = write(tmp_path / "shuffled.bam", lines[::-1], header(sort="unsorted"))
-    found.append(
-        molecules.count_junctions(molecules.Job(str(shuffled), alignments.ReadRules(), molecules.Landmarks(), False))
-    )
+    found.append(molecules.count_junctions(molecules.Job(str(shuffled), alignments.ReadRules(), Landmarks(), False)))
 
     def table(*parts):
         t = [
@@ -460,7 +459,7 @@ def test_memory_does_not_grow_with_reads(tmp_path):
             for j in range(60) for m in range(10) for k in range(copies)
         ]  # fmt: skip
         path = write(tmp_path / f"{copies}.bam", lines)
-        job = molecules.Job(str(path), alignments.ReadRules(), molecules.Landmarks(), True)
+        job = molecules.Job(str(path), alignments.ReadRules(), Landmarks(), True)
         tracemalloc.start()
         found = molecules.count_junctions(job)
         size = tracemalloc.get_traced_memory()[1]
@@ -484,7 +483,7 @@ def test_junctions_are_closed_on_the_way(tmp_path):
             super().add(*args)
 
     with alignments.open_bam(path) as f:
-        make = lambda chrom: Watched(chrom, rules, molecules.Landmarks(), {})
+        make = lambda chrom: Watched(chrom, rules, Landmarks(), {})
         (found,) = molecules.count_stream(f, rules, molecules.Cells(), make)
     assert len(found.tally.features) == 18_000 and max(seen) <= 8192 + 10
 
@@ -504,6 +503,8 @@ def test_one_sentence_for_each_fault(tmp_path):
     fails(tmp_path / "none.bam", "There is no file", FileNotFoundError)
     (tmp_path / "cut.bam").write_bytes(good.read_bytes()[:-40])
     fails(tmp_path / "cut.bam", "cut.bam was cut off")
+    (tmp_path / "blocks.bam").write_bytes(good.read_bytes()[:-28])  # all blocks are whole, the last one is missing
+    fails(tmp_path / "blocks.bam", "blocks.bam was cut off")
     middle = bytearray(good.read_bytes())
     middle[len(middle) // 2 : len(middle) // 2 + 200] = b"\0" * 200
     (tmp_path / "middle.bam").write_bytes(middle)
@@ -767,7 +768,6 @@ def test_command_line(tmp_path, capsys):
     main(["import", "cellranger", str(run), str(tmp_path / "run.h5mu"), "--quiet"])
     mdata = mudata.read_h5mu(tmp_path / "run.h5mu")
     assert mdata.obs_names.tolist() == ["AA-1"] and set(mdata["splicing"].var["gene_name"]) == {"g1"}
-    with pytest.raises(SystemExit):
-        main(["import", "bam", str(tmp_path / "none.bam"), str(tmp_path / "x.h5mu"), "--quiet"])
+    assert main(["import", "bam", str(tmp_path / "none.bam"), str(tmp_path / "x.h5mu"), "--quiet"]) == 2
     assert "There is no file" in capsys.readouterr().err
     assert not (tmp_path / "x.h5mu").exists()
