@@ -212,4 +212,3 @@ def import_files(
 ):
     "Read an aligner's files and write OUT for splicevi train."
     _import(dict(locals()))
-

@@ -7,7 +7,7 @@ __all__ = ['STRAND_CODES', 'LIBRARIES', 'MOTIFS', 'BASES', 'UMI_BITS', 'LONG_REA
            'tag_strand', 'library_strand', 'motif_strand', 'ReadRules', 'is_unique', 'molecule_number', 'open_bam',
            'Peek', 'peek']
 
-# %% ../../nbs/20_io/50_alignments.ipynb #d39e9b15
+# %% ../../nbs/20_io/50_alignments.ipynb #211b4414
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from fastcore.basics import patch
 
 from ..core import require_extra
 
-# %% ../../nbs/20_io/50_alignments.ipynb #35455250
+# %% ../../nbs/20_io/50_alignments.ipynb #409c3f0f
 def exon_blocks(
     cigar: Iterable[tuple[int, int]],  # operations and their lengths, as pysam gives them
     start: int,  # first base on the chromosome, counted from 0
@@ -35,7 +35,7 @@ def exon_blocks(
         at += length if op in (0, 2, 3, 7, 8) else 0
     return [*blocks, (first, at, aligned)]
 
-# %% ../../nbs/20_io/50_alignments.ipynb #c1da9a90
+# %% ../../nbs/20_io/50_alignments.ipynb #d126360c
 def introns_between(
     blocks: list[tuple[int, int, int]],  # of `exon_blocks`
     anchor: int,  # aligned bases on both sides, at least
@@ -43,7 +43,7 @@ def introns_between(
     "The introns of an alignment that have an anchor on both sides."
     return [(a[1] + 1, b[0]) for a, b in pairwise(blocks) if a[2] >= anchor and b[2] >= anchor and b[0] > a[1]]
 
-# %% ../../nbs/20_io/50_alignments.ipynb #e5556a87
+# %% ../../nbs/20_io/50_alignments.ipynb #71a97f54
 STRAND_CODES = {"+": 1, "-": 2}
 
 
@@ -54,7 +54,7 @@ def tag_strand(read) -> int:  # 1 for +, 2 for -, 0 where no tag says it
             return 3 - code if tag == "ts" and read.is_reverse else code
     return 0
 
-# %% ../../nbs/20_io/50_alignments.ipynb #efbc78c3
+# %% ../../nbs/20_io/50_alignments.ipynb #4ee5d266
 LIBRARIES = ("forward", "reverse")
 
 
@@ -65,7 +65,7 @@ def library_strand(read, library: str | None) -> int:  # 1 for +, 2 for -, 0 whe
     turned = read.is_reverse != (read.is_paired and read.is_read2)
     return 2 if turned != (library == "reverse") else 1
 
-# %% ../../nbs/20_io/50_alignments.ipynb #f9785b4e
+# %% ../../nbs/20_io/50_alignments.ipynb #5e621f93
 MOTIFS = {"GTAG": 1, "GCAG": 1, "ATAC": 1, "CTAC": 2, "CTGC": 2, "GTAT": 2}
 
 
@@ -79,7 +79,7 @@ def motif_strand(
     ends = genome.fetch(chrom, start - 1, start + 1) + genome.fetch(chrom, end - 2, end)
     return MOTIFS.get(ends.upper(), 0)
 
-# %% ../../nbs/20_io/50_alignments.ipynb #eae6f5e7
+# %% ../../nbs/20_io/50_alignments.ipynb #be0d291a
 @dataclass(frozen=True)
 class ReadRules:
     "Which alignments count, and what tells molecules apart."
@@ -93,21 +93,21 @@ class ReadRules:
     library: str | None = None  # "forward", "reverse"; None: not stranded, or not known
     snap: int = 0  # bases by which the end of an intron may miss an annotated site
 
-# %% ../../nbs/20_io/50_alignments.ipynb #3154733e
+# %% ../../nbs/20_io/50_alignments.ipynb #5519218f
 @patch
 def skipped_flags(self: ReadRules) -> int:
     "The flags of alignments that do not count."
     duplicate = 0 if self.duplicates or self.umi_tag else 0x400
     return 0x4 | 0x200 | duplicate | (0 if self.secondary else 0x900)
 
-# %% ../../nbs/20_io/50_alignments.ipynb #30e96c5b
+# %% ../../nbs/20_io/50_alignments.ipynb #be2dfe9a
 def is_unique(read) -> bool:
     "Does the read map to one place?"
     if not read.has_tag("NH"):
         return read.mapping_quality > 0
     return read.get_tag("NH") == 1 or (read.has_tag("MM") and read.get_tag("MM") == 1)
 
-# %% ../../nbs/20_io/50_alignments.ipynb #8ac13cd9
+# %% ../../nbs/20_io/50_alignments.ipynb #a82b9c90
 BASES = str.maketrans("ACGT0123456789_", "0123" + "x" * 11)
 UMI_BITS = 40
 
@@ -122,7 +122,7 @@ def molecule_number(name: str) -> int:  # below 2 ** 40
     half = 1 << UMI_BITS - 1
     return half | int.from_bytes(blake2b(name.encode(), digest_size=8).digest()) % half
 
-# %% ../../nbs/20_io/50_alignments.ipynb #6d561f64
+# %% ../../nbs/20_io/50_alignments.ipynb #17cd50b7
 def _file_fault(path: Path, error: Exception) -> str:
     "What is wrong with a file, in words."
     text = str(error)
@@ -133,7 +133,7 @@ def _file_fault(path: Path, error: Exception) -> str:
         return f"{path} names no chromosomes: it is no BAM file, or its reads are not aligned."
     return f"{path} cannot be read as a BAM or CRAM file ({text})."
 
-# %% ../../nbs/20_io/50_alignments.ipynb #9569a736
+# %% ../../nbs/20_io/50_alignments.ipynb #1bf3c365
 def _opened(pysam, path: Path, fasta):
     "pysam's file."
     try:
@@ -141,7 +141,7 @@ def _opened(pysam, path: Path, fasta):
     except ValueError as e:
         raise ValueError(_file_fault(path, e)) from e
 
-# %% ../../nbs/20_io/50_alignments.ipynb #ff6a2952
+# %% ../../nbs/20_io/50_alignments.ipynb #4c1493fd
 @contextmanager
 def open_bam(
     path: str | Path,
@@ -161,7 +161,7 @@ def open_bam(
     finally:
         pysam.set_verbosity(before)
 
-# %% ../../nbs/20_io/50_alignments.ipynb #f9880fc4
+# %% ../../nbs/20_io/50_alignments.ipynb #c7963653
 @dataclass(frozen=True)
 class Peek:
     "What the start of a file tells."
@@ -173,7 +173,7 @@ class Peek:
     barcodes: tuple[str, ...]  # the first few
     long_reads: bool  # written by minimap2 or a relative of it
 
-# %% ../../nbs/20_io/50_alignments.ipynb #23ca1a0c
+# %% ../../nbs/20_io/50_alignments.ipynb #2b8a3222
 LONG_READ_ALIGNERS = ("minimap2", "pbmm2", "ultra", "desalt")
 
 
@@ -182,7 +182,7 @@ def _from_long_reads(header: dict) -> bool:
     programs = " ".join(str(p.get(k, "")) for p in header.get("PG", []) for k in ("ID", "PN")).lower()
     return any(name in programs for name in LONG_READ_ALIGNERS)
 
-# %% ../../nbs/20_io/50_alignments.ipynb #709f1530
+# %% ../../nbs/20_io/50_alignments.ipynb #f313ea87
 def peek(
     path: str | Path,
     cell_tag: str | None = "CB",

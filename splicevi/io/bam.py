@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['GENES', 'ARGUMENTS', 'PATTERNS', 'ENDINGS', 'read_bam', 'read_cellranger']
 
-# %% ../../nbs/20_io/60_bam.ipynb #5190c1ea
+# %% ../../nbs/20_io/60_bam.ipynb #4740cda3
 import inspect
 import warnings
 from collections.abc import Mapping
@@ -32,7 +32,7 @@ from .retention import with_retention
 from .star import _barcodes
 from .tables import file_cells
 
-# %% ../../nbs/20_io/60_bam.ipynb #9390c373
+# %% ../../nbs/20_io/60_bam.ipynb #ac17652c
 def _tags_of(
     files: Mapping[str, Path],
     peeks: Mapping[str, Peek],  # of some of the files
@@ -53,7 +53,7 @@ def _tags_of(
         raise ValueError(f"{first}: its first reads have no UMIs (tag {umi_tag}); umi_tag=None counts reads instead.")
     return None, None
 
-# %% ../../nbs/20_io/60_bam.ipynb #1422940c
+# %% ../../nbs/20_io/60_bam.ipynb #e94c7c8a
 def _wanted(
     cells,  # None, "all", a file, a list; or a dict of these, by sample
     sample: str,
@@ -73,7 +73,7 @@ def _wanted(
         return list(_barcodes(Path(cells)))
     return [str(c) for c in cells]
 
-# %% ../../nbs/20_io/60_bam.ipynb #a8c53005
+# %% ../../nbs/20_io/60_bam.ipynb #29f729b6
 def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
     "The annotation with the names of chromosomes that the file has."
     if gtf is None:
@@ -85,7 +85,7 @@ def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
         raise ValueError(f"The file and the annotation have no chromosome in common: {names}. Are they of one genome?")
     return with_chroms(gtf, chroms)
 
-# %% ../../nbs/20_io/60_bam.ipynb #b126e6f7
+# %% ../../nbs/20_io/60_bam.ipynb #31e68a0f
 GENES = ("auto", "matrix", "tags", "gtf")
 
 
@@ -106,13 +106,13 @@ def _source_of_genes(genes: str | None, complete: list[bool], peeks: Mapping[str
         raise ValueError(f"genes={genes!r}: {lack.get(genes, 'no annotation is given (gtf=...)')}.")
     return genes
 
-# %% ../../nbs/20_io/60_bam.ipynb #a7d63211
+# %% ../../nbs/20_io/60_bam.ipynb #bb871d77
 def _complete(matrices: Mapping, wanted: Mapping) -> list[bool]:
     "Of each file, does its matrix have all wanted cells?"
     have = lambda m, cells: m is not None and cells is not None and set(cells) <= set(m.obs_names)
     return [have(matrices[k], cells) for k, cells in wanted.items()]
 
-# %% ../../nbs/20_io/60_bam.ipynb #babab831
+# %% ../../nbs/20_io/60_bam.ipynb #34f073b8
 def _one_file(
     parts: list[Counted],  # of one file
     cells: list[str] | None,  # those asked for
@@ -134,7 +134,7 @@ def _one_file(
         genes = genes.assign(cell=(np.cumsum(kept) - 1)[genes["cell"].astype(int)])
     return list(np.array(list(number), object)[kept]), pd.concat([p.junctions for p in parts]), x[kept], genes
 
-# %% ../../nbs/20_io/60_bam.ipynb #96c0c992
+# %% ../../nbs/20_io/60_bam.ipynb #b3be11f2
 def _gene_matrix(
     tables: list[pd.DataFrame],  # of each file: gene, cell, n
     sizes: list[int],  # cells of each file
@@ -149,7 +149,7 @@ def _gene_matrix(
     var = pd.DataFrame({"gene_id": found, KEYS.gene_name: [names.get(g, g) for g in found]}, index=found, dtype=object)
     return AnnData(x, var=var)
 
-# %% ../../nbs/20_io/60_bam.ipynb #f4c99828
+# %% ../../nbs/20_io/60_bam.ipynb #9de9cf36
 ARGUMENTS = {
     "genes": OneOf(GENES, optional=True),
     "anchor": COUNT,
@@ -161,7 +161,7 @@ ARGUMENTS = {
     **dict.fromkeys(("multimapped", "secondary", "duplicates", "introns", "progress"), FLAG),
 }
 
-# %% ../../nbs/20_io/60_bam.ipynb #b9df385e
+# %% ../../nbs/20_io/60_bam.ipynb #db9ca728
 def _check_options(given: Mapping) -> None:
     "Refuse options that do not go together before a file is opened."
     if given["secondary"] and not given["multimapped"]:
@@ -173,19 +173,21 @@ def _check_options(given: Mapping) -> None:
     if given["fasta"] is not None and not Path(f"{given['fasta']}.fai").is_file():
         raise ValueError(f"fasta={str(given['fasta'])!r} has no index; samtools faidx makes one.")
 
-# %% ../../nbs/20_io/60_bam.ipynb #ff45d2e9
+# %% ../../nbs/20_io/60_bam.ipynb #322e712d
 def _look(files: Mapping[str, Path], cell_tag: str | None, fasta, first: int = 20) -> dict[str, Peek]:
-    "A look at each file, at the reads of the first ones only."
-    return {name: peek(p, cell_tag, fasta, 10_000 if i < first else 0) for i, (name, p) in enumerate(files.items())}
+    "A look at each file, at the reads of the first ones only; the chromosomes of a thousand files are kept once."
+    looks = {name: peek(p, cell_tag, fasta, 10_000 if i < first else 0) for i, (name, p) in enumerate(files.items())}
+    known = {look.chroms: look.chroms for look in looks.values()}
+    return {name: replace(look, chroms=known[look.chroms]) for name, look in looks.items()}
 
-# %% ../../nbs/20_io/60_bam.ipynb #8cf6079d
+# %% ../../nbs/20_io/60_bam.ipynb #b8170d8b
 def _report_missing(path: Path, cells: list[str] | None, x: sp.csr_matrix, genes: pd.DataFrame, look: Peek) -> None:
     "Raise where none of the wanted cells is in the file."
     if cells and look.barcodes and not x.nnz and not len(genes):
         seen = f"it has {shortlist(look.barcodes)}"
         raise ValueError(f"{path}: no read of the {len(cells):,} cells ({shortlist(cells)}) counts; {seen}.")
 
-# %% ../../nbs/20_io/60_bam.ipynb #36d5fb30
+# %% ../../nbs/20_io/60_bam.ipynb #d83ea52b
 def _rules(look: Peek, gtf, tags: tuple, options: Mapping) -> ReadRules:
     "The rules for reads; ends of long reads are snapped if nothing else was said."
     snap = options["snap"]
@@ -196,7 +198,7 @@ def _rules(look: Peek, gtf, tags: tuple, options: Mapping) -> ReadRules:
     same = {k: options[k] for k in ("anchor", "multimapped", "secondary", "duplicates", "library")}
     return ReadRules(*tags, **same, snap=int(snap))
 
-# %% ../../nbs/20_io/60_bam.ipynb #1755fb3c
+# %% ../../nbs/20_io/60_bam.ipynb #eae632b6
 def _from_matrices(matrices: list[AnnData], cells: list[list[str]]) -> AnnData:
     "The rows of the cells, one matrix below the other; genes by their ids."
     genes = pd.concat([m.var for m in matrices])
@@ -211,7 +213,7 @@ def _from_matrices(matrices: list[AnnData], cells: list[list[str]]) -> AnnData:
         rows.append(sp.coo_matrix((part.data, (part.row, columns)), shape=(len(wanted), len(genes))))
     return AnnData(sp.vstack(rows, format="csr", dtype=np.float32), var=genes)
 
-# %% ../../nbs/20_io/60_bam.ipynb #65279ed3
+# %% ../../nbs/20_io/60_bam.ipynb #e72df2b4
 @dataclass
 class _Plan:
     "What a call reads, once everything is checked."
@@ -224,7 +226,7 @@ class _Plan:
     genes: str | None  # where gene counts come from
     n_jobs: int
 
-# %% ../../nbs/20_io/60_bam.ipynb #80e5c824
+# %% ../../nbs/20_io/60_bam.ipynb #1dd9dcc7
 def _plan(options: Mapping) -> _Plan:
     "Look at the files and settle what is read."
     files = file_cells(options["paths"], PATTERNS, ENDINGS)
@@ -244,11 +246,11 @@ def _plan(options: Mapping) -> _Plan:
     jobs = {k: Job(str(p), rules, marks, looks[k].is_sorted, wanted[k]) for k, p in files.items()}
     return _Plan(files, looks, jobs, matrices, gtf, genes, processes(options["n_jobs"], list(files.values())))
 
-# %% ../../nbs/20_io/60_bam.ipynb #b42045e9
+# %% ../../nbs/20_io/60_bam.ipynb #7954608e
 PATTERNS = ["*.bam", "*.cram"]
 ENDINGS = [f"{middle}.{end}" for end in ("bam", "cram") for middle in ("Aligned.sortedByCoord.out", ".sorted", "")]
 
-# %% ../../nbs/20_io/60_bam.ipynb #d97c6a42
+# %% ../../nbs/20_io/60_bam.ipynb #6b0eac92
 def _count(plan: _Plan, progress: bool) -> dict[str, list[Counted]]:
     "What was found in each file."
     several = plan.n_jobs > 1
@@ -263,7 +265,7 @@ def _count(plan: _Plan, progress: bool) -> dict[str, list[Counted]]:
         out[k].append(counted)
     return out
 
-# %% ../../nbs/20_io/60_bam.ipynb #a648906f
+# %% ../../nbs/20_io/60_bam.ipynb #448c1473
 def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnData:
     "Cells × junctions of all files."
     lists = []
@@ -278,7 +280,7 @@ def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnDa
         warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=3)
     return adata
 
-# %% ../../nbs/20_io/60_bam.ipynb #0cb52a89
+# %% ../../nbs/20_io/60_bam.ipynb #4b900fbf
 def _genes(plan: _Plan, parts: Mapping[str, list[Counted]], found: Mapping[str, tuple]) -> AnnData | None:
     "Gene counts of the same cells."
     cells = [f[0] for f in found.values()]
@@ -289,7 +291,7 @@ def _genes(plan: _Plan, parts: Mapping[str, list[Counted]], found: Mapping[str, 
         names = dict(zip(plan.gtf.genes["gene_id"], plan.gtf.genes["gene_name"]))
     return _gene_matrix([f[3] for f in found.values()], [len(c) for c in cells], names)
 
-# %% ../../nbs/20_io/60_bam.ipynb #2ec27f80
+# %% ../../nbs/20_io/60_bam.ipynb #7f1a875b
 def _with_retention(splicing: AnnData, plan: _Plan, found: Mapping[str, tuple], progress: bool) -> AnnData:
     "Junctions and retained introns."
     first, jobs = 0, []
@@ -299,10 +301,11 @@ def _with_retention(splicing: AnnData, plan: _Plan, found: Mapping[str, tuple], 
         jobs += [(part, first) for part in split]
         first += len(found[k][0])
     known = list(splicing.var["chrom"].astype(str).unique())
-    chroms = {str(plan.files[k]): matching_names(p.chroms, known) for k, p in plan.looks.items()}
+    names = {chroms: matching_names(chroms, known) for chroms in {p.chroms for p in plan.looks.values()}}
+    chroms = {str(plan.files[k]): names[p.chroms] for k, p in plan.looks.items()}
     return with_retention(splicing, jobs, chroms, plan.n_jobs, progress)
 
-# %% ../../nbs/20_io/60_bam.ipynb #bd73fbe1
+# %% ../../nbs/20_io/60_bam.ipynb #be85681b
 @takes(**ARGUMENTS)
 def read_bam(
     paths,  # a BAM or CRAM file; a folder, pattern or list with a file for each cell; a dict, sample (or cell) to path
@@ -342,7 +345,7 @@ def read_bam(
         out = {KEYS.rna: rna, **out}
     return assemble_mudata(out, splicing.obs)
 
-# %% ../../nbs/20_io/60_bam.ipynb #5fe3629e
+# %% ../../nbs/20_io/60_bam.ipynb #5b79c8cb
 @takes(lambda: inspect.signature(read_bam).parameters.keys() - {"paths"}, **ARGUMENTS)
 def read_cellranger(
     folder: str | Path,  # of the run, or its outs

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['MATRICES', 'matrix_beside', 'cellranger_files']
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #ad3ce8f9
+# %% ../../nbs/20_io/57_cellranger.ipynb #604dd961
 import re
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..core import KEYS, logger, require_extra, shortlist
 from .hdf5 import check_arrays
 from .star import _gene_table, _read_matrix
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #38025022
+# %% ../../nbs/20_io/57_cellranger.ipynb #7617d8b1
 def _h5_parts(path: Path) -> tuple[sp.csr_matrix, np.ndarray, dict[str, np.ndarray]]:
     "Counts (cells, features), barcodes, and what is said about the features."
     try:
@@ -34,14 +34,14 @@ def _h5_parts(path: Path) -> tuple[sp.csr_matrix, np.ndarray, dict[str, np.ndarr
     except (OSError, KeyError, ValueError) as e:
         raise ValueError(f"{path} cannot be read as a matrix of Cell Ranger: {e}") from e
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #1c58be87
+# %% ../../nbs/20_io/57_cellranger.ipynb #2b5a7397
 def _from_h5(path: Path) -> AnnData:
     "A matrix of Cell Ranger, as one file."
     x, cells, text = _h5_parts(path)
     var = pd.DataFrame({"gene_id": text["id"], KEYS.gene_name: text["name"]}, index=text["id"])
     return AnnData(x, obs=pd.DataFrame(index=cells), var=var)[:, text["feature_type"] == "Gene Expression"].copy()
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #347bdf9a
+# %% ../../nbs/20_io/57_cellranger.ipynb #a3a6330e
 def _from_folder(path: Path) -> AnnData:
     "A matrix of Cell Ranger, as a folder."
     var = _gene_table(path)
@@ -51,7 +51,7 @@ def _from_folder(path: Path) -> AnnData:
     kept = (kind[2] == "Gene Expression").to_numpy() if 2 in kind else np.ones(len(kind), bool)
     return AnnData(m.T.tocsr(), obs=pd.DataFrame(index=cells), var=var)[:, kept].copy()
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #699bb586
+# %% ../../nbs/20_io/57_cellranger.ipynb #8f629787
 MATRICES = ("filtered_feature_bc_matrix", "sample_filtered_feature_bc_matrix", "filtered_gene_bc_matrices/*")
 
 
@@ -64,7 +64,7 @@ def matrix_beside(
             return (_from_folder if found.is_dir() else _from_h5)(found)
     return None
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #0905b513
+# %% ../../nbs/20_io/57_cellranger.ipynb #fa9274a0
 def _run_bams(folder: Path) -> dict[str, Path]:
     "The BAM files of a run, by sample; the name of the only one is empty."
     outs = folder / "outs" if (folder / "outs").is_dir() else folder
@@ -79,7 +79,7 @@ def _run_bams(folder: Path) -> dict[str, Path]:
         raise FileNotFoundError(f"{outs} holds no possorted_genome_bam.bam and no per_sample_outs. {why}")
     return {"": found[0]} if len(found) == 1 else {p.parent.parent.name: p for p in found}
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #5c821069
+# %% ../../nbs/20_io/57_cellranger.ipynb #24c0f353
 def _named_references(folder: Path, bam: Path) -> list[Path]:
     "Folders of references that the records of a run name."
     found = []
@@ -93,14 +93,14 @@ def _named_references(folder: Path, bam: Path) -> list[Path]:
         found += [str(Path(p).parent) for p in re.findall(r"--genomeDir\s+(\S+)", str(f.header))]
     return [Path(p) for p in dict.fromkeys(found)]
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #f2a4dc18
+# %% ../../nbs/20_io/57_cellranger.ipynb #3bd581d5
 def _reference_files(reference: Path) -> tuple[Path | None, Path | None]:
     "Annotation and indexed genome of a reference."
     gtfs = [p for p in (reference / "genes" / "genes.gtf", reference / "genes" / "genes.gtf.gz") if p.is_file()]
     genome = reference / "fasta" / "genome.fa"
     return (gtfs or [None])[0], genome if Path(f"{genome}.fai").is_file() else None
 
-# %% ../../nbs/20_io/57_cellranger.ipynb #637e834b
+# %% ../../nbs/20_io/57_cellranger.ipynb #28deeca9
 def cellranger_files(
     folder: str | Path,  # of the run, or its outs
 ) -> dict:  # paths (as for `read_bam`), gtf and fasta; None where they are not there

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['chromosome_jobs', 'processes', 'run_jobs']
 
-# %% ../../nbs/20_io/58_jobs.ipynb #3e0a630d
+# %% ../../nbs/20_io/58_jobs.ipynb #6b8d415f
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -16,7 +16,7 @@ from tqdm import tqdm
 from ..core import require_extra
 from .molecules import Job
 
-# %% ../../nbs/20_io/58_jobs.ipynb #c7eae9a0
+# %% ../../nbs/20_io/58_jobs.ipynb #32e48ba1
 def chromosome_jobs(job: Job, split: bool) -> list[Job]:
     "A job for each chromosome with reads, if there is an index."
     if not split:
@@ -28,7 +28,7 @@ def chromosome_jobs(job: Job, split: bool) -> list[Job]:
         stats = sorted(f.get_index_statistics(), key=lambda s: -s.mapped)
     return [replace(job, chrom=s.contig, marks=job.marks.on(s.contig)) for s in stats if s.mapped]
 
-# %% ../../nbs/20_io/58_jobs.ipynb #299517f2
+# %% ../../nbs/20_io/58_jobs.ipynb #078e93f9
 def processes(n_jobs: int | None, files: list[Path], large: int = 200 * 2**20) -> int:
     "How many processes; a start costs seconds, so small files are read in this one."
     if n_jobs is not None:
@@ -36,12 +36,12 @@ def processes(n_jobs: int | None, files: list[Path], large: int = 200 * 2**20) -
     count = require_extra("joblib", "bam").cpu_count()
     return count if sum(p.stat().st_size for p in files if p.is_file()) > large else 1
 
-# %% ../../nbs/20_io/58_jobs.ipynb #a8a3fd0a
+# %% ../../nbs/20_io/58_jobs.ipynb #496d87c1
 def _each(work: Callable, jobs: list[Job]) -> list:
     "The results of some jobs."
     return [work(job) for job in jobs]
 
-# %% ../../nbs/20_io/58_jobs.ipynb #101c05e4
+# %% ../../nbs/20_io/58_jobs.ipynb #5d5cd200
 def run_jobs(
     work: Callable,  # of one job
     jobs: list[Job],

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Sites', 'tag_genes', 'ExonMap', 'Landmarks', 'Genome']
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #66e451df
+# %% ../../nbs/20_io/52_landmarks.ipynb #50dd5b20
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass, field
 
@@ -17,7 +17,7 @@ from ..core import require_extra
 from ..data.gtf import bare_chrom
 from .alignments import motif_strand
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #43dcb0df
+# %% ../../nbs/20_io/52_landmarks.ipynb #2e645d30
 class Sites:
     "The annotated introns of a chromosome."
 
@@ -29,13 +29,13 @@ class Sites:
             self.starts[strand] = sorted(set(part["start"]))
             self.ends[strand] = sorted(set(part["end"]))
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #3db3f344
+# %% ../../nbs/20_io/52_landmarks.ipynb #78050a6e
 def _within(sites: list[int], at: int, width: int) -> list[int]:
     "The sites that lie at most `width` bases from a place, the nearest first."
     found = sites[bisect_left(sites, at - width) : bisect_right(sites, at + width)]
     return sorted(found, key=lambda s: (abs(s - at), s))
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #800ef605
+# %% ../../nbs/20_io/52_landmarks.ipynb #385fbfd2
 @patch
 def _nearest(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     "The intron that is meant."
@@ -46,7 +46,7 @@ def _nearest(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     moved = (starts or [start])[0], (ends or [end])[0]
     return moved if moved[0] <= moved[1] else (start, end)
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #9e5cc1ec
+# %% ../../nbs/20_io/52_landmarks.ipynb #10187689
 @patch
 def snap(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
     "The intron that is meant; looked up once."
@@ -55,7 +55,7 @@ def snap(self: Sites, start: int, end: int, strand: int) -> tuple[int, int]:
         self.moved[intron] = self._nearest(*intron)
     return self.moved[intron]
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #ea16171b
+# %% ../../nbs/20_io/52_landmarks.ipynb #6c956d28
 def tag_genes(read, names: dict[str, str]) -> list[str]:  # one at most
     "The gene that a tag names; `names` learns its symbol."
     gene = read.get_tag("GX") if read.has_tag("GX") else "-"
@@ -65,7 +65,7 @@ def tag_genes(read, names: dict[str, str]) -> list[str]:  # one at most
         names[gene] = read.get_tag("GN") if read.has_tag("GN") else gene
     return [gene]
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #3d5e7457
+# %% ../../nbs/20_io/52_landmarks.ipynb #eb0c8950
 class ExonMap:
     "The exons of a chromosome, in stretches with the same genes."
 
@@ -82,7 +82,7 @@ class ExonMap:
             last = at
         self.strand = dict(zip(exons["gene_id"], np.where(exons["strand"] == "+", 1, 2)))
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #435ff034
+# %% ../../nbs/20_io/52_landmarks.ipynb #a38c3b7e
 @patch
 def genes_of(self: ExonMap, blocks: list[tuple], strand: int) -> list[str]:  # one at most
     "The gene whose exons all blocks touch, if it is only one."
@@ -96,7 +96,7 @@ def genes_of(self: ExonMap, blocks: list[tuple], strand: int) -> list[str]:  # o
     found = [g for g in found or () if not strand or self.strand[g] == strand]
     return found if len(found) == 1 else []
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #83b6546c
+# %% ../../nbs/20_io/52_landmarks.ipynb #8b1e1477
 @dataclass
 class Landmarks:
     "What counting may ask for: annotated introns, exons, the genome."
@@ -107,14 +107,14 @@ class Landmarks:
     fasta: str | None = None  # indexed genome, for motifs and CRAM
     ready: dict = field(default_factory=dict, repr=False)  # chromosomes that were asked for
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #6870f71a
+# %% ../../nbs/20_io/52_landmarks.ipynb #e5994c37
 @patch
 def on(self: Landmarks, chrom: str) -> Landmarks:
     "Those of one chromosome."
     part = [t if t is None else t[t["chrom"] == chrom] for t in (self.introns, self.exons)]
     return Landmarks(*part, self.tags, self.fasta)
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #74e090a0
+# %% ../../nbs/20_io/52_landmarks.ipynb #783b0ecb
 @patch
 def prepared(self: Landmarks, chrom: str, width: int) -> tuple[Sites | None, ExonMap | None]:
     "Sites and exons of one chromosome; files of many cells share them."
@@ -124,7 +124,7 @@ def prepared(self: Landmarks, chrom: str, width: int) -> tuple[Sites | None, Exo
         self.ready[chrom] = sites, None if part.exons is None else ExonMap(part.exons)
     return self.ready[chrom]
 
-# %% ../../nbs/20_io/52_landmarks.ipynb #3311c672
+# %% ../../nbs/20_io/52_landmarks.ipynb #f7dfdc82
 class Genome:
     "The strands of introns by their motif."
 

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['innermost', 'with_retention']
 
-# %% ../../nbs/20_io/59_retention.ipynb #f936cc66
+# %% ../../nbs/20_io/59_retention.ipynb #8851bb17
 from collections.abc import Mapping
 from functools import partial
 
@@ -18,9 +18,9 @@ from ..core import KEYS
 from ..data.gtf import COORDINATES
 from .jobs import run_jobs
 from .junctions import strand_codes
-from .molecules import Job, count_boundaries
+from .molecules import Boundaries, Job, count_boundaries
 
-# %% ../../nbs/20_io/59_retention.ipynb #420a7dca
+# %% ../../nbs/20_io/59_retention.ipynb #3cec9563
 def innermost(
     table: pd.DataFrame,  # chrom, start, end, strand, reads
     share: float = 0.1,  # of the reads, that another one inside has at least
@@ -40,32 +40,28 @@ def innermost(
             out[at[i]] = not inside.any()
     return out
 
-# %% ../../nbs/20_io/59_retention.ipynb #75a9d325
+# %% ../../nbs/20_io/59_retention.ipynb #1cc7fba1
+def _count_in(job: Job, boundaries: Boundaries, chroms: Mapping[str, Mapping[str, str]]) -> pd.DataFrame:
+    "`count_boundaries` with the names of chromosomes in the job's file."
+    return count_boundaries(job, boundaries, chroms[job.path])
+
+# %% ../../nbs/20_io/59_retention.ipynb #74ea10bf
 def _boundary_reads(
+    table: pd.DataFrame,  # boundaries: chrom, position, strand, all different
     jobs: list[tuple[Job, int]],  # each with the number of its first cell
-    boundaries: pd.DataFrame,  # chrom, position, strand, all different
     chroms: Mapping[str, Mapping[str, str]],  # path: name of a chromosome in the file to that in the table
     n_cells: int,
     n_jobs: int,
     progress: bool,
 ) -> sp.csr_matrix:  # (cells, boundaries)
     "Reads over boundaries in each cell."
-    row = pd.Series(np.arange(len(boundaries)), pd.MultiIndex.from_frame(boundaries))
-    named = lambda path: boundaries.assign(chrom=boundaries["chrom"].map({v: k for k, v in chroms[path].items()}))
-    work = partial(_count_named, tables={path: named(path) for path in chroms})
-    out = sp.csr_matrix((n_cells, len(boundaries)), dtype=np.float32)
-    for (job, first), (table, n) in zip(jobs, run_jobs(work, [j for j, _ in jobs], n_jobs, progress)):
-        keys = pd.MultiIndex.from_frame(table.assign(chrom=table["chrom"].map(chroms[job.path])))
-        at = row.reindex(keys).to_numpy()[n["row"]]
-        out += sp.coo_matrix((n["n"], (n["cell"] + first, at)), shape=out.shape, dtype=np.float32)
-    return out
+    work = partial(_count_in, boundaries=Boundaries(table), chroms=chroms)
+    found = run_jobs(work, [job for job, _ in jobs], n_jobs, progress)
+    t = pd.concat([t.assign(cell=t["cell"] + first) for t, (_, first) in zip(found, jobs)])
+    shape = n_cells, len(table)
+    return sp.coo_matrix((t["n"].to_numpy(np.float32), (t["cell"], t["boundary"].astype(int))), shape=shape).tocsr()
 
-# %% ../../nbs/20_io/59_retention.ipynb #941bd077
-def _count_named(job: Job, tables: Mapping[str, pd.DataFrame]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    "`count_boundaries` with the file's names of chromosomes."
-    return count_boundaries(job, tables[job.path])
-
-# %% ../../nbs/20_io/59_retention.ipynb #d419e742
+# %% ../../nbs/20_io/59_retention.ipynb #bbcfd767
 def with_retention(
     splicing: AnnData,  # cells × junctions
     jobs: list[tuple[Job, int]],  # each with the number of its first cell
@@ -84,7 +80,7 @@ def with_retention(
     ]
     code, _ = pd.factorize(pd.MultiIndex.from_frame(both := pd.concat(ends)))
     boundaries = both.iloc[np.unique(code, return_index=True)[1]].astype({"chrom": object})
-    reads = _boundary_reads(jobs, boundaries, chroms, splicing.n_obs, n_jobs, progress)
+    reads = _boundary_reads(boundaries, jobs, chroms, splicing.n_obs, n_jobs, progress)
     kept = reads[:, code[: len(chosen)]] + reads[:, code[len(chosen) :]]
     kept.data = np.ceil(kept.data / 2)
     found = np.flatnonzero(kept.getnnz(0))
