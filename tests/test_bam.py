@@ -420,10 +420,11 @@ def busy_file(path, n=400, **kwargs):
     return write(path, lines, **kwargs)
 
 
-def test_processes_give_the_same(tmp_path):
+def test_processes_give_the_same(tmp_path, caplog):
     "By chromosome in two processes, in one, and without an index: the same table, also of retained introns."
     path = busy_file(tmp_path / "a.bam", index=True)
     bare = busy_file(tmp_path / "bare.bam")
+    caplog.set_level("INFO", "splicevi")
     one, two, whole = (
         io.read_bam(p, "all", genes=None, n_jobs=n, introns=True)["splicing"]
         for p, n in ((path, 1), (path, 2), (bare, 2))
@@ -431,6 +432,8 @@ def test_processes_give_the_same(tmp_path):
     assert one.var["kind"].value_counts().to_dict() == {"junction": 12, "retention": 6}
     assert counts(one) == counts(two) == counts(whole)
     assert set(one.obs_names) == set(two.obs_names) == {"AA-1", "CC-1", "GG-1"}
+    assert "bare.bam: no index (samtools index makes one), so one process reads all of it." in caplog.text
+    assert "/a.bam: no index" not in caplog.text
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "a.bam",
         "a.bam.bai",
@@ -438,7 +441,7 @@ def test_processes_give_the_same(tmp_path):
     ]  # nothing beside a user's file
 
 
-def test_cram(tmp_path):
+def test_cram(tmp_path, monkeypatch):
     "A CRAM file is the BAM file; without its genome the error names it."
     fasta = tmp_path / "genome.fa"
     fasta.write_text("".join(f">{c}\n{'ACGT' * (n // 4)}\n" for c, n in CHROMS.items()))
@@ -448,6 +451,10 @@ def test_cram(tmp_path):
     cram = write(tmp_path / "a.cram", lines, mode="wc", reference_filename=str(fasta))
     read = lambda p, **how: counts(io.read_bam(p, "all", genes=None, **how)["splicing"])
     assert read(bam) == read(cram, fasta=fasta) == {("AA-1", "chr1:151:250:+"): 1}
+    fasta.rename(tmp_path / "moved.fa")
+    monkeypatch.setenv("REF_PATH", str(tmp_path / "none"))
+    fails(cram, r"a.cram needs the genome that it was made with \(fasta=...\)")
+    fails(cram, "samtools faidx", fasta=fasta)
 
 
 def test_memory_does_not_grow_with_reads(tmp_path):

@@ -127,8 +127,9 @@ def _file_fault(path: Path, error: Exception) -> str:
     "What is wrong with a file, in words."
     text = str(error)
     if "EOF" in text or "truncated" in text:
-        also = " (A CRAM file also needs the genome it was made with: fasta=...)" if path.suffix == ".cram" else ""
-        return f"{path} was cut off: its end is missing or damaged. Copy or make it again.{also}"
+        if path.suffix == ".cram":
+            return f"{path} needs the genome that it was made with (fasta=...), unless it was cut off or damaged."
+        return f"{path} was cut off: its end is missing or damaged. Copy or make it again."
     if "no sequences" in text:
         return f"{path} names no chromosomes: it is no BAM file, or its reads are not aligned."
     return f"{path} cannot be read as a BAM or CRAM file ({text})."

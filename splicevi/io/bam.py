@@ -277,7 +277,7 @@ def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnDa
     if by_sample:
         adata.obs["sample"] = np.repeat(list(found), [len(f[0]) for f in found.values()])
     if not adata.n_vars:
-        warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=3)
+        warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=4)
     return adata
 
 # %% ../../nbs/20_io/60_bam.ipynb #4b900fbf
