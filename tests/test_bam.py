@@ -454,7 +454,8 @@ def test_cram(tmp_path, monkeypatch):
     fasta.rename(tmp_path / "moved.fa")
     monkeypatch.setenv("REF_PATH", str(tmp_path / "none"))
     fails(cram, r"a.cram needs the genome that it was made with \(fasta=...\)")
-    fails(cram, "samtools faidx", fasta=fasta)
+    fails(cram, "There is no file .*genome.fa", FileNotFoundError, fasta=fasta)
+    fails(cram, "samtools faidx", fasta=bam)
 
 
 def test_memory_does_not_grow_with_reads(tmp_path):

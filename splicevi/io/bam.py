@@ -22,6 +22,7 @@ from ..core import KEYS, Limits, logger, shortlist
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, OneOf, Text, takes
 from ..data.build import assemble_mudata
 from ..data.gtf import Annotation, matching_names, read_gtf, with_chroms
+from ..data.text import require_file
 from .alignments import LIBRARIES, Peek, ReadRules, peek
 from .cellranger import cellranger_files, matrix_beside
 from .jobs import chromosome_jobs, processes, run_jobs
@@ -170,7 +171,7 @@ def _check_options(given: Mapping) -> None:
         )
     if given["snap"] and given["gtf"] is None:
         raise ValueError(f"snap={given['snap']} moves ends of introns to annotated sites: give gtf=...")
-    if given["fasta"] is not None and not Path(f"{given['fasta']}.fai").is_file():
+    if given["fasta"] is not None and not Path(f"{require_file(given['fasta'])}.fai").is_file():
         raise ValueError(f"fasta={str(given['fasta'])!r} has no index; samtools faidx makes one.")
 
 # %% ../../nbs/20_io/60_bam.ipynb #322e712d
