@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'BAM_OPTIONS', 'NO_FILTER', 'paths_of', 'cells_of', 'ignor
 from collections.abc import Mapping
 from pathlib import Path
 
-from .core import UserError, atomic_file, console, logger
+from .core import UserError, atomic_file, console, logger, refusal
 
 # %% ../nbs/80_cli_import.ipynb #7e66593d
 def paths_of(
@@ -23,11 +23,17 @@ def paths_of(
 # %% ../nbs/80_cli_import.ipynb #557f1882
 def cells_of(text: str) -> str | list[str]:
     "`filtered`, `raw`, or the lines of a file."
+    from splicevi.data.text import open_text, whole_file
+
     if text in ("filtered", "raw"):
         return text
     if not Path(text).is_file():
         raise ValueError(f"--cells is {text!r}; it can be filtered, raw, or a file with a barcode in each line")
-    return [line.split()[0] for line in Path(text).read_text().splitlines() if line.strip()]
+    with whole_file(text), open_text(text) as handle:
+        found = [line.split()[0] for line in handle.read().decode().splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"--cells: {text} lists no barcode")
+    return found
 
 # %% ../nbs/80_cli_import.ipynb #df1bec68
 FORMATS = ("starsolo", "star", "regtools", "leafcutter", "h5ad", "bam", "cellranger")
@@ -39,6 +45,11 @@ def _validate(settings: Mapping) -> None:
         raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
     if Path(settings["out"]).suffix != ".h5mu":
         raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
+    if settings["report"] and Path(settings["report"]).suffix != ".html":
+        raise ValueError(f"--report is {settings['report']!r}; its name has to end in .html")
+    for key, least in (("min_reads", 0), ("min_cells", 0), ("max_size", 0)):
+        if settings[key] < least:
+            raise ValueError(f"--{key} is {settings[key]}; it has to be {least} or more")
     if settings["lengths"] and not settings["gtf"]:
         raise ValueError("--lengths needs the lengths of genes: give --gtf")
     if settings["rna"] and settings["format"] == "starsolo":
@@ -46,18 +57,25 @@ def _validate(settings: Mapping) -> None:
     if settings["shared"] not in ("either", "start", "end"):
         raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
 
+# %% ../nbs/80_cli_import.ipynb #bfc39fd0
+def _check_places(settings: Mapping) -> None:
+    "Refuse to write where it cannot be done, or where something is already."
+    for path in (Path(settings[k]) for k in ("out", "report") if settings[k]):
+        if path.parent.exists() and (why := refusal(path)):
+            raise why
+        if path.exists() and not settings["overwrite"]:
+            raise ValueError(f"{path} is there already; give another name, or --overwrite to replace it")
+
 # %% ../nbs/80_cli_import.ipynb #d349a3b1
 def _genes(path: str | None):
     "Gene counts of an h5ad, if one is given."
     if path is None:
         return None
-    import anndata
+    from splicevi.io.hdf5 import read_hdf5
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return anndata.read_h5ad(path)
+    return read_hdf5(path, "h5ad")
 
-# %% ../nbs/80_cli_import.ipynb #ea8ed4ad
+# %% ../nbs/80_cli_import.ipynb #bf13cf9d
 BAM_OPTIONS = ("anchor", "multimapped", "secondary", "duplicates", "library", "fasta", "introns")
 
 
@@ -73,7 +91,7 @@ def _bam_options(settings: Mapping) -> dict:
         "progress": not settings["quiet"],
     }
 
-# %% ../nbs/80_cli_import.ipynb #c71efc62
+# %% ../nbs/80_cli_import.ipynb #4a8f2bc5
 def _read_alignments(settings: Mapping) -> tuple:  # genes (or None), junctions, False
     "What BAM files hold."
     from splicevi import io
@@ -88,12 +106,12 @@ def _read_alignments(settings: Mapping) -> tuple:  # genes (or None), junctions,
     rna = _genes(settings["rna"]) if settings["rna"] else mdata.mod.get(KEYS.rna)
     return rna, mdata[KEYS.splicing], False
 
-# %% ../nbs/80_cli_import.ipynb #662c895b
+# %% ../nbs/80_cli_import.ipynb #54afad5c
 def _with_reference(settings: Mapping) -> Mapping:
     "The settings with the annotation of a run of Cell Ranger, if none was given."
     if settings["format"] != "cellranger" or settings["gtf"]:
         return settings
-    from splicevi.io.bam import cellranger_files
+    from splicevi.io.cellranger import cellranger_files
 
     return {**settings, "gtf": cellranger_files(settings["path"])["gtf"]}
 
@@ -153,6 +171,7 @@ def _train_on_lengths(rna) -> None:
 def _build(settings: Mapping):
     "Read, find events, check and write."
     _validate(settings)
+    _check_places(settings)
     settings = _with_reference(settings)
     mdata = _with_events(*_read(settings), settings)
     Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +183,7 @@ def _build(settings: Mapping):
         coverage_report(mdata, settings["report"])
     return mdata
 
-# %% ../nbs/80_cli_import.ipynb #ee8c33d2
+# %% ../nbs/80_cli_import.ipynb #9608de2e
 def _import(settings: Mapping) -> None:
     "Do what the command says, and tell what was made."
     out, report = settings["out"], settings["report"]
@@ -208,6 +227,7 @@ def import_files(
     max_size: int = 0,  # junctions of an event at most; 0: any number
     lengths: bool = False,  # divide gene counts by gene lengths (full-length protocols; needs --gtf)
     report: str = None,  # an .html file for the coverage report
+    overwrite: bool = False,  # replace OUT and the report if they are there
     quiet: bool = False,  # no progress, only results and warnings
 ):
     "Read an aligner's files and write OUT for splicevi train."

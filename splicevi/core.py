@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
-           'check_numbers', 'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
-           'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
+           'check_numbers', 'find_obs_column', 'obs_column', 'refusal', 'atomic_file', 'write_file', 'atomic_folder',
+           'UserError', 'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
 import errno
@@ -223,7 +223,7 @@ def _clear_left(folder: Path) -> None:
                 part.unlink() if part.is_symlink() or part.is_file() else shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #7fc4c034
-def _refusal(place: Path) -> OSError | None:
+def refusal(place: Path) -> OSError | None:
     "Why no file can be put there."
     if place.is_symlink():
         return OSError(f"{place} is a link that leads back to itself; remove it.")
@@ -308,8 +308,8 @@ def atomic_file(
     "Move what is written to the place of `path` if nothing fails."
     path = Path(path)
     place = Path(os.path.realpath(path))
-    if refusal := _refusal(place):
-        raise refusal
+    if why := refusal(place):
+        raise why
     handle, name = _part(tempfile.mkstemp, place.parent, path, place.suffix)
     os.close(handle)
     part = Path(name)
@@ -404,6 +404,20 @@ def _move_in(part: Path, place: Path) -> None:
     finally:
         shutil.rmtree(ready, ignore_errors=True)
 
+# %% ../nbs/00_core.ipynb #73e6737d
+@contextmanager
+def _folders_above(place: Path) -> Iterator[None]:
+    "Make the folders above a place; remove those that were made if something fails."
+    made = [p for p in place.parents if not p.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for p in made:
+            with suppress(OSError):
+                p.rmdir()
+        raise
+
 # %% ../nbs/00_core.ipynb #e405dd2c
 @contextmanager
 def atomic_folder(
@@ -414,16 +428,16 @@ def atomic_folder(
     place = Path(os.path.realpath(path))
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise NotADirectoryError(f"{path} is not a folder; give another name.")
-    place.parent.mkdir(parents=True, exist_ok=True)
-    _clear_left(place.parent)
-    part = Path(_part(tempfile.mkdtemp, place if place.exists() else place.parent, path))
-    try:
-        with _room_for(path, part):
-            yield part
-            _to_disk(part)
-        _move_in(part, place)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    with _folders_above(place):
+        _clear_left(place.parent)
+        part = Path(_part(tempfile.mkdtemp, place if place.exists() else place.parent, path))
+        try:
+            with _room_for(path, part):
+                yield part
+                _to_disk(part)
+            _move_in(part, place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #611f85a2
 class UserError(Exception):

@@ -80,8 +80,6 @@ def _features(
         parts = [_with_places(t, path) for t in _stretches(path)]
     except pd.errors.ParserError as e:
         raise ValueError(f"{path} is no GTF file: {e}. It should have nine columns, separated by tabs.") from e
-    except pd.errors.EmptyDataError as e:
-        raise ValueError(f"{path} is empty.") from e
     table = pd.concat(parts, ignore_index=True)
     if table.empty or (table["attributes"] == "").any():
         raise ValueError(f"{path} has no exons with attributes in its ninth column. Is it a GTF file?")

@@ -27,6 +27,7 @@ class MatrixSize(NamedTuple):
     rows: int
     columns: int
     entries: int
+    lines: int = 0  # of the header
 
 # %% ../../nbs/20_io/25_matrices.ipynb #fb31b0a9
 def _size_line(line: bytes, path: Path, number: int) -> MatrixSize:
@@ -36,7 +37,7 @@ def _size_line(line: bytes, path: Path, number: int) -> MatrixSize:
         shown = line[:60].decode(errors="replace").strip()
         what = f"{shown!r} is not the numbers of rows, columns and entries"
         raise ValueError(f"{path} is damaged: line {number:,}: {what}. Write or copy the file again.")
-    return MatrixSize(*map(int, fields))
+    return MatrixSize(*map(int, fields), number)
 
 # %% ../../nbs/20_io/25_matrices.ipynb #0cb10e50
 def _header(handle, path: Path) -> MatrixSize:
@@ -81,20 +82,32 @@ def check_size(
 
 # %% ../../nbs/20_io/25_matrices.ipynb #a1006ddd
 class Watched:
-    "A file that is handed on in pieces; what is no whole number is found on the way."
+    "A file of numbers that is handed on in pieces; what is no number is found on the way, and ends it."
 
     def __init__(self, handle, start: bytes, whole: bool):
         self.handle, self.piece, self.at, self.fault = handle, start, 0, None
-        self.whole = whole  # whether all entries are whole numbers
+        self.known = b"0123456789 \t\n" + (
+            b"" if whole else b".+-eEnaifNAIFty"
+        )  # nan, inf and infinity are found later
+        self.at_end = False
 
 # %% ../../nbs/20_io/25_matrices.ipynb #facd243d
+@patch
+def next_piece(self: Watched) -> bytes:
+    "The next megabyte; a line end behind the last one."
+    piece = b"" if self.at_end else self.handle.read(2**20).translate(None, b"\r")
+    if odd := piece.translate(None, self.known):
+        self.fault, piece = odd[:1].decode(errors="replace"), b""
+    if not piece and not self.at_end:
+        self.at_end, piece = True, b"\n"
+    return piece
+
+# %% ../../nbs/20_io/25_matrices.ipynb #421e770a
 @patch
 def read(self: Watched, n: int = -1) -> bytes:
     "The next bytes, n at most."
     if self.at >= len(self.piece):
-        self.piece, self.at = self.handle.read(2**20), 0
-        if self.whole and (odd := self.piece.translate(None, b"0123456789 \t\r\n")):
-            self.fault = self.fault or odd[:1].decode(errors="replace")
+        self.piece, self.at = self.next_piece(), 0
     start = self.at
     self.at = len(self.piece) if n < 0 else min(start + n, len(self.piece))
     return self.piece[start : self.at]
@@ -115,14 +128,13 @@ def _line_with(path: Path, odd: str) -> str:
 def _entries(path: Path, size: MatrixSize, whole: bool) -> sp.csr_matrix:
     "The matrix."
     with whole_file(path), open_text(path) as handle:
-        start = (
-            f"%%MatrixMarket matrix coordinate {'integer' if whole else 'real'} general\n{' '.join(map(str, size))}\n"
-        )
+        start = f"%%MatrixMarket matrix coordinate {'integer' if whole else 'real'} general\n{' '.join(map(str, size[:3]))}\n"
         _header(handle, path)
         watched = Watched(handle, start.encode(), whole)
-        m = scipy.io.mmread(watched) if size.entries else sp.coo_matrix(size[:2])
-    if watched.fault:
-        raise ValueError(_line_with(path, watched.fault))
+        try:
+            m = scipy.io.mmread(watched) if size.entries else sp.coo_matrix(size[:2])
+        except ValueError as e:
+            raise ValueError(_line_with(path, watched.fault) if watched.fault else str(e)) from e
     if m.data.size and not (m.data.min() >= 0 and np.isfinite(m.data.max())):
         bad = m.data[~((m.data >= 0) & np.isfinite(m.data))][0]
         raise ValueError(f"it holds {bad}, and counts are finite and not negative")
@@ -148,5 +160,6 @@ def read_matrix(
     try:
         return _entries(path, size, whole)
     except (ValueError, OverflowError) as e:
-        what = re.sub(r"^Line (\d+)", "an entry", str(e)).removeprefix(f"{path}: ")
+        line = lambda found: f"line {int(found[1]) - 2 + size.lines:,}"  # scipy was given a header of two lines
+        what = re.sub(r"^Line (\d+)", line, str(e))
         raise ValueError(f"{path} is damaged: {what.rstrip('.')}. Write or copy the file again.") from e

@@ -185,8 +185,11 @@ def _gene_table(folder: Path) -> pd.DataFrame:
     if listed is None:
         raise FileNotFoundError(f"{folder} lacks features.tsv.")
     with whole_file(listed), open_text(listed) as handle:
-        t = pd.read_csv(handle, sep="\t", header=None, dtype=str, quoting=3, keep_default_na=False)
-    var = pd.DataFrame({"gene_id": t[0], KEYS.gene_name: t[1] if 1 in t else t[0]})
+        lines = [line.strip("\r").split("\t") for line in handle.read().decode().split("\n") if line.strip()]
+    var = pd.DataFrame({"gene_id": [f[0] for f in lines], KEYS.gene_name: [f[1 if len(f) > 1 else 0] for f in lines]})
+    if (again := var["gene_id"].duplicated()).any():
+        names = shortlist(var["gene_id"][again])
+        raise ValueError(f"{listed} lists {again.sum():,} genes twice: {names}. Write or copy it again.")
     return var.set_index(var["gene_id"].to_numpy(object))
 
 # %% ../../nbs/20_io/30_star.ipynb #826e3205
@@ -195,7 +198,11 @@ def _read_genes(solo: Path, gene: str, cells) -> AnnData:
     folder = _gene_folder(solo, gene, cells)
     var = _gene_table(folder)
     m, barcodes = _read_matrix(folder, len(var), f"features.tsv lists {len(var):,} genes")
-    wanted = barcodes if isinstance(cells, str) else pd.Index([str(c) for c in cells])
+    wanted = barcodes if isinstance(cells, str) else pd.Index([str(c) for c in cells], dtype=object)
+    if not len(wanted):
+        raise ValueError(
+            f"No cell is left of {folder}: {'it has none' if isinstance(cells, str) else 'cells is empty'}."
+        )
     return AnnData(m[:, _positions(wanted, barcodes, solo / gene)].T.tocsr(), obs=pd.DataFrame(index=wanted), var=var)
 
 # %% ../../nbs/20_io/30_star.ipynb #00c20ff6
@@ -214,6 +221,8 @@ def _cells_by_sample(cells, samples: Mapping) -> Mapping:
     "The wanted cells of each sample."
     if isinstance(cells, str) and cells not in ("filtered", "raw"):
         raise ValueError(f'cells must be "filtered", "raw" or a list of barcodes, not {cells!r}.')
+    if not samples:
+        raise ValueError("No run was given: the dict of samples is empty.")
     chosen = cells if isinstance(cells, Mapping) else dict.fromkeys(samples, cells)
     if missing := set(samples) - set(chosen):
         raise ValueError(f"cells has no entry for {shortlist(missing)}.")

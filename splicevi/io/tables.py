@@ -159,6 +159,13 @@ def _cell_name(path: Path, endings: Sequence[str]) -> str:
     name = path.name.removesuffix(".gz")
     return next((name.removesuffix(e) for e in endings if name.endswith(e)), name).rstrip("._-") or path.parent.name
 
+# %% ../../nbs/20_io/20_tables.ipynb #3bf872e0
+def _some(files: dict) -> dict:
+    "The files, if there are any."
+    if not files:
+        raise ValueError("No file was given: the list, or dict, of paths is empty.")
+    return files
+
 # %% ../../nbs/20_io/20_tables.ipynb #12d5ba7d
 def file_cells(
     paths,  # a path, a folder, a glob pattern, a list of paths, or a dict: cell (or sample) to path
@@ -167,7 +174,7 @@ def file_cells(
 ) -> dict[str, Path]:  # name to path
     "Names of cells and their files."
     if isinstance(paths, Mapping):
-        return {str(k): Path(p) for k, p in paths.items()}
+        return _some({str(k): Path(p) for k, p in paths.items()})
     if isinstance(paths, (str, Path)):
         paths = _matching(Path(paths), patterns)
     found = {}
@@ -176,7 +183,7 @@ def file_cells(
         if name in found:
             raise ValueError(f"Two files are called {name}: {found[name]} and {p}. Give a dict, cell name to path.")
         found[name] = p
-    return found
+    return _some(found)
 
 # %% ../../nbs/20_io/20_tables.ipynb #ed9aa65b
 def read_ahead(
