@@ -128,7 +128,8 @@ def _line_with(path: Path, odd: str) -> str:
 def _entries(path: Path, size: MatrixSize, whole: bool) -> sp.csr_matrix:
     "The matrix."
     with whole_file(path), open_text(path) as handle:
-        start = f"%%MatrixMarket matrix coordinate {'integer' if whole else 'real'} general\n{' '.join(map(str, size[:3]))}\n"
+        banner = f"%%MatrixMarket matrix coordinate {'integer' if whole else 'real'} general"
+        start = f"{banner}\n{size.rows} {size.columns} {size.entries}\n"
         _header(handle, path)
         watched = Watched(handle, start.encode(), whole)
         try:
