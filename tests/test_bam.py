@@ -112,13 +112,13 @@ def is_plain(f, tags, skip):
 
 
 def recount(path, anchor=8, barcodes=None, umis=True, cell=None):
-    "(cell, chrom, start, end) to the molecules, each with the strands that its reads say."
+    "(cell, chrom, start, end) to the molecules, or to the lines of the file."
     found = defaultdict(set)
     for i, (f, tags) in enumerate(parsed(path)):
-        name = tags.get("CB") if cell is None else cell
-        if not is_plain(f, tags, 4 + 256 + 512 + 2048 + (0 if umis else 1024)) or name is None:
+        name = tags.get("CB", "-") if cell is None else cell
+        if not is_plain(f, tags, 4 + 256 + 512 + 2048 + (0 if umis else 1024)) or name == "-":
             continue
-        if (barcodes is not None and name not in barcodes) or (umis and "UB" not in tags):
+        if (barcodes is not None and name not in barcodes) or (umis and tags.get("UB", "-") == "-"):
             continue
         for intron in jumps(int(f[3]), f[5], anchor):
             found[name, f[2], *intron].add(tags["UB"] if umis else i)
@@ -165,8 +165,8 @@ def test_introns_of_any_cigar(cigar, anchor, pos):
 
 
 alignment = st.tuples(
-    st.sampled_from(["AA-1", "CC-1", ""]),
-    st.sampled_from(["ACGT", "TTTT", "ACGN", ""]),
+    st.sampled_from(["AA-1", "CC-1", "-", ""]),
+    st.sampled_from(["ACGT", "TTTT", "ACGN", "-", ""]),
     st.sampled_from([1001, 1011, 1101, 3001]),
     st.lists(
         st.sampled_from(["20M100N20M", "10M2D90N30M", "5M100N40M", "50M", "20M100N20M200N9M", "4I16M100N3S"]),
