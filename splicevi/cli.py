@@ -103,7 +103,7 @@ def _check_out(settings: Mapping) -> None:
 # %% ../nbs/81_cli.ipynb #c054d45a
 def _read_h5mu(path: Path):
     "A MuData file, or `UserError` when it is none."
-    from splicevi.io.hdf5 import read_hdf5
+    from splicevi.data.hdf5 import read_hdf5
 
     try:
         return read_hdf5(path, "h5mu")

@@ -71,7 +71,7 @@ def _genes(path: str | None):
     "Gene counts of an h5ad, if one is given."
     if path is None:
         return None
-    from splicevi.io.hdf5 import read_hdf5
+    from splicevi.data.hdf5 import read_hdf5
 
     return read_hdf5(path, "h5ad")
 

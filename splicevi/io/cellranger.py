@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 
 from ..core import KEYS, logger, require_extra, shortlist
-from .hdf5 import check_arrays
+from ..data.hdf5 import check_arrays
 from .star import _gene_table, _read_matrix
 
 # %% ../../nbs/20_io/57_cellranger.ipynb #7617d8b1

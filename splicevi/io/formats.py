@@ -18,9 +18,9 @@ from anndata import AnnData
 from ..core import KEYS, logger, shortlist
 from ..data.events import named_coordinates
 from ..data.gtf import COORDINATES, Annotation
+from ..data.hdf5 import read_hdf5
 from ..data.pairs import layer_names, modality_pairs, require_counts, splicing_layers
 from ..data.text import open_text, require_file, whole_file
-from .hdf5 import read_hdf5
 from .junctions import JunctionReads, junction_ids, strand_codes, to_introns, union
 from splicevi.io.tables import (
     file_cells,
