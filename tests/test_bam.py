@@ -525,6 +525,11 @@ def test_one_sentence_for_each_fault(tmp_path):
     fails(good, "no chromosome in common: .* names them chr1, chr2, the annotation scaffold_1", gtf=other)
     fails(good, r"no read of the 1 cells \(TT-1\) counts; it has", cells=["TT-1"])
     fails(good, "is no file with barcodes", FileNotFoundError, cells="TT")
+    fails(good, "cells lists no barcode", cells=[])
+    fails(good, "cells lists AA-1 twice", cells=["AA-1", "CC-1", "AA-1"])
+    fails(good, "cells=5 is no list of barcodes", TypeError, cells=5)
+    fails(good, "fasta=3 is none of these", TypeError, fasta=3)
+    fails([], "No file was given")
     lines = by_place([sam(p, "50M100N50M", "XS:A:+") for p in (101, 1101, 2101)])[::-1]
     fails(
         write(tmp_path / "lies.bam", lines, header()),

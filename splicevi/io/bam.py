@@ -19,7 +19,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..core import KEYS, Limits, logger, shortlist
-from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, OneOf, Text, takes
+from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, AnyOf, Is, OneOf, Text, takes
 from ..data.build import assemble_mudata
 from ..data.gtf import Annotation, matching_names, read_gtf, with_chroms
 from ..data.text import require_file
@@ -54,6 +54,17 @@ def _tags_of(
         raise ValueError(f"{first}: its first reads have no UMIs (tag {umi_tag}); umi_tag=None counts reads instead.")
     return None, None
 
+# %% ../../nbs/20_io/60_bam.ipynb #32217d1e
+def _listed(cells) -> list[str]:
+    "A list of barcodes, each of which is there once."
+    if not np.iterable(cells):
+        raise TypeError(f'cells={cells!r} is no list of barcodes; it can also be a file, "all" or None.')
+    names = pd.Index([str(c) for c in cells], dtype=object)
+    if not names.is_unique or not len(names):
+        what = f"{shortlist(names[names.duplicated()].unique())} twice" if len(names) else "no barcode"
+        raise ValueError(f"cells lists {what}; each cell has to be there once.")
+    return list(names)
+
 # %% ../../nbs/20_io/60_bam.ipynb #e94c7c8a
 def _wanted(
     cells,  # None, "all", a file, a list; or a dict of these, by sample
@@ -71,8 +82,8 @@ def _wanted(
     if isinstance(cells, (str, Path)):
         if not Path(cells).is_file():
             raise FileNotFoundError(f'cells={str(cells)!r} is no file with barcodes; it can also be "all", or a list.')
-        return list(_barcodes(Path(cells)))
-    return [str(c) for c in cells]
+        cells = _barcodes(Path(cells))
+    return _listed(cells)
 
 # %% ../../nbs/20_io/60_bam.ipynb #29f729b6
 def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
@@ -156,6 +167,7 @@ ARGUMENTS = {
     "anchor": COUNT,
     "library": OneOf(LIBRARIES, optional=True),
     "snap": Limits(0, 1000, whole=True, optional=True),
+    "fasta": AnyOf((Text("a path"), Is(("PurePath",))), optional=True),
     "cell_tag": Text("a tag", optional=True),
     "umi_tag": Text("a tag", optional=True),
     "n_jobs": MAYBE_COUNT,
