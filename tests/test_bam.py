@@ -356,6 +356,17 @@ def test_genes_from_tags_annotation_and_matrix(tmp_path):
     assert beside["splicing"].obs_names.tolist() == ["CC-1", "AA-1"]
 
 
+def test_tags_that_come_late_are_found(tmp_path):
+    "The gene tag is looked for in other places than the start of the file, where reads may lie far from any gene."
+    lines = [sam(101, "60M", umi="ACGT"[i % 4], name=f"r{i}") for i in range(200)]
+    lines += [sam(150_001, "60M", "GX:Z:G1", umi=u) for u in ("A", "C")]
+    path = write(tmp_path / "late.bam", lines, index=True)
+    assert "GX" not in alignments.peek(write(tmp_path / "bare.bam", lines), reads=150).tags
+    assert "GX" in alignments.peek(path, reads=150).tags
+    with pytest.warns(UserWarning, match="No junction was found"):
+        assert io.read_bam(path, "all")["rna"].X.sum() == 2
+
+
 # --- intron retention
 
 

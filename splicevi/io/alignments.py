@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import blake2b
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 
 from fastcore.basics import patch
@@ -183,21 +183,31 @@ def _from_long_reads(header: dict) -> bool:
     programs = " ".join(str(p.get(k, "")) for p in header.get("PG", []) for k in ("ID", "PN")).lower()
     return any(name in programs for name in LONG_READ_ALIGNERS)
 
+# %% ../../nbs/20_io/50_alignments.ipynb #36e76f0c
+def _some_reads(bam, n: int) -> Iterator:
+    "The first reads; of an indexed BAM file also some from the middle of the chromosomes with the most of them."
+    yield from islice(bam.fetch(until_eof=True), n)
+    if n and bam.is_bam and bam.has_index():
+        for s in sorted(bam.get_index_statistics(), key=lambda s: -s.mapped)[:5]:
+            yield from islice(bam.fetch(s.contig, bam.get_reference_length(s.contig) // 2), n // 10)
+
 # %% ../../nbs/20_io/50_alignments.ipynb #f313ea87
 def peek(
     path: str | Path,
     cell_tag: str | None = "CB",
     fasta: str | Path | None = None,  # the genome, for CRAM
-    reads: int = 10_000,  # how many to look at
+    reads: int = 50_000,  # how many to look at, at most
 ) -> Peek:
     "Look at a file's header and first reads."
     tags, barcodes = set(), {}
     with open_bam(path, fasta) as bam:
         header = bam.header.to_dict()
-        for read, _ in zip(bam.fetch(until_eof=True), range(reads)):
+        for i, read in enumerate(_some_reads(bam, reads)):
             found = dict(read.get_tags())
             tags |= found.keys()
             barcodes.setdefault(found.get(cell_tag))
+            if i > 1000 and {cell_tag, "GX"} <= tags:
+                break
         is_sorted = header.get("HD", {}).get("SO") == "coordinate"
         seen = tuple(b for b in barcodes if b not in (None, "-", ""))[:1000]
         return Peek(bam.references, is_sorted, bam.has_index(), frozenset(tags), seen, _from_long_reads(header))

@@ -189,7 +189,7 @@ def _check_options(given: Mapping) -> None:
 # %% ../../nbs/20_io/60_bam.ipynb #322e712d
 def _look(files: Mapping[str, Path], cell_tag: str | None, fasta, first: int = 20) -> dict[str, Peek]:
     "A look at each file, at the reads of the first ones only; the chromosomes of a thousand files are kept once."
-    looks = {name: peek(p, cell_tag, fasta, 10_000 if i < first else 0) for i, (name, p) in enumerate(files.items())}
+    looks = {name: peek(p, cell_tag, fasta, 50_000 if i < first else 0) for i, (name, p) in enumerate(files.items())}
     known = {look.chroms: look.chroms for look in looks.values()}
     return {name: replace(look, chroms=known[look.chroms]) for name, look in looks.items()}
 
