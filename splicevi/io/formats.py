@@ -36,7 +36,7 @@ from splicevi.io.tables import (
 def _block_sizes(t: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     "The sizes of the two blocks of BED12 rows."
     text = t[10].str.rstrip(",")
-    bad = ~text.str.fullmatch(r"\d{1,18},\d{1,18}").fillna(False).to_numpy(bool)
+    bad = ~text.str.fullmatch(r"\d{1,18},\d{1,18}").eq(True).to_numpy()
     if bad.any():
         row = int(np.argmax(bad)) + 1
         raise ValueError(f"{path}, row {row:,}: a junction has two blocks, not those of sizes {t[10].iloc[row - 1]!r}.")

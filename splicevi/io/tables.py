@@ -132,9 +132,10 @@ def read_counts(
     where: Callable[[int], str],  # names the place of the k-th, for the message
 ) -> np.ndarray:  # (rows,) float32
     "Numbers of reads."
-    good = text.str.isdecimal().fillna(False).to_numpy(bool)
-    counts = text.where(good, "0").to_numpy(np.float32)
-    good &= counts < 2.0**63
+    good = text.str.isdecimal().eq(True).to_numpy()
+    if good.all():
+        counts = text.to_numpy(np.float32)
+        good = counts < 2.0**63
     if not good.all():
         at = int(np.argmin(good))
         raise ValueError(f"{where(at)}: {str(text.iloc[at])[:60]!r} is no number of reads.")
