@@ -14,8 +14,9 @@ from torch import Tensor, nn
 # %% auto #0
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'find', 'made', 'has', 'moved', 'setup_arguments',
            'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class', 'forget_data',
-           'registered_fields', 'field_state', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
-           'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training']
+           'registered_fields', 'field_state', 'field_modality', 'field_values', 'batch_categories', 'covariate_counts',
+           'setup_method', 'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask',
+           'end_training']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -176,6 +177,13 @@ def field_state(registry: dict, key: str) -> dict:
 def field_modality(registry: dict, key: str) -> str | None:
     "The modality that a field lies in; None for an AnnData."
     return registered_fields(registry).get(key, {}).get("data_registry", {}).get("mod_key")
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #0a6b870e
+def field_values(adata, registry: dict, key: str):
+    "Where the values of a field are: `obs` or `obsm` of the data set or of a modality, and their name there."
+    place = registered_fields(registry)[key]["data_registry"]
+    part = adata if place.get("mod_key") is None else adata[place["mod_key"]]
+    return getattr(part, place["attr_name"]), place["attr_key"]
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
