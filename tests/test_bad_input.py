@@ -1077,7 +1077,7 @@ CLI = [
         ("check of rubbish", command("check", "DIR/x.h5mu", files={"x.h5mu": RUBBISH}), "no HDF5 file"),
         ("import of nothing", importing("star", "DIR/none"), "There is no file"),
         ("import of an empty folder", importing("star", "DIR/x", files={"x": None}), "no file is called"),
-        ("import of another format", importing("bam", "DIR/x.bam"), "'bam'", "starsolo, star"),
+        ("import of another format", importing("kallisto", "DIR/x.bus"), "'kallisto'", "starsolo, star"),
         ("OUT is there", importing(*leafcutter, files=PERIND_FILE, out="DIR/good.h5mu"), "is there already",
          "--overwrite"),
         ("OUT is a folder .h5mu", importing(*leafcutter, "--overwrite", files=PERIND_FILE | {"new.h5mu": None}),
