@@ -122,12 +122,14 @@ def _part(
 # %% ../nbs/81_cli.ipynb #58dfab98
 def _take_layer(adata, layer: str | None, target: str) -> None:
     "Copy a layer to where the data contract has it."
-    from splicevi.core import KEYS
+    from splicevi.core import KEYS, shortlist
 
     if adata is None or not layer:
         return
     if layer not in adata.layers:
-        raise UserError(f"there is no layer {layer!r} (there are: {', '.join(adata.layers) or 'none'})")
+        raise UserError(
+            f"there is no layer {layer!r} (there are: {shortlist([k for k in adata.layers if k], 20) or 'none'})"
+        )
     if target == "X":
         adata.X = adata.layers[layer].copy()
     elif target != layer:

@@ -16,7 +16,7 @@ import pandas as pd
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS, settings
 
-from ..core import shortlist
+from ..core import quiet_logs, shortlist
 from ..data.build import assemble_mudata
 from ..data.pairs import CellStore
 from .docs import docs
@@ -217,7 +217,8 @@ class AlignMixin(DataMixin):
     def _validate_anndata(self, adata=None, copy_if_view: bool = True):
         if adata is not None and adata is not self.adata:
             adata = self._realigned_copy(adata)
-        adata = super()._validate_anndata(adata, copy_if_view)
+        with quiet_logs("scvi"):
+            adata = super()._validate_anndata(adata, copy_if_view)
         register_store(self.get_anndata_manager(adata, required=True), self.junction_events, self.split_at)
         return adata
 

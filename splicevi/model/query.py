@@ -23,6 +23,7 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 
 from ..core import KEYS, shortlist
+from ..data.build import quiet_mudata
 from .dataset import LoadMixin, needed_features, realign, with_cells_of
 from ..nn.loader import SplicingKeys
 from splicevi.nn.scvi_names import (
@@ -258,7 +259,8 @@ class PrepareMixin(QueryMixin):
             return out
         for k in out.mod:
             mdata.mod[k] = out.mod[k]
-        mdata.update()
+        with quiet_mudata():
+            mdata.update()
 
     @staticmethod
     def prepare_query_anndata(adata, reference_model, return_reference_var_names: bool = False, inplace: bool = True):

@@ -19,7 +19,7 @@ from functools import partial
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 
-from ..core import logger
+from ..core import logger, quiet_logs
 from ..nn.scvi_names import end_training
 
 # %% auto #0
@@ -98,21 +98,10 @@ def without_warnings(
 
 # %% ../../nbs/50_model/30_run.ipynb #12ea29db
 @contextmanager
-def quiet_lightning(
-    quiet: bool = True,
-) -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     "Within, Lightning's remarks on its own workings are left out."
-    if not quiet:
+    with quiet_logs("lightning.pytorch", "lightning.fabric"), without_warnings(REMARKS):
         yield
-        return
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
-    try:
-        with without_warnings(REMARKS):
-            yield
-    finally:
-        log.setLevel(level)
 
 # %% ../../nbs/50_model/30_run.ipynb #258510a1
 _TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()

@@ -254,18 +254,18 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     splitter.setup()
     if self._starts_from_data and not self.is_trained_:
         self._start_from_data(self._pca, np.sort(splitter.train_idx))
-    with quiet_lightning(is_drawn(trainer["callbacks"])):
+    with quiet_lightning():
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
         return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch
-def _run(self: TrainMixin, runner, quiet: bool) -> None:
+def _run(self: TrainMixin, runner) -> None:
     "Train, and unlock the model whatever happens."
     try:
         runner.training_plan.train()
-        with quiet_lightning(quiet):
+        with quiet_lightning():
             runner()
     finally:
         unlock(self)
@@ -282,9 +282,9 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
         unlock(self)
         raise
     if background:
-        return TrainingRun(lambda: self._run(runner, is_drawn(watchers)), stopper, watchers[0].recorder)
+        return TrainingRun(lambda: self._run(runner), stopper, watchers[0].recorder)
     with interrupt_stops(stopper):
-        self._run(runner, is_drawn(watchers))
+        self._run(runner)
     if stopper.requested and not is_drawn(watchers):
         warnings.warn(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "

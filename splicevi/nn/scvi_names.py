@@ -15,7 +15,7 @@ from torch import Tensor, nn
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'find', 'made', 'has', 'moved', 'setup_arguments',
            'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class', 'forget_data',
            'registered_fields', 'field_state', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
-           'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask',
+           'setup_call', 'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask',
            'weights_version', 'end_training']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
@@ -57,6 +57,7 @@ NAMES = {  # where a name is -> what it is for
     f"{MIXIN}._train_runner_cls": "runs the training",
     "scvi.module.base:BaseModuleClass._get_inference_input": "defined: arguments of the encoders",
     "scvi.module.base:BaseModuleClass._get_generative_input": "defined: arguments of the decoders",
+    "scvi.data:AnnDataManager.view_setup_method_args": "extended: it names the method that was called",
     "scvi.data:AnnDataManager.get_state_registry": "categories of the batches",
     "scvi.nn:FCLayers.inject_into_layer": "which layers have columns for categories",
     "scvi.train:AdversarialTrainingPlan.compute_and_log_metrics": "the ELBO's parts are collected",
@@ -87,6 +88,7 @@ REGISTRY = {  # constant -> the key that it names in every release so far
     "_DR_MOD_KEY": "mod_key",
     "_SETUP_METHOD_NAME": "setup_method_name",
     "_SETUP_ARGS_KEY": "setup_args",
+    "_MODEL_NAME_KEY": "model_name",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #b63ba9ae
@@ -193,6 +195,11 @@ def covariate_counts(registry: dict) -> list[int]:
 def setup_method(registry: dict) -> str:  # "setup_anndata" or "setup_mudata"
     "The method that registered the data."
     return registry["setup_method_name"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #c5952731
+def setup_call(registry: dict) -> tuple[str, dict]:  # e.g. "SPLICEVI.setup_mudata", {"batch_key": "batch"}
+    "How the data were registered: the method with its class, and the arguments."
+    return f"{registry['model_name']}.{setup_method(registry)}", registry["setup_args"]
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #5911c1eb
 def is_internal(column) -> bool:
