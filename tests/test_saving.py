@@ -20,8 +20,8 @@ from anndata import AnnData
 
 from splicevi import SPLICEVI
 from splicevi.datasets import simulate
-from splicevi.model import save as saving
 from splicevi.model.plain import JSON_NAME, PlainFile, packed
+from splicevi.nn.scvi_names import kept_attributes
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
 GOLDEN = Path(__file__).parent / "data" / "golden_model"
@@ -153,7 +153,7 @@ def test_tables_come_back_as_they_were(tmp_path):
 def test_a_model_comes_back_as_it_was(model, saved, mdata):
     "All that is kept of a model has the same types and bits after loading; the registry too."
     back = SPLICEVI.load(saved, mdata)
-    before, after = saving.attributes_of(model), saving.attributes_of(back)
+    before, after = kept_attributes(model), kept_attributes(back)
     assert {*before} == {*after} and {"history_", "train_indices_", "is_trained_", "init_params_"} <= {*before}
     for k in before:
         if k == "history_":

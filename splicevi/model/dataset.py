@@ -18,6 +18,14 @@ from ..data.build import assemble_mudata
 from ..data.pairs import CellStore
 from .docs import docs
 from ..nn.loader import SplicingKeys, get_store, register_store
+from splicevi.nn.scvi_names import (
+    covariate_counts,
+    field_modality,
+    field_state,
+    forget_data,
+    registered_fields,
+    setup_method,
+)
 
 # %% auto #0
 __all__ = ['feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin', 'feature_order',
@@ -26,8 +34,7 @@ __all__ = ['feature_names', 'count_genes', 'Features', 'registered_features', 'F
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
     "Feature names of a registered layer, empty if it is not registered."
-    known = registry["field_registries"].get(key)
-    return pd.Index([]) if known is None else pd.Index(known["state_registry"]["column_names"])
+    return pd.Index(field_state(registry, key).get("column_names", []))
 
 # %% ../../nbs/50_model/20_dataset.ipynb #4fad48ac
 def count_genes(n_features: int, n_genes: int | None, n_junctions: int | None) -> int:
@@ -55,13 +62,13 @@ def registered_features(registry: dict, n_genes: int | None = None, n_junctions:
     "The features of a registered data set; raises if there are not as many as the user said."
     genes, junctions = (feature_names(registry, k) for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS))
     split_at = None
-    if registry["setup_method_name"] == "setup_anndata":
+    if setup_method(registry) == "setup_anndata":
         split_at = n_genes = count_genes(len(genes), n_genes, n_junctions)
         genes, junctions = genes[:n_genes], genes[n_genes:]
     for given, found, argument in ((n_genes, len(genes), "n_genes"), (n_junctions, len(junctions), "n_junctions")):
         if given is not None and given != found:
             raise ValueError(f"{argument}={given:,}, but the registered data have {found:,}.")
-    if split_at is not None and len(junctions) and SplicingKeys.COUNTS not in registry["field_registries"]:
+    if split_at is not None and len(junctions) and SplicingKeys.COUNTS not in registered_fields(registry):
         raise KeyError(
             "The AnnData has no layer with junction reads; name it with cell_by_junction_matrix in setup_anndata."
         )
@@ -80,10 +87,10 @@ class FeatureMixin:
 @patch(as_prop=True)
 def junction_events(self: FeatureMixin) -> np.ndarray | None:
     "Code of each junction's event, shape ``(junctions,)``; `None` where events are unknown."
-    known = self.registry_["field_registries"].get(SplicingKeys.EVENT)
-    if known is None or not self.n_junctions:
+    known = field_state(self.registry_, SplicingKeys.EVENT)
+    if not known or not self.n_junctions:
         return None
-    codes = known["state_registry"]["codes"][self.split_at or 0 :]
+    codes = known["codes"][self.split_at or 0 :]
     if (codes < 0).any():
         raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
     return codes
@@ -125,15 +132,14 @@ class DataMixin(FeatureMixin):
 
     def _data_sizes(self) -> dict:
         "Arguments of the module that follow from the data."
-        registered, stats = self.registry_["field_registries"], self.summary_stats
-        covariates = registered.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {})
+        stats = self.summary_stats
         return dict(
             junc2atse=self.junction_events,
             n_batch=stats.n_batch,
             n_labels=stats.get("n_labels", 1),
             n_continuous_cov=stats.get("n_extra_continuous_covs", 0),
-            n_cats_per_cov=list(covariates.get("n_cats_per_key", [])),
-            use_size_factor_key=REGISTRY_KEYS.SIZE_FACTOR_KEY in registered,
+            n_cats_per_cov=covariate_counts(self.registry_),
+            use_size_factor_key=REGISTRY_KEYS.SIZE_FACTOR_KEY in registered_fields(self.registry_),
         )
 
 # %% ../../nbs/50_model/20_dataset.ipynb #8e48c51f
@@ -189,10 +195,8 @@ def with_cells_of(mdata, modalities: dict):
 # %% ../../nbs/50_model/20_dataset.ipynb #1ca4a924
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     "Feature names of each modality in a registry; key None for an AnnData."
-    known = registry["field_registries"]
-    modality = lambda key: known[key]["data_registry"].get("mod_key")
-    keys = [k for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS) if k in known]
-    return {modality(k): feature_names(registry, k) for k in keys}
+    keys = [k for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS) if k in registered_fields(registry)]
+    return {field_modality(registry, k): feature_names(registry, k) for k in keys}
 
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 class AlignMixin(DataMixin):
@@ -203,9 +207,7 @@ class AlignMixin(DataMixin):
         out = realign(adata, needed_features(self.registry_))
         if out is adata:
             return out
-        managers = self._per_instance_manager_store.get(self.id, {})
-        if (last := getattr(self, "_realigned", None)) is not None and (known := self.get_anndata_manager(last)):
-            managers.pop(known.adata_uuid, None)
+        forget_data(self, getattr(self, "_realigned", None))
         self._realigned = out
         return out
 
@@ -276,6 +278,6 @@ def feature_table(self: AlignMixin, modality: str, adata=None) -> pd.DataFrame:
     """
     self.need(modality)
     adata, genes = self.aligned(adata), modality == "expression"
-    where = self.adata_manager.data_registry[REGISTRY_KEYS.X_KEY if genes else SplicingKeys.COUNTS].get("mod_key")
+    where = field_modality(self.registry_, REGISTRY_KEYS.X_KEY if genes else SplicingKeys.COUNTS)
     var = adata.var if where is None else adata[where].var
     return var.iloc[: self.n_genes] if genes else var.iloc[self.split_at or 0 :]

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..core import shortlist
 from ..nn.module import eval_mode
+from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
 
 # %% auto #0
 __all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'seeded', 'covariates',
@@ -95,7 +96,7 @@ class DecodeMixin:
     @property
     def _batch_names(self) -> list:
         "The batches that the model knows, in the order of their codes."
-        return list(self.adata_manager.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping)
+        return batch_categories(self.registry_)
 
 # %% ../../nbs/50_model/50_decode.ipynb #7cb662d1
 def batch_code(batch, known: list) -> int | None:
@@ -127,7 +128,7 @@ def _batch_codes(self: DecodeMixin, transform_batch) -> list[int | None]:
 @patch
 def _begin(self: DecodeMixin, how: Decode) -> tuple[Any, np.ndarray, list[int | None]]:
     "Checked data, rows and batch codes of a call."
-    self._check_if_trained(warn=False)
+    warn_untrained(self)
     adata = self._validate_anndata(how.adata)
     return adata, self._rows(adata, how.indices, how.n_samples_overall), self._batch_codes(how.transform_batch)
 
@@ -150,11 +151,11 @@ def _posteriors(
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
-    loader = self._make_data_loader(adata=adata, indices=rows, batch_size=batch_size)
+    loader = make_loader(self, adata, rows, batch_size)
     with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
             tensors = {k: v.to(self.device) for k, v in tensors.items()}
-            yield tensors, self.module.inference(**self.module._get_inference_input(tensors), n_samples=n_samples)
+            yield tensors, self.module.inference(**inference_input(self.module, tensors), n_samples=n_samples)
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

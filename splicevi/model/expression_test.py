@@ -19,6 +19,7 @@ from scvi.utils import track
 
 from .decode import DecodeMixin, pick
 from .docs import docs, explain
+from ..nn.scvi_names import batch_categories, warn_untrained
 from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
 from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack_tables
 
@@ -224,7 +225,7 @@ def _draws(
 @patch
 def _bayes_factors(self: FoldChangeMixin, adata, genes: GeneCounts, c: Comparison, test: ExpressionTest) -> dict:
     "What scvi-tools' test says of each gene."
-    every = list(genes.get_state_registry(REGISTRY_KEYS.BATCH_KEY).categorical_mapping)
+    every = batch_categories(self.registry_)
     *batches, options = sampling(test.options, every)
     fixed = dict(return_numpy=True, n_samples=1, use_z_mean=False, batch_size=test.batch_size)
     decode = partial(self.get_normalized_expression, **fixed)
@@ -337,7 +338,7 @@ def differential_expression(
     """
     test = pick(ExpressionTest, locals(), extra=kwargs)
     self.need("expression")
-    self._check_if_trained(warn=False)
+    warn_untrained(self)
     test.check()
     self._chosen_batches(test)
     adata = self._validate_anndata(adata)

@@ -16,6 +16,7 @@ from torch.distributions import Normal
 
 from .decode import DecodeMixin
 from .docs import docs
+from ..nn.scvi_names import warn_untrained
 
 # %% auto #0
 __all__ = ['LatentMixin']
@@ -97,7 +98,7 @@ def get_latent_representation(
     ValueError
         If the model has no such latent space.
     """
-    self._check_if_trained(warn=False)
+    warn_untrained(self)
     self._check_latent(modality)
     adata = self._validate_anndata(adata)
     posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size)
@@ -126,7 +127,7 @@ def get_library_size_factors(
     ``{"expression": array of shape (cells,)}``, in counts. With given size factors these are the size factors times one
     constant, total counts over total size factors of the training data.
     """
-    self._check_if_trained(warn=False)
+    warn_untrained(self)
     self.need("expression")
     adata = self._validate_anndata(adata)
     posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size)

@@ -17,7 +17,7 @@ import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import REGISTRY_KEYS, settings
+from scvi import settings
 from scvi.model.base import ArchesMixin, BaseModelClass
 from scvi.nn import FCLayers
 from torch import Tensor, nn
@@ -26,6 +26,15 @@ from ..core import KEYS, shortlist
 from .dataset import needed_features, realign, with_cells_of
 from .save import LoadMixin
 from ..nn.loader import SplicingKeys
+from splicevi.nn.scvi_names import (
+    batch_categories,
+    category_columns,
+    covariate_counts,
+    field_modality,
+    field_state,
+    replace_content,
+    unmask,
+)
 
 # %% auto #0
 __all__ = ['columns_or_zeros', 'unobserved_events', 'pad_features', 'registered_events', 'warn_of_padding', 'padded',
@@ -76,10 +85,10 @@ def pad_features(
 # %% ../../nbs/50_model/25_query.ipynb #cb7231d9
 def registered_events(registry: dict, need: pd.Index) -> pd.Series | None:
     "The event of each registered feature, NaN for genes; None where events are unknown."
-    known = registry["field_registries"].get(SplicingKeys.EVENT)
-    if known is None:
+    known = field_state(registry, SplicingKeys.EVENT)
+    if not known:
         return None
-    codes, names = (np.asarray(known["state_registry"][k]) for k in ("codes", "names"))
+    codes, names = (np.asarray(known[k]) for k in ("codes", "names"))
     return pd.Series(np.where(codes >= 0, names.astype(object)[codes], np.nan), need, dtype=object)
 
 # %% ../../nbs/50_model/25_query.ipynb #535a4651
@@ -99,7 +108,7 @@ def warn_of_padding(have: pd.Index, need: pd.Index, event: pd.Series | None, jun
 def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:
     "The query with all features of the reference; the same object if it lacks none."
     need = needed_features(registry)
-    mod_key = registry["field_registries"].get(SplicingKeys.COUNTS, {}).get("data_registry", {}).get("mod_key")
+    mod_key = field_modality(registry, SplicingKeys.COUNTS)
     parts = {k: data if k is None else data.mod[k] for k in need if k is None or k in data.mod}
     lacking = [k for k, part in parts.items() if not need[k].isin(part.var_names).all()]
     new = {}
@@ -114,10 +123,7 @@ def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:
 # %% ../../nbs/50_model/25_query.ipynb #af6632bf
 def category_counts(registry: dict) -> list[int]:
     "Number of batches, then of the categories of each further covariate."
-    known = registry["field_registries"]
-    batches = known[REGISTRY_KEYS.BATCH_KEY]["state_registry"]["categorical_mapping"]
-    others = known.get(REGISTRY_KEYS.CAT_COVS_KEY, {}).get("state_registry", {}).get("n_cats_per_key", [])
-    return [len(batches), *others]
+    return [len(batch_categories(registry)), *covariate_counts(registry)]
 
 # %% ../../nbs/50_model/25_query.ipynb #fb28d570
 def grown_columns(
@@ -159,8 +165,8 @@ def grow_layers(
             hook.remove()  # scvi-tools' let all categories be trained
         for i, (linear, *_) in enumerate(layers.fc_layers):
             columns = torch.zeros(linear.weight.shape[1], dtype=torch.bool)
-            if layers.n_cat_list and layers.inject_into_layer(i):
-                n_in = linear.weight.shape[1] - sum(layers.n_cat_list)
+            if category_columns(layers) and layers.inject_into_layer(i):
+                n_in = linear.weight.shape[1] - sum(category_columns(layers))
                 weight, columns = grown_columns(
                     linear.weight.detach()[:, : n_in + sum(n for n in old if n > 1)], n_in, old, new
                 )
@@ -223,7 +229,7 @@ def _grow_for_query(self: QueryMixin, old: list[int], given: dict) -> QueryMixin
     if given["unfrozen"]:
         for p in self.module.parameters():
             p.requires_grad_(True)
-            (p._backward_hooks or {}).clear()
+            unmask(p)
     self._starts_from_data = False
     return self
 
@@ -264,4 +270,4 @@ class PrepareMixin(QueryMixin):
         out = prepare_query(adata, reference_model, return_reference_var_names)
         if return_reference_var_names or not inplace:
             return out
-        adata._init_as_actual(out)
+        replace_content(adata, out)

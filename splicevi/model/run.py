@@ -20,6 +20,7 @@ from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 
 from ..core import logger
+from ..nn.scvi_names import end_training
 
 # %% auto #0
 __all__ = ['REMARKS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning', 'lock', 'unlock',
@@ -29,8 +30,7 @@ __all__ = ['REMARKS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings
 def pass_on(requested: bool, trainer) -> None:
     "Tell the trainer to stop, if that is requested; it overrules a least number of epochs."
     if requested:
-        trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0
-        trainer.should_stop = True
+        end_training(trainer)
 
 # %% ../../nbs/50_model/30_run.ipynb #eed2d1a4
 class Stopper(Callback):

@@ -23,6 +23,7 @@ from ..data.on_disk import readable
 from ..data.pairs import layer_of_counts
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
+from ..nn.scvi_names import setup_arguments
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'ANNDATA_ARGS', 'OptionalLayer', 'Place',
@@ -462,7 +463,7 @@ class SetupMixin:
         where = resolve_modalities(mdata, modalities)
         if size_factor_key is None and KEYS.size_factor in mdata.obsm and where["rna_layer"]:
             size_factor_key = KEYS.size_factor
-        setup = cls._get_setup_method_args(**{k: v for k, v in locals().items() if k != "where"})
+        setup = setup_arguments({k: v for k, v in locals().items() if k != "where"})
         layers = SplicingLayers(junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer)
         columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer)
         found = mudata_fields(mdata, where, layers, rna_layer, size_factor_key, columns)
@@ -541,7 +542,7 @@ class AnnDataSetupMixin(SetupMixin):
             )
         if size_factor_key is None and KEYS.size_factor in adata.obsm:
             size_factor_key = KEYS.size_factor
-        setup = cls._get_setup_method_args(**locals())
+        setup = setup_arguments(locals())
         layers = SplicingLayers(junc_ratio, cell_by_cluster_matrix, cell_by_junction_matrix, psi_mask_layer)
         columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys)
         found = anndata_fields(adata, layer, layers, size_factor_key, columns)

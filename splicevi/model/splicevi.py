@@ -21,6 +21,7 @@ from .train import TrainMixin
 from ..nn.loader import CellLoader, CellSplitter
 from ..nn.module import SPLICEVAE
 from ..nn.plan import SplicingTrainingPlan
+from ..nn.scvi_names import init_arguments
 
 # %% auto #0
 __all__ = ['OURS', 'ConstructorMixin', 'module_options', 'SPLICEVI']
@@ -165,7 +166,7 @@ class ConstructorMixin:
         **model_kwargs,
     ):
         super().__init__(adata, registry)
-        self._build(self._get_init_params(locals()))
+        self._build(init_arguments(self, locals()))
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #0c40b616
 OURS = ("n_genes", "n_junctions", "initialize_embeddings_from_pca", "fully_paired", "registry")

@@ -24,6 +24,7 @@ from .docs import docs, explain
 from .expression_test import FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
 from ..nn.loader import SplicingKeys
+from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
 from splicevi.tl.groups import (
@@ -389,7 +390,7 @@ def top_junctions(effect: np.ndarray, event: np.ndarray, wanted_events: np.ndarr
 @patch
 def _event_ids(self: DifferentialMixin, codes: np.ndarray) -> pd.Index:
     "Names of events."
-    names = np.asarray(self.registry_["field_registries"][SplicingKeys.EVENT]["state_registry"]["names"])
+    names = np.asarray(field_state(self.registry_, SplicingKeys.EVENT)["names"])
     return pd.Index(names[codes], name=KEYS.event)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #2c125072
@@ -505,7 +506,7 @@ explain(
 def _wanted(self: DifferentialMixin, test: SplicingTest, junction_list: Sequence[str] | None) -> np.ndarray:
     "Positions of the wanted junctions, if the test is one that the model can answer."
     self.need("splicing")
-    self._check_if_trained(warn=False)
+    warn_untrained(self)
     check_splicing_test(test)
     if test.level == "event" and self.junction_events is None:
         raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")

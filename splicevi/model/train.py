@@ -17,6 +17,7 @@ from ..core import Limits, check_numbers
 from .docs import docs, explain
 from .record import RecordingCallback
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from ..nn.scvi_names import runner_class
 
 # %% auto #0
 __all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK',
@@ -256,7 +257,7 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     with quiet_lightning(is_drawn(trainer["callbacks"])):
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
-        return self._train_runner_cls(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
+        return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch

@@ -19,6 +19,7 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 
 from .batch import SplicingBatch
+from .scvi_names import category_columns, first_linear
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #322495c9
 @lru_cache
@@ -77,7 +78,7 @@ def with_covariates(
     *cats: Tensor,  # (cells, 1) codes of each categorical covariate
 ) -> Tensor:  # (..., cells, inputs + categories)
     "What the first linear layer of `FCLayers` multiplies with its weights."
-    hot = [F.one_hot(c.squeeze(-1).long(), k).to(x.dtype) for k, c in zip(layers.n_cat_list, cats) if k > 1]
+    hot = [F.one_hot(c.squeeze(-1).long(), k).to(x.dtype) for k, c in zip(category_columns(layers), cats) if k > 1]
     return torch.cat([x, *(h.expand(*x.shape[:-1], -1) for h in hot)], -1)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #1e6cc8d6
@@ -119,7 +120,7 @@ class LinearSplicingDecoder(SplicingDecoder):
 
     @property
     def head(self):
-        return self.layers.fc_layers[0][0]
+        return first_linear(self.layers)
 
     def hidden(self, z, *cats):
         return with_covariates(self.layers, z, *cats)
@@ -198,7 +199,7 @@ def forward(self: ExpressionDecoder, z: Tensor, *cats: Tensor) -> DecodedExpress
 @patch
 def scale_bias(self: ExpressionDecoder) -> Tensor:
     "Bias of the layer whose softmax is the expression."
-    return (self.scale if isinstance(self.scale, nn.Linear) else self.scale.fc_layers[0][0]).bias
+    return (self.scale if isinstance(self.scale, nn.Linear) else first_linear(self.scale)).bias
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #f99354c9
 @torch.no_grad()

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from ..core import shortlist
 from .loader import ROWS
+from .scvi_names import is_masked
 
 # %% ../../nbs/40_nn/80_plan.ipynb #987276c2
 SCHEDULERS = ("plateau", "step")
@@ -93,7 +94,7 @@ def _kind(self: SplicingTrainingPlan, name: str, p: Tensor) -> str:
     "Parameter group of a parameter."
     if name == "log_phi_j":
         return "concentrations"
-    if p._backward_hooks:
+    if is_masked(p):
         return "masked"
     per_feature = p.shape[:1] in ((self.module.n_input_genes,), (self.module.n_input_junctions,))
     kind = "tables" if per_feature and name.startswith(TABLES) else "networks"

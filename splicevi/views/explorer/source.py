@@ -19,6 +19,7 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
+from ...nn.scvi_names import is_internal, weights_version
 from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
 
@@ -87,7 +88,7 @@ def all_obs(data) -> pd.DataFrame:  # the same cells; the object's own columns f
     for part in parts:
         for c in part:
             columns.setdefault(c, part[c])
-    hidden = lambda c: str(c).startswith("_scvi") or (":" in str(c) and str(c).split(":", 1)[1] in columns)
+    hidden = lambda c: is_internal(c) or (":" in str(c) and str(c).split(":", 1)[1] in columns)
     return pd.DataFrame({c: v for c, v in columns.items() if not hidden(c)}, index=data.obs_names)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #07d8cfe8
@@ -242,7 +243,7 @@ def stamp(self: EventData) -> tuple | None:
     if self.model is None:
         return None
     trainer = getattr(self.model, "trainer", None)
-    return trainer, getattr(trainer, "global_step", 0), *(p._version for p in self.model.module.parameters())
+    return trainer, getattr(trainer, "global_step", 0), *weights_version(self.model.module)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #95a1e38f
 @patch
