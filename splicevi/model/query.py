@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from ..core import KEYS, shortlist
 from ..data.build import quiet_mudata
-from .dataset import LoadMixin, needed_features, realign, with_cells_of
+from .dataset import needed_features, realign, with_cells_of
+from .save import LoadMixin
 from ..nn.loader import SplicingKeys
 from splicevi.nn.scvi_names import (
     batch_categories,
@@ -188,7 +189,7 @@ def reference_registry(reference_model: str | os.PathLike | BaseModelClass) -> d
     "The registry of a model, or of the folder of a saved one."
     if isinstance(reference_model, BaseModelClass):
         return reference_model.registry_
-    return BaseModelClass.load_registry(os.fspath(reference_model))
+    return LoadMixin.load_registry(reference_model)
 
 # %% ../../nbs/50_model/25_query.ipynb #031b1e89
 class QueryMixin(LoadMixin):
@@ -203,8 +204,8 @@ class QueryMixin(LoadMixin):
         matched by name. Genes that the query lacks count as 0; events of which it lacks a junction count as unobserved.
         The arguments are those of :meth:`scvi.model.base.ArchesMixin.load_query_data`.
         """
-        if isinstance(reference_model, os.PathLike):
-            reference_model = os.fspath(reference_model)
+        if isinstance(reference_model, str | os.PathLike):
+            reference_model = cls.load(reference_model, False, accelerator="cpu")
         if adata is None or reference_model is None:
             return super().load_query_data(adata, reference_model, *args, **kwargs)
         registry = reference_registry(reference_model)

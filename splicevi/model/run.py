@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import atexit
-import logging
 import signal
 import threading
 import warnings

@@ -12,11 +12,13 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
 
 # %% auto #0
-__all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'find', 'made', 'has', 'moved', 'setup_arguments',
-           'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class', 'forget_data',
-           'registered_fields', 'field_state', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
-           'setup_call', 'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask',
-           'weights_version', 'end_training']
+__all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
+           'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
+           'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields', 'field_state',
+           'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name',
+           'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal', 'replace_content',
+           'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done',
+           'go_on_from']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -52,6 +54,11 @@ NAMES = {  # where a name is -> what it is for
     f"{MODEL}._check_if_trained": "a warning where an untrained model is asked",
     f"{MODEL}._make_data_loader": "mini-batches of a prediction",
     f"{MODEL}._data_loader_cls": "replaced: mini-batches of observed pairs",
+    f"{MODEL}._get_user_attributes": "what a model keeps besides its weights",
+    f"{MODEL}._get_most_recent_anndata_manager": "a loaded model takes the data that were set up for it",
+    f"{MODEL}._register_manager_for_instance": "a loaded model takes the data that were set up for it",
+    "scvi.data._download:_download": "a saved model is fetched where it is not on disk",
+    "scvi.model._utils:parse_device_args": "the device that a model is loaded to",
     f"{MIXIN}._data_splitter_cls": "replaced: splits over these mini-batches",
     f"{MIXIN}._training_plan_cls": "replaced: the plan of this library",
     f"{MIXIN}._train_runner_cls": "runs the training",
@@ -74,9 +81,11 @@ OBJECTS = {  # attributes, separated by spaces -> an object that has to have the
         made("scvi.nn:FCLayers", 2, 3, n_cat_list=[2]),
         "columns of categories, and starting values",
     ),
-    "fit_loop.min_epochs fit_loop.epoch_loop.min_steps should_stop callback_metrics sanity_checking": (
+    "fit_loop.min_epochs fit_loop.epoch_loop.min_steps should_stop callback_metrics sanity_checking "
+    "fit_loop.epoch_progress.current fit_loop.epoch_progress.total fit_loop.epoch_loop._batches_that_stepped "
+    "fit_loop.epoch_loop.manual_optimization.optim_step_progress.total": (
         made("lightning.pytorch:Trainer", logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True),
-        "training is ended early, and the curves are read",
+        "training is ended early or resumed, and the curves are read",
     ),
 }
 
@@ -166,6 +175,34 @@ def forget_data(model, data) -> None:
     if data is not None and (known := model.get_anndata_manager(data)):
         managers.pop(known.adata_uuid, None)
 
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #9d03ad88
+def kept_attributes(model) -> dict:
+    "What a model keeps besides its weights: its attributes whose name ends with an underscore."
+    return {k: v for k, v in model._get_user_attributes() if k.endswith("_") and not k.startswith("_")}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #7e11998b
+def attach_data(model, data) -> None:
+    "Take a data set that was set up as a model's own."
+    manager = model._get_most_recent_anndata_manager(data, required=True)
+    model._register_manager_for_instance(manager)
+    model._adata, model._adata_manager = data, manager
+    model.registry_, model.summary_stats = manager.registry, manager.summary_stats
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #84d29479
+def fetch(
+    url: str | None,  # where it is, None: nowhere
+    folder: str,
+    name: str,  # of the file
+) -> None:
+    "Fetch a file of a saved model that is not on disk."
+    find("scvi.data._download:_download")(url, folder, name)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #05c83e4d
+def device_of(accelerator: str, device: int | str):  # torch.device
+    "The device that two arguments of Lightning mean."
+    parse = find("scvi.model._utils:parse_device_args")
+    return parse(accelerator, device, return_device="torch", validate_single_device=True)[2]
+
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #e90384d8
 def registered_fields(registry: dict) -> dict:
     "What is registered, by its key."
@@ -200,6 +237,39 @@ def setup_method(registry: dict) -> str:  # "setup_anndata" or "setup_mudata"
 def setup_call(registry: dict) -> tuple[str, dict]:  # e.g. "SPLICEVI.setup_mudata", {"batch_key": "batch"}
     "How the data were registered: the method with its class, and the arguments."
     return f"{registry['model_name']}.{setup_method(registry)}", registry["setup_args"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #c33e6113
+def model_name(registry: dict) -> str:
+    "The class whose setup made a registry."
+    return registry["model_name"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #6130c9d7
+def lacking(registry) -> set[str]:  # empty: nothing
+    "Which keys a registry lacks, of those that a model is made from."
+    wanted = {"field_registries", "setup_method_name", "setup_args", "model_name"}
+    return wanted - registry.keys() if isinstance(registry, dict) else wanted
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #6d056558
+def set_up_again(cls, data, registry: dict) -> None:
+    "Register a data set as that of a registry was."
+    method = setup_method(registry)
+    if method not in ("setup_anndata", "setup_mudata"):
+        raise ValueError(f"The registry names {method!r}, which sets nothing up.")
+    getattr(cls, method)(data, source_registry=registry, **registry["setup_args"])
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #34361c3a
+def without_states(registry: dict) -> dict:
+    "A registry without what the fields know of the data."
+    fields = {k: v | {"state_registry": {}} for k, v in registered_fields(registry).items()}
+    return dict(registry) | {"field_registries": fields}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #07e3033f
+IDENTITY = ("_scvi_uuid", "_scvi_manager_uuid")  # in `uns`: by them scvi-tools knows an object, so a copy has others
+
+
+def without_identity(uns: Mapping) -> dict:
+    "Unstructured annotation that can be another object's."
+    return {k: v for k, v in uns.items() if k not in IDENTITY}
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #5911c1eb
 def is_internal(column) -> bool:
@@ -241,3 +311,20 @@ def end_training(trainer) -> None:
     "Tell a trainer to stop after the current mini-batch; this overrules a least number of epochs."
     trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0
     trainer.should_stop = True
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #fc9712a9
+def counts_done(trainer) -> dict[str, int]:
+    "Epochs, steps of the optimisers and mini-batches that a trainer has done."
+    loop = trainer.fit_loop
+    steps = loop.epoch_loop.manual_optimization.optim_step_progress.total.completed
+    return {"epoch": trainer.current_epoch, "steps": steps, "batches": loop.epoch_loop._batches_that_stepped}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #d9a2e5a6
+def go_on_from(trainer, epoch: int, steps: int, batches: int) -> None:
+    "Let a trainer that is about to start count from there."
+    loop = trainer.fit_loop
+    for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+        progress.ready = progress.started = progress.processed = progress.completed = epoch
+    total = loop.epoch_loop.manual_optimization.optim_step_progress.total
+    total.ready = total.completed = steps
+    loop.epoch_loop._batches_that_stepped = batches
