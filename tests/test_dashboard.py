@@ -288,6 +288,7 @@ def test_given_callbacks_are_left_alone(model):
     assert len(mine) == 1 and mine[0].recorder.phase == "finished"
 
 
+@pytest.mark.timed
 def test_little_time_goes_into_watching(monkeypatch):
     """At an update per second the dashboard's own share of training is at most 2 %.
 

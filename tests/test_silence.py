@@ -34,7 +34,6 @@ model.get_latent_representation(), model.get_normalized_expression(silent=True),
 model.get_normalized_splicing(silent=True)
 pair = dict(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
 model.differential_splicing(**pair), model.differential_expression(**pair)
-splicevi.tl.imputation(held, model)
 model.save(folder + "/model")
 model.save(folder + "/with_data", save_anndata=True)
 SPLICEVI.load(folder + "/model", mdata).get_latent_representation()

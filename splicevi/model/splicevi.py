@@ -10,7 +10,9 @@ from fastcore.basics import patch
 from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
+from .criticism import CriticismMixin
 from .docs import docs, explain
+from .ecosystem import EcosystemMixin
 from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
@@ -215,8 +217,10 @@ class SPLICEVI(
     DifferentialMixin,
     SmoothedSplicingMixin,
     ExpressionMixin,
+    CriticismMixin,
     LatentMixin,
     ConstructorMixin,
+    EcosystemMixin,
     PrepareMixin,
     VAEMixin,
     UnsupervisedTrainingMixin,

@@ -5,7 +5,9 @@
 # %% ../../nbs/50_model/75_train.ipynb #e558dafd
 from __future__ import annotations
 
+import inspect
 import warnings
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
@@ -17,12 +19,12 @@ from ..core import Limits, check_numbers
 from .docs import docs, explain
 from .record import RecordingCallback
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
-from ..nn.scvi_names import runner_class
+from ..nn.scvi_names import history_logger, runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK',
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL',
            'split_options', 'plan_options', 'watches_validation', 'without_validation', 'check_warmup',
-           'watching_callbacks', 'is_drawn', 'TrainMixin']
+           'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history', 'TrainMixin']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -105,7 +107,8 @@ explain(
     background
         Whether to train in a thread and return at once.
     **kwargs
-        To :class:`scvi.train.Trainer` (callbacks, strategy, enable_progress_bar, …).
+        To :class:`scvi.train.Trainer` (callbacks, logger, strategy, enable_progress_bar, …); `plan_config` and
+        `trainer_config` take scvi-tools' configs.
 
     Returns
     -------
@@ -230,6 +233,34 @@ def is_drawn(callbacks: list) -> bool:
     "Whether one of the callbacks draws a view of the training."
     return any(getattr(c, "draws", False) for c in callbacks)
 
+# %% ../../nbs/50_model/75_train.ipynb #1fb3b7c8
+def set_options(config, name: str) -> dict:
+    "Options that were set in a config of scvi-tools, or all of a dictionary."
+    if config is None or isinstance(config, Mapping):
+        return dict(config or {})
+    if not callable(getattr(config, "to_kwargs", None)):
+        raise TypeError(f"{name}={config!r} must be a dictionary or a config of scvi.train.")
+    usual = type(config)().to_kwargs()
+    return {k: v for k, v in config.to_kwargs().items() if k not in usual or v != usual[k]}
+
+# %% ../../nbs/50_model/75_train.ipynb #9a127fc7
+def with_configs(given: dict, kwargs: dict, usual: Mapping) -> tuple[dict, dict]:
+    "Arguments of `train` and of the trainer with what the configs among them set; arguments that were given win."
+    kwargs, given = dict(kwargs), dict(given)
+    plan, trainer = (set_options(kwargs.pop(k, None), k) for k in ("plan_config", "trainer_config"))
+    for k, v in (trainer | plan).items():
+        if k in usual and given[k] == usual[k]:
+            given[k] = v
+    given["plan_kwargs"] = {k: v for k, v in plan.items() if k not in usual} | (given["plan_kwargs"] or {})
+    return given, {k: v for k, v in trainer.items() if k not in usual} | kwargs
+
+# %% ../../nbs/50_model/75_train.ipynb #5ed314f7
+def with_history(logger) -> list | bool | None:
+    "Loggers of the user after the one that keeps `model.history`."
+    if logger is None or isinstance(logger, bool):
+        return logger
+    return [history_logger(), *(logger if isinstance(logger, Iterable) else [logger])]
+
 # %% ../../nbs/50_model/75_train.ipynb #b875aa89
 class TrainMixin:
     "Training with the plan of `splicevi.nn.plan`."
@@ -297,6 +328,7 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
+    given, kwargs = with_configs(given, kwargs, USUAL)
     check_numbers(given, TRAIN_LIMITS)
     if not any(p.requires_grad for p in self.module.parameters()):
         warnings.warn(
@@ -308,7 +340,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
-    trainer = kwargs | {"callbacks": [*callbacks, stopper]}
+    trainer = kwargs | {"callbacks": [*callbacks, stopper], "logger": with_history(kwargs.get("logger"))}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
     runner = self._prepare(given, trainer)
@@ -356,3 +388,6 @@ def train(
     %(train)s
     """
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
+
+
+USUAL = {k: p.default for k, p in inspect.signature(TrainMixin.train).parameters.items() if p.default is not p.empty}

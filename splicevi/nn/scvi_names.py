@@ -14,11 +14,11 @@ from torch import Tensor, nn
 # %% auto #0
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
-           'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields', 'field_state',
-           'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name',
-           'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal', 'replace_content',
-           'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done',
-           'go_on_from']
+           'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
+           'field_state', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'setup_call',
+           'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
+           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version',
+           'end_training', 'counts_done', 'go_on_from']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -62,6 +62,7 @@ NAMES = {  # where a name is -> what it is for
     f"{MIXIN}._data_splitter_cls": "replaced: splits over these mini-batches",
     f"{MIXIN}._training_plan_cls": "replaced: the plan of this library",
     f"{MIXIN}._train_runner_cls": "runs the training",
+    "scvi.train._logger:SimpleLogger.history": "curves of a training beside the user's loggers",
     "scvi.module.base:BaseModuleClass._get_inference_input": "defined: arguments of the encoders",
     "scvi.module.base:BaseModuleClass._get_generative_input": "defined: arguments of the decoders",
     "scvi.data:AnnDataManager.view_setup_method_args": "extended: it names the method that was called",
@@ -167,6 +168,11 @@ def inference_input(module, tensors: dict) -> dict:
 def runner_class(model) -> type:
     "What runs the training of a model."
     return model._train_runner_cls
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #b5384c99
+def history_logger():
+    "The logger of which scvi-tools makes the history of a model."
+    return find("scvi.train._logger:SimpleLogger")()
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #28c70ce2
 def forget_data(model, data) -> None:
