@@ -113,7 +113,11 @@ def test_differential_abundance(model, mdata):
     before = set(mdata.obsm)
     table = model.differential_abundance(sample_key="cell_type", batch_size=50)
     own = table.to_numpy()[np.arange(120), table.columns.get_indexer(mdata.obs["cell_type"])]
-    assert own.mean() > table.to_numpy().mean() and set(mdata.obsm) == before and list(table.index) == list(mdata.obs_names)
+    assert (
+        own.mean() > table.to_numpy().mean()
+        and set(mdata.obsm) == before
+        and list(table.index) == list(mdata.obs_names)
+    )
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     mixture = model.get_aggregated_posterior(indices=rows)
     z = torch.as_tensor(model.get_latent_representation())
@@ -155,7 +159,10 @@ def test_loggers(fresh, tmp_path, name):
     assert {"elbo_validation", "train_loss_epoch"} <= {
         c.replace("train_loss", "train_loss_epoch") for c in curves(logger)
     }
-    assert len(fresh.history["elbo_train"]) == 3 and np.isfinite(fresh.history["elbo_validation"].astype(float)).all().all()
+    assert (
+        len(fresh.history["elbo_train"]) == 3
+        and np.isfinite(fresh.history["elbo_validation"].astype(float)).all().all()
+    )
 
 
 def test_configs(fresh):

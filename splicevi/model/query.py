@@ -111,10 +111,13 @@ def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:
     need = needed_features(registry)
     mod_key = field_modality(registry, SplicingKeys.COUNTS)
     parts = {k: data if k is None else data.mod[k] for k in need if k is None or k in data.mod}
-    lacking = [k for k, part in parts.items() if not need[k].isin(part.var_names).all()]
+    events = {k: registered_events(registry, need[k]) if k == mod_key else None for k in parts}
+    lacks = lambda k: (
+        not need[k].isin(parts[k].var_names).all() or (events[k] is not None and KEYS.event not in parts[k].var)
+    )
     new = {}
-    for k in lacking:
-        event = registered_events(registry, need[k]) if k == mod_key else None
+    for k in filter(lacks, parts):
+        event = events[k]
         warn_of_padding(parts[k].var_names, need[k], event, k == mod_key)
         new[k] = pad_features(parts[k], need[k], event)
     if not new:

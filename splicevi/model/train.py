@@ -9,22 +9,29 @@ import inspect
 import warnings
 from collections.abc import Iterable, Mapping
 
+import lightning.pytorch
 import numpy as np
 import torch
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 from scvi import settings
+from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
-from ..core import Limits, check_numbers
+from ..core import Limits
+from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .docs import docs, explain
 from .record import RecordingCallback
 from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import history_logger, runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL',
-           'split_options', 'plan_options', 'watches_validation', 'without_validation', 'check_warmup',
-           'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history', 'TrainMixin']
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names',
+           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+           'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
+           'TrainMixin']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -124,7 +131,7 @@ explain(
 
 # %% ../../nbs/50_model/75_train.ipynb #2f827564
 POSITIVE, SHARE = Limits(0, above=True), Limits(0, 1, optional=True)
-COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)
+COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)  # of anything; of warm-up
 TRAIN_LIMITS = {
     "max_epochs": COUNT,
     "lr": POSITIVE,
@@ -142,6 +149,48 @@ TRAIN_LIMITS = {
     "lr_threshold": Limits(0),
     "step_size": COUNT,
     "gradient_clipping_max_norm": POSITIVE,
+}
+
+# %% ../../nbs/50_model/75_train.ipynb #6dd6b5cc
+def names_of(*functions) -> list[str]:
+    "Names of the arguments of some functions."
+    taken = [p for f in functions for p in inspect.signature(f).parameters.values()]
+    return [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def trainer_names() -> list[str]:
+    "What **kwargs of `train` may be."
+    return [*names_of(Trainer, lightning.pytorch.Trainer), "plan_config", "trainer_config", "ckpt_path"]
+
+
+def plan_names() -> list[str]:
+    "What `plan_kwargs` may be."
+    return names_of(SplicingTrainingPlan, AdversarialTrainingPlan, TrainingPlan)
+
+
+def splitter_names() -> list[str]:
+    "What `datasplitter_kwargs` may be."
+    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+
+# %% ../../nbs/50_model/75_train.ipynb #097b996c
+PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
+PARTS += ("kl_local", "kl_global", "kl_z", "alignment_penalty")
+CURVES = (*(f"{p}_{cells}" for p in PARTS for cells in ("validation", "train")), "validation_loss", "train_loss")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "xpu", "ipu")
+FLAGS = ("shuffle_set_split", "early_stopping", "adversarial_mixing", "reduce_lr_on_plateau", "gradient_clipping")
+OPTIONS = TRAIN_LIMITS | {"lr_scheduler_type": OneOf(SCHEDULERS), "lr_scheduler_metric": OneOf(CURVES)}
+OPTIONS |= dict.fromkeys(FLAGS, FLAG)
+PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
+TRAIN_ARGUMENTS = OPTIONS | {
+    "early_stopping_monitor": OneOf(CURVES),
+    "background": FLAG,
+    "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
+    "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
+    "callbacks": ListOf(
+        Is(("Callback",), hint="Derive it from lightning.pytorch.callbacks.Callback."), alone=True, optional=True
+    ),
+    "plan_kwargs": Entries(PLAN, plan_names, optional=True),
+    "datasplitter_kwargs": Entries(TRAIN_LIMITS, splitter_names, optional=True),
 }
 
 # %% ../../nbs/50_model/75_train.ipynb #ba483188
@@ -192,7 +241,7 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 5  # frames between a warning here and the line that calls `train`
+STACK = 6  # frames between a warning here and the line that calls `train`
 
 
 def without_validation(given: dict) -> dict:
@@ -329,7 +378,9 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
     given, kwargs = with_configs(given, kwargs, USUAL)
-    check_numbers(given, TRAIN_LIMITS)
+    check_arguments(given | kwargs, TRAIN_ARGUMENTS)
+    if (words := given["lr_scheduler_metric"].split("_"))[0] == "reconstruction" and words[1] != "loss":
+        self.need(words[1])
     if not any(p.requires_grad for p in self.module.parameters()):
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
@@ -350,6 +401,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
 @docs.dedent
+@takes(trainer_names, **TRAIN_ARGUMENTS)
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
