@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping
 from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
 
+from ..core import quiet_logs
+
 # %% auto #0
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
@@ -201,7 +203,8 @@ def fetch(
     name: str,  # of the file
 ) -> None:
     "Fetch a file of a saved model that is not on disk."
-    find("scvi.data._download:_download")(url, folder, name)
+    with quiet_logs("scvi"):
+        find("scvi.data._download:_download")(url, folder, name)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #05c83e4d
 def device_of(accelerator: str, device: int | str):  # torch.device
