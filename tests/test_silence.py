@@ -45,7 +45,8 @@ query.obs["batch"] = "new"
 mapped = SPLICEVI.load_query_data(query, folder + "/model")
 mapped.train(max_epochs=1, **options)
 mapped.get_latent_representation()
-assert settings() == before and warnings.filters == filters
+assert settings() == before, settings()
+assert warnings.filters == filters, [f for f in warnings.filters if f not in filters]
 """
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 from ..core import shortlist
-from ..data.build import assemble_mudata
+from ..data.build import assemble_mudata, quiet_mudata
 from .dataset import AlignMixin, needed_features, realign
 from .plain import PlainFile, damaged, packed
 from .setup import DataManager
@@ -368,7 +368,8 @@ def write_model(model, target: Path, prefix: str | None, overwrite: bool, data=N
     with explained("The model", target), staged(target, overwrite) as part:
         (part / f"{prefix or ''}model.pt").write_bytes(model_bytes(model))
         if data is not None:
-            to_be_written(data).write(part / data_name(model.registry_, prefix), **how)
+            with quiet_mudata():
+                to_be_written(data).write(part / data_name(model.registry_, prefix), **how)
 
 # %% ../../nbs/50_model/22_save.ipynb #a1233930
 OF_TORCH = ("save_kwargs", "legacy_mudata_format", "datamodule")

@@ -17,8 +17,8 @@ from ..core import quiet_logs
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
-           'field_state', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'setup_call',
-           'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
+           'field_state', 'field_place', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
+           'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
            'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version',
            'end_training', 'counts_done', 'go_on_from']
 
@@ -222,10 +222,15 @@ def field_state(registry: dict, key: str) -> dict:
     "What a field knows of the data it was registered with; empty if it was not registered."
     return registered_fields(registry).get(key, {}).get("state_registry", {})
 
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #0e849858
+def field_place(registry: dict, key: str) -> dict:
+    "Where a field lies (`attr_name` such as obs, `attr_key`); empty if it was not registered."
+    return registered_fields(registry).get(key, {}).get("data_registry", {})
+
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #c728b1f9
 def field_modality(registry: dict, key: str) -> str | None:
     "The modality that a field lies in; None for an AnnData."
-    return registered_fields(registry).get(key, {}).get("data_registry", {}).get("mod_key")
+    return field_place(registry, key).get("mod_key")
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
