@@ -15,8 +15,9 @@ from scvi import REGISTRY_KEYS
 from torch import Tensor, distributions
 
 from ..core import obs_column
-from .decode import DecodeMixin, seeded
+from .decode import seeded
 from .docs import docs
+from .latent import LatentMixin
 from ..nn.batch import splicing_batch
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_modality, warn_untrained
@@ -90,7 +91,7 @@ def drawn_reads(likelihood, logits: Tensor, batch) -> Tensor:  # (pairs,)
     return event_reads(psi, batch.observation, batch.observation_total)
 
 # %% ../../nbs/50_model/58_criticism.ipynb #72d79539
-class CriticismMixin(DecodeMixin):
+class CriticismMixin(LatentMixin):
     "Reads drawn from the model, likelihoods, and how likely a cell is in a sample."
 
 # %% ../../nbs/50_model/58_criticism.ipynb #529e9ea8

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from fastcore.basics import patch
 
 from ..core import require_extra
+from .criticism import CriticismMixin
 from .save import LoadMixin
 from .train import USUAL
 
@@ -30,7 +31,7 @@ SEARCH = {  # options that are tried: several values, or the ends of a range on 
 }
 
 # %% ../../nbs/50_model/77_ecosystem.ipynb #f494c94d
-class EcosystemMixin(LoadMixin):
+class EcosystemMixin(CriticismMixin, LoadMixin):
     "Bridges to what scvi-tools offers around a model."
 
     @staticmethod

@@ -12,11 +12,9 @@ from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMix
 
 from ..core import Limits
 from ..data.arguments import FLAG, Is, takes
-from .criticism import CriticismMixin
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
 from .expression import ExpressionMixin
-from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
@@ -237,10 +235,8 @@ class SPLICEVI(
     DifferentialMixin,
     SmoothedSplicingMixin,
     ExpressionMixin,
-    CriticismMixin,
-    LatentMixin,
-    ConstructorMixin,
     EcosystemMixin,
+    ConstructorMixin,
     PrepareMixin,
     VAEMixin,
     UnsupervisedTrainingMixin,
