@@ -67,10 +67,11 @@ def model():
     return SPLICEVI(mdata, n_latent=2, n_hidden=8)
 
 
-def test_lightning_speaks_to_who_asks(model, caplog):
+def test_lightning_speaks_to_who_asks(model, caplog, monkeypatch):
     "A user who sets Lightning's logger to DEBUG hears of devices; one who did not doesn't; its level stays as it was."
     log = logging.getLogger("lightning.pytorch")
     level = log.level
+    monkeypatch.setattr(logging.getLogger("lightning.pytorch.utilities.rank_zero"), "level", logging.NOTSET)
     for wanted in (logging.INFO, logging.DEBUG):
         log.setLevel(wanted)
         caplog.clear()
