@@ -32,6 +32,8 @@ from splicevi.core import Limits
 from splicevi.data.arguments import TABLES, AnyOf, Entries, Flag, Is, ListOf, Names, OneOf, Rows, Text, check_arguments
 from splicevi.data.gtf import read_gtf
 from splicevi.datasets import simulate
+from splicevi.views.explorer.panels import group_matrix
+from splicevi.views.report import report
 
 QUIET = dict(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
 SECONDS = 5.0  # of the processor, for each row
@@ -614,6 +616,11 @@ PREDICT = [
     row("predict", "DM: no samples", lambda w: smoothed(w, n_samples=-1), ValueError, "n_samples=-1"),
     row("predict", "DM: flag of None", lambda w: smoothed(w, return_mean=None), TypeError, "return_mean=None"),
     row("predict", "DM: misspelt", lambda w: smoothed(w, junctions=["a"]), TypeError, "no argument 'junctions'", "'junction_list'"),
+    row("predict", "ELBO of no rows", lambda w: w.model.get_elbo(indices=[]), ValueError, "indices=[]", "at least one"),
+    row("predict", "ELBO of batches of 0", lambda w: w.model.get_elbo(batch_size=0), ValueError, "batch_size=0"),
+    row("predict", "errors of a mask of no cell", lambda w: w.model.get_reconstruction_error(indices=np.zeros(60, bool)), ValueError, "indices", "mask of no cell"),
+    row("predict", "likelihood of no sample", lambda w: w.model.get_marginal_ll(n_mc_samples=0), ValueError, "n_mc_samples=0"),
+    row("predict", "ELBO of an unseen batch", lambda w: w.model.get_elbo(w.mdata(obs(batch="Tuesday"))), ValueError, "obs['batch']", "Tuesday"),
     row("predict", "of a path", lambda w: latent(w, adata="data.h5mu"), TypeError, "adata='data.h5mu'", "mudata.read_h5mu"),
     row("predict", "of an unseen batch", lambda w: latent(w, adata=w.mdata(obs(batch="Tuesday"))), ValueError, "obs['batch']", "Tuesday", "load_query_data"),
     row("predict", "of no batch", lambda w: latent(w, adata=w.mdata(lambda d: d.obs.drop(columns="batch", inplace=True))), KeyError, "obs['batch']", "batch_key"),
@@ -1103,7 +1110,167 @@ CLI = [
          "header"),
     ]
 ]  # fmt: skip
-VIEWS = []
+# rows of figures and views
+
+
+def ds_of(w):
+    "The table of a test of the trained model."
+    if "ds" not in w.shared:
+        one = str(w.shared["model"].adata.obs["cell_type"].iloc[0])
+        w.shared["ds"] = w.shared["model"].differential_splicing(groupby="cell_type", group1=one, silent=True)
+    return w.keep(w.shared["ds"].copy())
+
+
+def shown_by(w):
+    "Junctions, PSI by group, cells and groups of the event that an explorer shows first."
+    if "state" not in w.shared:
+        w.shared["state"] = sv.PSIExplorer(w.shared["model"]).state
+    s = w.shared["state"]
+    return [w.keep(t.copy()) for t in (s.junctions, group_matrix(s, "psi", "decoded"), s.cells(), s.groups())]
+
+
+def explorer(w, **more):
+    "An explorer of the trained model."
+    return sv.PSIExplorer(w.model, **more)
+
+
+def arcs(w, change=lambda j: j, psi=lambda p: p, **more):
+    "Arcs of an event, after changes of its tables."
+    j, p, *_ = shown_by(w)
+    return sv.pl.event_arcs(w.keep(change(j)), w.keep(psi(p)), **more)
+
+
+def held_out(w, **change):
+    "Three held-out pairs."
+    return w.keep(pd.DataFrame({"counts": [1.0, 2, 3], "total": [3.0, 4, 5]} | change))
+
+
+def dashboard(w, **given):
+    "Training with such a dashboard."
+    return w.fresh.train(dashboard=sv.TrainingDashboard("console", **given), **QUIET)
+
+
+def page_of(w, mdata=None, labels=None, **more):
+    "A report of the small data."
+    mdata = w.mdata() if mdata is None else mdata
+    labels = mdata.obs["cell_type"] if labels is None else labels
+    return report(w.folder / "report.html", mdata, {}, labels, **more)
+
+
+xy, third = np.zeros((60, 2)), np.full(60, 1 / 3)
+# fmt: off
+VIEWS = [
+    row("figures", "volcano of a list", lambda w: sv.pl.volcano([1]), TypeError, "ds is a pandas DataFrame, not list"),
+    row("figures", "volcano of nothing", lambda w: sv.pl.volcano(None), TypeError, "ds is a pandas DataFrame, not NoneType"),
+    row("figures", "volcano: a column is missing", lambda w: sv.pl.volcano(ds_of(w).drop(columns="proba_ds")), KeyError, "ds has no column proba_ds", "effect_size"),
+    row("figures", "volcano of texts", lambda w: sv.pl.volcano(ds_of(w).assign(effect_size="a")), TypeError, "ds['effect_size'] must be numbers"),
+    row("figures", "volcano: probability of 2", lambda w: sv.pl.volcano(ds_of(w), proba=2), ValueError, "proba=2", "at most 1"),
+    row("figures", "volcano: a number is selected", lambda w: sv.pl.volcano(ds_of(w), selected=5), TypeError, "selected=5", "label of ds"),
+    row("figures", "volcano: template of another library", lambda w: sv.pl.volcano(ds_of(w), template="ggplot2"), ValueError, "template='ggplot2'", "'light', 'dark' or None"),
+    row("figures", "arcs of a list", lambda w: sv.pl.event_arcs([1], None), TypeError, "junctions is a pandas DataFrame"),
+    row("figures", "arcs without PSI", lambda w: arcs(w, psi=lambda p: None), TypeError, "psi is a pandas DataFrame, not NoneType"),
+    row("figures", "arcs: no start", lambda w: arcs(w, lambda j: j.drop(columns="start")), KeyError, "junctions has no column start"),
+    row("figures", "arcs: no place", lambda w: arcs(w, lambda j: j.assign(start=np.nan)), ValueError, "Junction", "start must be below end"),
+    row("figures", "arcs: end before start", lambda w: arcs(w, lambda j: j.assign(end=1)), ValueError, "to 1; start must be below end"),
+    row("figures", "arcs: start of text", lambda w: arcs(w, lambda j: j.assign(start="x")), TypeError, "junctions['start'] must be numbers"),
+    row("figures", "arcs: junctions without PSI", lambda w: arcs(w, psi=lambda p: p.iloc[:1]), KeyError, "psi has no row", "index must hold the junctions"),
+    row("figures", "arcs: PSI in percent", lambda w: arcs(w, psi=lambda p: 100 * p), ValueError, "PSI are from 0 to 1"),
+    row("figures", "arcs: no such group", lambda w: arcs(w, groups=["B cell"]), KeyError, "psi has no column B cell", "type_1"),
+    row("figures", "arcs: groups as text", lambda w: arcs(w, groups="type_1"), TypeError, "groups='type_1'", "['type_1']"),
+    row("figures", "arcs: no such junction selected", lambda w: arcs(w, selected="nope"), KeyError, "selected='nope'"),
+    row("figures", "arcs: width of text", lambda w: arcs(w, width="700"), TypeError, "width='700'"),
+    row("figures", "arcs: exons without places", lambda w: arcs(w, exons=w.keep(pd.DataFrame({"chrom": ["1"]}))), KeyError, "exons has no column start, end"),
+    row("figures", "held-out pairs of a list", lambda w: sv.pl.imputation([1], {"m": [1]}), TypeError, "held is a pandas DataFrame"),
+    row("figures", "held-out pairs without totals", lambda w: sv.pl.imputation(held_out(w).drop(columns="total"), {"m": [1]}), KeyError, "held has no column total"),
+    row("figures", "predictions without a name", lambda w: sv.pl.imputation(held_out(w), [0.1, 0.2, 0.3]), TypeError, "predictions is a mapping", "{'model': psi}"),
+    row("figures", "a prediction too few", lambda w: sv.pl.imputation(held_out(w), {"m": [0.1, 0.2]}), ValueError, "held has 3 pairs and predictions has 2"),
+    row("figures", "predictions of text", lambda w: sv.pl.psi_calibration(held_out(w), {"m": ["a", "b", "c"]}), TypeError, "predictions must be numbers"),
+    row("figures", "latent map of a name", lambda w: sv.pl.latent("X_umap", ["a"] * 60), TypeError, "coords", "mdata.obsm['X_umap']", "not str"),
+    row("figures", "latent map of a MuData", lambda w: sv.pl.latent(w.mdata(), "cell_type"), TypeError, "coords", "not MuData"),
+    row("figures", "latent map of one dimension", lambda w: sv.pl.latent(third, ["a"] * 60), ValueError, "coords has shape (60,)"),
+    row("figures", "latent map: name of a column", lambda w: sv.pl.latent(xy, "cell_type"), TypeError, "labels has one label for each cell", "mdata.obs['cell_type']"),
+    row("figures", "latent map: labels of other cells", lambda w: sv.pl.latent(xy, ["a"] * 5), ValueError, "coords has 60 cells and labels has 5"),
+    row("figures", "latent map: colours in a list", lambda w: sv.pl.latent(xy, ["a"] * 60, hue=["red"]), TypeError, "hue is a mapping"),
+    row("figures", "PSI map: other cells", lambda w: sv.pl.latent_psi(xy, third[:4]), ValueError, "coords has 60 cells and psi has 4"),
+    row("figures", "PSI map: reads of other cells", lambda w: sv.pl.latent_psi(xy, third, reads=[1]), ValueError, "reads has 1"),
+    row("figures", "PSI map of text", lambda w: sv.pl.latent_psi(xy, ["a"] * 60), TypeError, "psi must be numbers"),
+    row("figures", "UMAP of NaN", lambda w: sv.pl.umap(w.keep(np.full((60, 3), np.nan))), ValueError, "latent has values that are not finite"),
+    row("figures", "violins: no such kind", lambda w: sv.pl.psi_violin(shown_by(w)[2], kind="true"), ValueError, "kind='true'", "observed, decoded, smoothed"),
+    row("figures", "violins without groups of cells", lambda w: sv.pl.psi_violin(shown_by(w)[2].drop(columns="group")), KeyError, "cells has no column group"),
+    row("figures", "violins: no such junction", lambda w: sv.pl.psi_violin(shown_by(w)[2], junctions="nope"), KeyError, "cells has no junction 'nope'"),
+    row("figures", "violins: means without ends", lambda w: sv.pl.psi_violin(*(t.drop(columns="lower", errors="ignore") for t in shown_by(w)[2:])), KeyError, "groups has no column lower"),
+    row("figures", "heatmap of a list", lambda w: sv.pl.psi_heatmap([1]), TypeError, "psi is a mapping", "not list"),
+    row("figures", "heatmap of arrays", lambda w: sv.pl.psi_heatmap({"a": np.zeros((2, 2))}), TypeError, "psi['a'] is a pandas DataFrame"),
+    row("figures", "heatmap of different junctions", lambda w: sv.pl.psi_heatmap({"a": shown_by(w)[1], "b": shown_by(w)[1].iloc[:1]}), ValueError, "psi['b'] has other junctions", "reindex"),
+    row("figures", "heatmap: a name too few", lambda w: sv.pl.psi_heatmap({"a": shown_by(w)[1]}, labels=["x"]), ValueError, "labels has 1"),
+    row("figures", "expression of other cells", lambda w: sv.pl.expression_violin([1.0], ["a"] * 60, "g"), ValueError, "values has 1 cells and groups has 60"),
+    row("figures", "expression of text", lambda w: sv.pl.expression_violin(["a"] * 60, ["a"] * 60, "g"), TypeError, "values must be numbers"),
+    row("figures", "coverage of a file's name", lambda w: sv.pl.coverage("data.h5mu"), TypeError, "mdata is a MuData, not str", "make_mudata"),
+    row("figures", "coverage of an AnnData", lambda w: sv.pl.coverage(w.adata()), TypeError, "mdata is a MuData, not AnnData"),
+    row("figures", "coverage: no such layer", lambda w: sv.pl.coverage(w.mdata(), rna_layer="raw"), KeyError, "rna_layer='raw'", "mdata['rna']"),
+    row("figures", "history of a model", lambda w: sv.pl.history(w.model), TypeError, "history is a mapping, such as model.history, not SPLICEVI"),
+    row("figures", "calibration of no probabilities", lambda w: sv.pl.calibration([5.0, 0.2], [True, False]), ValueError, "proba has values from 0.2 to 5"),
+    row("figures", "calibration: truth of another test", lambda w: sv.pl.calibration({"a": [0.5]}, {"b": [True]}), KeyError, "truth has no 'a'", "b"),
+    row("figures", "calibration: no targets", lambda w: sv.pl.calibration([0.5], [True], targets=()), ValueError, "targets is empty"),
+    row("figures", "calibration: lengths differ", lambda w: sv.pl.fdr_curve([0.5], [True, True]), ValueError, "proba has 1 features and truth has 2"),
+    row("dashboard", "no such view", lambda w: sv.TrainingDashboard("tensorboard"), ValueError, "view='tensorboard'", "'widget'"),
+    row("dashboard", "maps every -1", lambda w: sv.TrainingDashboard(map_every=-1), ValueError, "map_every=-1", "0 for no map"),
+    row("dashboard", "maps every NaN", lambda w: sv.TrainingDashboard(map_every=np.nan), ValueError, "map_every=nan"),
+    row("dashboard", "cells of text", lambda w: sv.TrainingDashboard(n_cells="all"), TypeError, "n_cells='all'", "at least 3"),
+    row("dashboard", "an interval below 0", lambda w: sv.TrainingDashboard(interval=-1), ValueError, "interval=-1", "seconds"),
+    row("dashboard", "colours in a list", lambda w: sv.TrainingDashboard(hue=["red"]), TypeError, "hue is a mapping"),
+    row("dashboard", "no such column", lambda w: dashboard(w, color_by="celltype", map_every=1), KeyError, "color_by='celltype'", "cell_type"),
+    row("dashboard", "held-out pairs in a list", lambda w: dashboard(w, held_out=[1]), ValueError, "held_out lacks the columns", "hold_out"),
+    row("dashboard", "held-out pairs of other data", lambda w: dashboard(w, held_out=held_out(w, cell_index=99, junction_index=1)), ValueError, "held_out is of other data"),
+    row("dashboard", "a view's name in its place", lambda w: w.fresh.train(dashboard="html", **QUIET), TypeError, "dashboard='html'", "TrainingDashboard"),
+    row("explorer", "of a file's name", lambda w: sv.PSIExplorer("model"), TypeError, "SPLICEVI model or a MuData", "not str"),
+    row("explorer", "of an AnnData", lambda w: sv.PSIExplorer(w.adata()), TypeError, "not AnnData", "make_mudata"),
+    row("explorer", "no such column", lambda w: explorer(w, groupby="celltype"), KeyError, "groupby='celltype'", "cell_type"),
+    row("explorer", "columns in a list", lambda w: explorer(w, groupby=["cell_type"]), TypeError, "groupby=['cell_type']", "one column"),
+    row("explorer", "a column without values", lambda w: sv.PSIExplorer(w.mdata(obs(none=np.nan)), groupby="none"), ValueError, "groupby='none'", "has no value"),
+    row("explorer", "tests in a list", lambda w: explorer(w, ds=[1]), TypeError, "ds is the table of model.differential_splicing"),
+    row("explorer", "tests without probabilities", lambda w: explorer(w, ds=ds_of(w).drop(columns="proba_ds")), KeyError, "ds has no column proba_ds"),
+    row("explorer", "tests of other junctions", lambda w: explorer(w, ds=ds_of(w).add_prefix("x", axis=0)), KeyError, "No row of ds is a junction"),
+    row("explorer", "tests that occur twice", lambda w: explorer(w, ds=pd.concat([ds_of(w)] * 2)), ValueError, "occur twice"),
+    row("explorer", "tests of text", lambda w: explorer(w, ds=ds_of(w).assign(proba_ds="high")), TypeError, "ds['proba_ds'] must be numbers"),
+    row("explorer", "no such event", lambda w: explorer(w, event="nope"), KeyError, "There is no event 'nope'"),
+    row("explorer", "no such kind of PSI", lambda w: explorer(w, show="true"), ValueError, "show='true'", "decoded, smoothed, observed"),
+    row("explorer", "PSI of an untrained model", lambda w: sv.PSIExplorer(w.fresh, show="decoded"), ValueError, "show='decoded'", "model.train()"),
+    row("explorer", "no such map", lambda w: explorer(w, latent="X_nope"), KeyError, "latent='X_nope'", "obsm"),
+    row("explorer", "a map of other cells", lambda w: explorer(w, latent=np.zeros((5, 2))), ValueError, "latent has shape (5, 2)", "(60, 2)"),
+    row("explorer", "a map of text", lambda w: explorer(w, latent=np.full((60, 2), "a")), TypeError, "latent must be numbers"),
+    row("explorer", "no such GTF", lambda w: explorer(w, gtf="nowhere.gtf"), FileNotFoundError, "nowhere.gtf"),
+    row("explorer", "exons without places", lambda w: explorer(w, gtf=w.keep(pd.DataFrame({"x": [1]}))), KeyError, "gtf", "chrom"),
+    row("explorer", "a file's name as data", lambda w: explorer(w, mdata="data.h5mu"), TypeError, "mdata is a MuData", "not str"),
+    row("explorer", "data of other genes", lambda w: explorer(w, mdata=w.mdata(lambda d: d[:, :25].copy())), ValueError, "missing from the data"),
+    row("explorer", "a modality of a model", lambda w: explorer(w, splicing="psi"), ValueError, "splicing", "a model knows"),
+    row("explorer", "no such modality", lambda w: sv.PSIExplorer(w.mdata(), splicing="psi"), KeyError, "no modality 'psi'", "splicing="),
+    row("explorer", "no such layer", lambda w: sv.PSIExplorer(w.mdata(), rna_layer="raw"), KeyError, "no layer 'raw'"),
+    row("explorer", "data without events", lambda w: sv.PSIExplorer(w.mdata(lambda d: d["splicing"].var.drop(columns="event_id", inplace=True))), KeyError, "event_id", "make_mudata"),
+    row("explorer", "set to no gene", lambda w: setattr(explorer(w), "gene", "TP53"), KeyError, "There is no gene 'TP53'"),
+    row("explorer", "set to no junction", lambda w: setattr(explorer(w), "junction", "chr1"), KeyError, "There is no junction 'chr1'"),
+    row("explorer", "set to no comparison", lambda w: setattr(explorer(w), "comparison", "a"), KeyError, "comparison='a'"),
+    row("explorer", "answers below 1", lambda w: explorer(w).search("a", limit=0), ValueError, "limit=0", "at least 1"),
+    row("explorer", "no such frame", lambda w: explorer(w).frame("genes"), ValueError, "level='genes'", "groups, cells, events"),
+    row("explorer", "no such panel", lambda w: explorer(w).figures("umap"), KeyError, "no panel umap", "latent"),
+    row("explorer", "no such group to compare", lambda w: explorer(w).compare("B cell"), KeyError, "B cell", "type_1"),
+    row("explorer", "a comparison without a model", lambda w: sv.PSIExplorer(w.mdata()).compare("type_1"), ValueError, "trained model"),
+    row("explorer", "a picture of text", lambda w: explorer(w).to_image(w.folder / "a.txt"), ValueError, ".png", "'.txt'"),
+    row("explorer", "a table over a folder", lambda w: explorer(w).to_csv(w.folder), IsADirectoryError, "is a folder"),
+    row("explorer", "a page in no folder", lambda w: explorer(w).to_html(w.folder / "a" / "b.html"), FileNotFoundError, "There is no folder", "make it first"),
+    row("explorer", "a page of no name", lambda w: explorer(w).to_html(None), TypeError, "path=None"),
+    row("pages", "coverage of a file's name", lambda w: sv.coverage_report("data.h5mu"), TypeError, "mdata is a MuData, not str"),
+    row("pages", "coverage of an AnnData", lambda w: sv.coverage_report(w.adata()), TypeError, "mdata is a MuData, not AnnData"),
+    row("pages", "coverage: no such column", lambda w: sv.coverage_report(w.mdata(), label_key="celltype"), KeyError, "label_key='celltype'", "cell_type"),
+    row("pages", "coverage: no such modality", lambda w: sv.coverage_report(w.mdata(), splicing="psi"), ValueError, "no modality 'psi'", "splicing"),
+    row("pages", "coverage in no folder", lambda w: sv.coverage_report(w.mdata(), w.folder / "a" / "b.html"), FileNotFoundError, "make it first"),
+    row("pages", "coverage over a folder", lambda w: sv.coverage_report(w.mdata(), w.folder), IsADirectoryError, "is a folder"),
+    row("pages", "report of nothing", lambda w: page_of(w, mdata="data.h5mu", labels=w.keep(pd.Series(["a"]))), TypeError, "mdata is a MuData, not str"),
+    row("pages", "report: name of a column", lambda w: page_of(w, labels="cell_type"), TypeError, "labels is a Series", "mdata.obs['cell_type']"),
+    row("pages", "report: labels of other cells", lambda w: page_of(w, labels=w.keep(pd.Series(["a"]))), ValueError, "labels has 1 cells and mdata has 60"),
+    row("pages", "report: predictions without scores", lambda w: page_of(w, held=held_out(w), predictions={"m": third[:3]}), ValueError, "scores is None", "splicevi.tl.imputation"),
+]
+# fmt: on
 
 ROWS = [*SETUP, *CONSTRUCTOR, *TRAIN, *PREDICT, *DIFFERENTIAL, *FUNCTIONS, *IO, *CLI, *VIEWS]
 

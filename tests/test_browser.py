@@ -9,6 +9,10 @@ import time
 
 import pytest
 from browser import FLAGS, Notebook, browser_path, jupyter_lab, write_notebook
+from hostile import COLUMN, NAMES, hostile_mdata
+
+from splicevi import PSIExplorer, coverage_report
+from splicevi.views.report import report
 
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("jupyterlab", reason="jupyterlab is not installed")
@@ -367,3 +371,118 @@ def test_tutorial_runs_in_the_browser(open_notebook, lab, shots, root, name):
     nb.shot(shots / name.replace(".ipynb", ".png"), ".splicevi-explorer")
     nb.shot(shots / name.replace(".ipynb", "-dashboard.png"), ".jp-OutputArea:has(.svi)")
     assert not nb.errors, nb.errors
+
+
+HOSTILE = """
+import logging, warnings
+warnings.simplefilter("ignore")
+import sys; sys.path.insert(0, {tests!r})
+import scvi
+for name in ("lightning.pytorch", "lightning.fabric"): logging.getLogger(name).setLevel(logging.ERROR)
+from hostile import COLUMN, NAMES, hostile_mdata
+from splicevi import SPLICEVI, PSIExplorer, TrainingDashboard, pl
+scvi.settings.seed = 0
+mdata = hostile_mdata()
+SPLICEVI.setup_mudata(mdata, batch_key="batch")
+model = SPLICEVI(mdata, n_latent=4)
+quiet = dict(lr=1e-3, batch_size=16, early_stopping=False)
+one, two = mdata.obs["cell_type"].cat.categories[:2]
+"""
+# what names would have put there: elements with an address or a handler, and their script's mark
+PLANTED = """() => [window.pwned, document.querySelectorAll(
+  '[onerror],[onload],a[href^=javascript],img[src=x],.svi img,.svi a,.splicevi-explorer a[href],.js-plotly-plot a[href]'
+).length]"""
+
+
+def watch_dialogs(page) -> list[str]:
+    "Messages of dialogs, as they come."
+    said = []
+    page.on("dialog", lambda d: (said.append(d.message), d.dismiss()))
+    return said
+
+
+@pytest.mark.browser
+def test_hostile_names_in_widgets(open_notebook, shots, root):
+    "Dashboard and explorer show names that look like scripts letter by letter, drawn, hovered and searched."
+    nb = open_notebook(
+        "hostile.ipynb",
+        HOSTILE.format(tests=str(root / "tests")),
+        'model.train(max_epochs=4, dashboard=TrainingDashboard("html", map_every=1), **quiet)',
+        'model.train(max_epochs=3, dashboard=TrainingDashboard("widget", map_every=1, color_by=COLUMN), **quiet)',
+        "ds = model.differential_splicing(groupby='cell_type', group1=one, group2=two, silent=True)\n"
+        "ex = PSIExplorer(model, ds=ds)\nex",
+        width=1300,
+        height=2400,
+    )
+    said = watch_dialogs(nb.page)
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    for text in (NAMES[0], NAMES[1][:20]):
+        assert text in nb.page.locator(".splicevi-explorer").inner_text()
+        assert text in " ".join(nb.page.locator(".svi-legend").all_inner_texts())
+    drawn = " ".join(nb.page.locator(".js-plotly-plot .main-svg text").all_text_contents())
+    assert "<script>wind" in drawn and "two\\nlines" in drawn + heading(nb), drawn
+    nb.shot(shots / "hostile-dashboard.png", ".jp-OutputArea:has(.svi)")
+    nb.shot(shots / "hostile-explorer.png", ".splicevi-explorer")
+    click_arc(nb, nb.execute("print(ex.junction)").strip("\n"))  # hovers first
+    hovered = " ".join(nb.page.locator(".hoverlayer text").all_text_contents())
+    assert "PSI" in hovered and ("<" in hovered or '">' in hovered), hovered
+    nb.shot(shots / "hostile-hover.png", ".splicevi-explorer")
+    box = nb.page.locator(".splicevi-search input").first
+    for text in ("script", "img src", "turned", "very long"):
+        box.click()
+        box.fill(text)
+        nb.page.locator(".splicevi-search li .name").first.wait_for()
+    nb.shot(shots / "hostile-search.png", ".splicevi-explorer")
+    before = heading(nb)
+    nb.page.locator(".splicevi-search li .name").first.click()
+    wait_until(lambda: heading(nb) != before, 30)
+    nb.shot(shots / "hostile-long.png", ".splicevi-explorer")
+    wide = nb.page.evaluate(
+        """() => [...document.querySelectorAll('.splicevi-explorer, .svi, .splicevi-explorer .sv-head')]
+          .filter(e => e.scrollWidth > e.clientWidth + 2 && e.clientWidth).map(e => [e.className, e.scrollWidth])"""
+    )
+    assert not wide, wide
+    assert nb.page.evaluate(PLANTED) == [None, 0] and not said, (nb.page.evaluate(PLANTED), said)
+    check_no_complaints(nb)
+
+
+@pytest.fixture
+def hostile_pages(tmp_path):
+    "Report, coverage report and the page of an event, of data with such names."
+    import numpy as np
+    import pandas as pd
+
+    mdata, folder = hostile_mdata(), tmp_path / "<img src=x onerror=window.pwned=1>"
+    folder.mkdir()
+    ex = PSIExplorer(mdata, event=NAMES[0] + " 0")
+    ex.to_html(folder / "event.html")
+    ex.event = next(e for e in ex.state.data.index.events if e.startswith("a very long"))
+    ex.to_html(folder / "long.html")
+    coverage_report(mdata, folder / "coverage.html", label_key=COLUMN)
+    history = {"elbo_train": pd.DataFrame({"elbo_train": np.arange(9.0)[::-1]})}
+    facts = dict(zip(["title", *NAMES[:3]], [NAMES[14], *NAMES]))
+    report(folder / 're"port.html', mdata, history, mdata.obs["cell_type"], True, facts=facts, timing={NAMES[2]: 1.0})
+    return sorted(folder.iterdir())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", (1200, 700))
+def test_hostile_names_in_pages(browser, hostile_pages, shots, width):
+    "Pages that are sent show them letter by letter, and fit into the window."
+    for path in hostile_pages:
+        page = browser.new_page(viewport={"width": width, "height": 1000})
+        said, errors = watch_dialogs(page), []
+        page.on("pageerror", lambda e, errors=errors: errors.append(str(e)))
+        page.goto(path.as_uri())
+        page.wait_for_selector("body[data-ready=yes]")
+        time.sleep(0.5)
+        page.screenshot(path=shots / f"hostile-{path.stem.replace(chr(34), '')}-{width}.png", full_page=True)
+        assert page.evaluate(PLANTED) == [None, 0] and not said and not errors, (path.name, said, errors)
+        text = page.locator("body").inner_text()
+        assert "<script>window.pwned=1</script>" in text or "a very long name" in text or "events" in text
+        drawn = " ".join(page.locator(".main-svg text").all_text_contents())
+        assert "<" in drawn, path.name
+        assert page.evaluate("document.documentElement.scrollWidth") <= width + 1, path.name
+        page.close()

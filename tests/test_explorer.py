@@ -239,6 +239,59 @@ def test_a_model_trained_further_is_decoded_anew():
     )
 
 
+def weights_set_through_data(model):
+    "An edit that moves no version counter."
+    next(iter(model.module.splicing_decoder.parameters())).data.numpy().ravel()[0] += 1
+
+
+def two_weights_swapped(model):
+    p = next(p for p in model.module.splicing_decoder.parameters() if p.numel() > 1).data.reshape(-1)
+    p[[0, 1]] = p[[1, 0]].clone()
+
+
+def other_weights_loaded(model):
+    model.module.load_state_dict({k: 1.01 * v for k, v in model.module.state_dict().items()})
+
+
+def trained_twice(model):
+    for _ in range(2):
+        model.train(max_epochs=1, lr=1e-2, accelerator="cpu", enable_progress_bar=False)
+
+
+def counters_stopped(model):
+    "A step of an optimizer that leaves version counters and trainer as they are."
+    before = [p._version for p in model.module.parameters()]
+    for p in model.module.parameters():
+        p.data.add_(0.01)
+    assert [p._version for p in model.module.parameters()] == before
+
+
+@pytest.mark.parametrize(
+    "change", (weights_set_through_data, two_weights_swapped, other_weights_loaded, trained_twice, counters_stopped)
+)
+def test_whatever_changes_weights_is_seen(change):
+    "What is shown is the model's as it is now; what has not changed is not computed again."
+    model = flagged(simulate(**SIZES))
+    state = ExplorerState(model)
+    stamp, points = state.data.stamp, state.data.points()
+    assert state.data.stamp == stamp and state.data.points() is points
+    change(model)
+    assert state.data.stamp != stamp and state.data.points() is not points
+    names = list(state.junctions.index)
+    now = model.get_normalized_splicing(junction_list=names, return_numpy=True)
+    np.testing.assert_allclose(state.values().decoded, now, atol=1e-6)
+
+
+def test_cells_in_another_order(model):
+    "Data of the same cells in another order are aligned: each cell keeps its PSI and its reads."
+    order = np.random.default_rng(0).permutation(150)
+    other = model.adata[order].copy()
+    one, two = (ExplorerState(model, mdata=m) for m in (None, other))
+    two.event = one.event
+    np.testing.assert_allclose(two.values().decoded, one.values().decoded[order], atol=1e-6)
+    np.testing.assert_allclose(two.values().y, one.values().y[order])
+
+
 def test_masked_events_are_not_observed(mdata):
     "Events that the mask hides have no reads, in a MuData and in a model."
     masked = simulate(**SIZES)

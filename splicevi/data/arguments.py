@@ -60,7 +60,7 @@ class OneOf(Kind):
         return f"one of {', '.join(map(repr, self.allowed))}"
 
     def fault(self, value):
-        if any(type(value) is type(a) and value == a for a in self.allowed):
+        if any(isinstance(value, type(a)) and value == a for a in self.allowed):
             return None
         question = nearest(value, self.allowed)
         return ValueError, f"is not {self}" + (f" ({question})" if question else "")

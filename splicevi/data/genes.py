@@ -92,10 +92,10 @@ def junction_status(
     return STATUS[np.where(both, 4, 2 * donor + acceptor)]
 
 # %% ../../nbs/10_data/50_genes.ipynb #bd1005ef
-def event_types(
+def _junction_events(
     junctions: pd.DataFrame,  # start, end, strand, event_id
 ) -> np.ndarray:  # (junctions,) kind of the junction's event
-    "What kind of event each junction is part of."
+    "What kind of event each junction is part of, where all rows are junctions."
     sites = junctions[["start", "end"]].astype(np.int64)
     event = sites.groupby(junctions[KEYS.event].astype(str).to_numpy())
     starts, ends = (event[site].transform("nunique").to_numpy() for site in ("start", "end"))
@@ -105,6 +105,19 @@ def event_types(
     donors, acceptors = np.where(plus, starts, ends), np.where(plus, ends, starts)
     kinds = ["exon skip", "alternative 3' site", "alternative 5' site"]
     return np.select([skip, donors == 1, acceptors == 1], kinds, "complex").astype(object)
+
+# %% ../../nbs/10_data/50_genes.ipynb #d970af1a
+def event_types(
+    junctions: pd.DataFrame,  # start, end, strand, event_id; `kind` where introns may be retained
+) -> np.ndarray:  # (junctions,) kind of the junction's event
+    "What kind of event each junction is part of."
+    event = junctions[KEYS.event].astype(str).to_numpy()
+    kept = (junctions["kind"] == "retention").to_numpy() if "kind" in junctions else np.zeros(len(junctions), bool)
+    types = pd.Series(_junction_events(junctions[~kept]), event[~kept], dtype=object)
+    types = types[~types.index.duplicated()]
+    alone = pd.Series(event[~kept]).value_counts() == 1
+    types[alone.index[alone & alone.index.isin(event[kept])]] = "intron retention"
+    return types.reindex(event).to_numpy(object)
 
 # %% ../../nbs/10_data/50_genes.ipynb #cfd97acb
 def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:

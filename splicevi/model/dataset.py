@@ -25,8 +25,8 @@ from ..nn.loader import SplicingKeys, get_store, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
-    field_place,
     field_state,
+    field_values,
     forget_data,
     is_internal,
     registered_fields,
@@ -269,14 +269,12 @@ def require_covariates(adata, registry: dict) -> None:
         if column not in obs:
             raise KeyError(f"The data have no obs[{column!r}], one of the model's continuous_covariate_keys.")
         require_numbers(obs[column], "continuous_covariate_keys")
-    if not (field := field_place(registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)):
+    if REGISTRY_KEYS.SIZE_FACTOR_KEY not in registered_fields(registry):
         return
-    modality = field_modality(registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)
-    part = adata if modality is None else adata[modality]
-    place, name = getattr(part, field["attr_name"]), field["attr_key"]
+    place, name = field_values(adata, registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)
     if name not in place:
-        raise KeyError(f"The data have no {field['attr_name']}[{name!r}], the model's size_factor_key; add it.")
-    check_size_factor(place[name], np.zeros(part.n_obs, bool), name)
+        raise KeyError(f"The data have no {name!r}, the model's size_factor_key, in obs or obsm; add it.")
+    check_size_factor(place[name], np.zeros(adata.n_obs, bool), name)
 
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 AN_OBJECT = SHARED["adata"]

@@ -37,7 +37,7 @@ from splicevi.tl.groups import (
 
 # %% auto #0
 __all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling',
-           'ExpressionTest', 'bayes_names']
+           'ExpressionTest', 'bayes_names', 'fold_change']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
 @dataclass(frozen=True)
@@ -354,10 +354,14 @@ def bayes_names() -> list[str]:
     names = inspect.signature(DifferentialComputation.get_bayes_factors).parameters
     return [k for k in names if k not in ("self", "idx1", "idx2")]
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #478cc138
+def fold_change(table: pd.DataFrame) -> pd.Series:
+    'Log2 of group 1 over group 2, or in a table without it ("vanilla" mode) the difference of their shares.'
+    return table["lfc_mean"] if "lfc_mean" in table else table["scale1"] - table["scale2"]
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #08b75f69
 @patch
 @docs.dedent
-@takes(bayes_names, **TEST, **BAYES)
 def differential_expression(
     self: FoldChangeMixin,
     adata=None,
@@ -397,6 +401,7 @@ def differential_expression(
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
     bar = track(found, style="tqdm", description="DE", disable=silent)
-    tables = [self._fold_changes(adata, c, test) for c in bar]
-    higher = lambda t: t["lfc_mean"] if "lfc_mean" in t else t["scale1"] - t["scale2"]
-    return stack_tables(tables, found, test.sort_by("proba_de"), higher)
+    return stack_tables([self._fold_changes(adata, c, test) for c in bar], found, test.sort_by("proba_de"), fold_change)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #af50e622
+FoldChangeMixin.differential_expression = takes(bayes_names, **TEST, **BAYES)(FoldChangeMixin.differential_expression)

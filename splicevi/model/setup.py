@@ -311,11 +311,11 @@ class CellColumns(NamedTuple):
     continuous_covariate_keys: list[str] | None = None
     idx_layer: str | None = None
 
-    @classmethod
-    def of(cls, batch, labels, categorical, continuous, index=None) -> CellColumns:
-        "The columns with lists for covariates; a single one may be named without a list."
-        listed = lambda keys: [keys] if isinstance(keys, str) else keys and list(keys)
-        return cls(batch, labels, listed(categorical), listed(continuous), index)
+    def listed(self) -> CellColumns:
+        "The columns with lists of covariates, also where a single one was named without a list."
+        lists = lambda keys: [keys] if isinstance(keys, str) else keys and list(keys)
+        both = ("categorical_covariate_keys", "continuous_covariate_keys")
+        return self._replace(**{k: lists(getattr(self, k)) for k in both})
 
 # %% ../../nbs/50_model/10_setup.ipynb #2818f1ed
 @patch
@@ -554,10 +554,8 @@ class SetupMixin:
             size_factor_key = KEYS.size_factor
         setup = setup_arguments({k: v for k, v in locals().items() if k != "where"})
         layers = SplicingLayers(junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer)
-        columns = CellColumns.of(
-            batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer
-        )
-        found = mudata_fields(mdata, where, layers, rna_layer, size_factor_key, columns)
+        columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer)
+        found = mudata_fields(mdata, where, layers, rna_layer, size_factor_key, columns.listed())
         register(cls, mdata, found, setup, **kwargs)
 
 # %% ../../nbs/50_model/10_setup.ipynb #1c538f62
@@ -684,8 +682,8 @@ class AnnDataSetupMixin(SetupMixin):
             size_factor_key = KEYS.size_factor
         setup = setup_arguments(locals())
         layers = SplicingLayers(junc_ratio, cell_by_cluster_matrix, cell_by_junction_matrix, psi_mask_layer)
-        columns = CellColumns.of(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys)
-        found = anndata_fields(adata, layer, layers, size_factor_key, columns)
+        columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys)
+        found = anndata_fields(adata, layer, layers, size_factor_key, columns.listed())
         if "source_registry" not in kwargs:
             check_content(
                 adata, layer, layers._replace(counts=layer_or_default(adata, layers.counts, KEYS.junction_counts))

@@ -11,7 +11,7 @@ from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
 from ..core import Limits
-from ..data.arguments import FLAG, Is, takes
+from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
 from .expression import ExpressionMixin
@@ -27,7 +27,7 @@ from ..nn.plan import SplicingTrainingPlan
 from ..nn.scvi_names import init_arguments
 
 # %% auto #0
-__all__ = ['FEATURES', 'CONSTRUCTOR', 'OURS', 'ConstructorMixin', 'module_options', 'SPLICEVI']
+__all__ = ['FEATURES', 'CONSTRUCTOR', 'OURS', 'INHERITED', 'ConstructorMixin', 'module_options', 'SPLICEVI']
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #44c049d0
 explain(
@@ -148,7 +148,6 @@ CONSTRUCTOR = kinds_of(Options) | {
 class ConstructorMixin:
     "The constructor of `SPLICEVI`."
 
-    @takes(lambda: kinds_of(Options), **CONSTRUCTOR)
     def __init__(
         self,
         adata: MuData | AnnData | None,
@@ -186,6 +185,9 @@ class ConstructorMixin:
     ):
         super().__init__(adata, registry)
         self._build(init_arguments(self, locals()))
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #0d608839
+ConstructorMixin.__init__ = takes(lambda: kinds_of(Options), **CONSTRUCTOR)(ConstructorMixin.__init__)
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #0c40b616
 OURS = ("n_genes", "n_junctions", "initialize_embeddings_from_pca", "fully_paired", "registry")
@@ -271,3 +273,8 @@ class SPLICEVI(
     _training_plan_cls = SplicingTrainingPlan
     _data_loader_cls = CellLoader
     _data_splitter_cls = CellSplitter
+
+# %% ../../nbs/50_model/80_splicevi.ipynb #ea826eb4
+INHERITED = {"get_elbo": {}, "get_reconstruction_error": {}, "get_marginal_ll": {"n_mc_samples": COUNT}}
+for name, table in INHERITED.items():
+    setattr(SPLICEVI, name, takes(**table)(getattr(SPLICEVI, name)))

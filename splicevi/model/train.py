@@ -391,6 +391,8 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
+    for c in callbacks:
+        getattr(c, "check_model", lambda model: None)(self)  # before the start changes a weight
     trainer = kwargs | {"callbacks": [*callbacks, stopper], "logger": with_history(kwargs.get("logger"))}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
@@ -401,7 +403,6 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
 @docs.dedent
-@takes(trainer_names, **TRAIN_ARGUMENTS)
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
@@ -442,4 +443,5 @@ def train(
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
 
 # %% ../../nbs/50_model/75_train.ipynb #2490fa70
+TrainMixin.train = takes(trainer_names, **TRAIN_ARGUMENTS)(TrainMixin.train)
 USUAL = {k: p.default for k, p in inspect.signature(TrainMixin.train).parameters.items() if p.default is not p.empty}

@@ -36,8 +36,9 @@ def forward(
     present: Tensor,  # (2, cells) True where the cell has the modality
 ) -> tuple[Tensor, Tensor]:  # joint mean and variance, (cells, latent)
     "Joint posterior mean and variance."
-    alone = present.unsqueeze(-1).to(mean.dtype)
-    w = torch.where(present.all(0).unsqueeze(-1), self.weights(mean, var), alone)
+    here = present.unsqueeze(-1)
+    mean, var = torch.where(here, mean, 0.0), torch.where(here, var, 1.0)
+    w = torch.where(present.all(0).unsqueeze(-1), self.weights(mean, var), here.to(mean.dtype))
     none = (~present.any(0)).unsqueeze(-1)
     return (w * mean).sum(0), (w * var).sum(0) + none
 

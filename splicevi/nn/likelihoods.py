@@ -5,15 +5,19 @@
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #53b593ed
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from .batch import SplicingBatch
 
 # %% auto #0
-__all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'log_rising',
-           'log_rising_or_zero', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial',
+__all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
+           'multichoose_by_series', 'digamma_rest', 'multichoose_slope', 'MultichooseSeries', 'log_multichoose',
+           'log_multichoose_or_zero', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial',
            'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial',
            'ZeroInflatedNegativeBinomial', 'Poisson']
 
@@ -43,24 +47,86 @@ def event_softmax(
     e = (logits - top.gather(-1, index)).exp()
     return e / logits.new_zeros(shape).scatter_add(-1, index, e).gather(-1, index)
 
-# %% ../../nbs/40_nn/20_likelihoods.ipynb #e928cb76
-def log_rising(
-    log_a: Tensor,  # log of alpha
-    k: Tensor,  # counts, at least 1 (not checked)
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #6fb74f5f
+def stirling_rest(
+    x: Tensor,  # at least 2
 ) -> Tensor:
-    "log Γ(α + k) − log Γ(α) for k ≥ 1, stable as α → 0."
-    a = log_a.exp()
-    return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1)
+    "What Stirling's formula lacks to log Γ(x), to 1e-7."
+    r = x.reciprocal()
+    s = r * r
+    return (s * 0.00063265).sub_(0.00276536).mul_(s).add_(1 / 12).mul_(r)
 
-# %% ../../nbs/40_nn/20_likelihoods.ipynb #d66234e3
-def log_rising_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
-    "As `log_rising`, and 0 where k is 0."
-    return torch.where(k > 0, log_rising(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #d1e79e0e
+def multichoose_by_series(
+    log_a: Tensor,  # log α
+    a: Tensor,  # α
+    k: Tensor,  # counts, above 0
+) -> Tensor:
+    "log of α multichoose k, without differences of large numbers."
+    t, low, b = a + k, a + 2, k + 2
+    tail = (a * k).div_(t + 1).add_(1).div_(t).div_(b).div_(b.sqrt()).log_()
+    large = (a + 1.5).mul_((k / low).log1p_()).add_((a / b).log1p_().mul_(k))
+    small = (
+        stirling_rest(t.add_(2)).sub_(stirling_rest(low)).sub_(stirling_rest(b)).add_(2 - 0.5 * math.log(2 * math.pi))
+    )
+    return large.add_(log_a).add_(tail).add_(small)
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #4cb891ae
+def digamma_rest(
+    x: Tensor,  # at least 2
+) -> Tensor:
+    "log x − 1 / (2 x) − ψ(x), to 2e-7."
+    s = (x * x).reciprocal_()
+    return (s * 0.00288347).sub_(0.00824621).mul_(s).add_(1 / 12).mul_(s)
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #7fb436ab
+def multichoose_slope(
+    a: Tensor,  # α
+    k: Tensor,  # counts
+) -> Tensor:
+    "Derivative of log α multichoose k by log α, without differences of large numbers."
+    t, low = a + k, a + 2
+    high = t + 2
+    steps = (low * high).reciprocal_().mul_(0.5).add_((a + 1).mul_(t + 1).reciprocal_()).mul_(k)
+    rise = (k / low).log1p_().add_(steps).add_(digamma_rest(low)).sub_(digamma_rest(high))
+    return rise.mul_(a).add_(k / t)
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #5c26ea6a
+class MultichooseSeries(torch.autograd.Function):
+    "`multichoose_by_series` with its gradient."
+
+    @staticmethod
+    def forward(ctx, log_a, k):
+        a = log_a.exp()
+        ctx.save_for_backward(a, k)
+        return multichoose_by_series(log_a, a, k)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, slope):
+        return slope * multichoose_slope(*ctx.saved_tensors), None
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #5c6b7201
+def log_multichoose(
+    log_a: Tensor,  # log of alpha
+    k: Tensor,  # counts above 0 (not checked), which get no gradient
+) -> Tensor:
+    "log Γ(α + k) − log Γ(α) − log k!, also for tiny and for huge α."
+    if log_a.dtype != torch.float64:
+        return MultichooseSeries.apply(log_a, k)
+    a = log_a.exp()
+    return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1) - torch.lgamma(k + 1)
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #0f71664a
+def log_multichoose_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
+    "As `log_multichoose`, and 0 where k is 0."
+    return torch.where(k > 0, log_multichoose(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #9888a7dd
 def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
     "Sum of the values of each cell, shape (cells,)."
-    return values.new_zeros(n_cells).index_add_(0, cell, values)
+    wide = values.dtype if values.device.type == "mps" else torch.float64  # which Apple's graphics cards do not have
+    return values.new_zeros(n_cells, dtype=wide).index_add_(0, cell, values.to(wide)).to(values.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #64c95b64
 class SplicingLikelihood:
@@ -105,13 +171,9 @@ class BetaBinomial(SplicingLikelihood):
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
         log_c, y, n = self.log_c_of(batch.junction), batch.y, batch.n
-        lp = (
-            log_rising_or_zero(log_c + F.logsigmoid(logits), y)
-            + log_rising_or_zero(log_c + F.logsigmoid(-logits), n - y)
-            - log_rising(log_c, n)
-            + log_binomial_coefficient(n, y)
-        )
-        return sum_by_cell(lp, batch.cell, batch.n_cells)
+        own = log_multichoose_or_zero(log_c + F.logsigmoid(logits), y)
+        rest = log_multichoose_or_zero(log_c + F.logsigmoid(-logits), n - y)
+        return sum_by_cell(own + rest - log_multichoose(log_c, n), batch.cell, batch.n_cells)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
 class DirichletMultinomial(SplicingLikelihood):
@@ -126,9 +188,9 @@ class DirichletMultinomial(SplicingLikelihood):
         hit, y, n = batch.hit, batch.y[batch.hit], batch.observation_total
         log_c = self.log_c_of(batch.observation_event)
         log_p = observation_log_softmax(logits, batch.observation, n.numel())[hit]
-        reads = log_rising(log_c[batch.observation[hit]] + log_p, y) - torch.lgamma(y + 1)
-        events = torch.lgamma(n + 1) - log_rising(log_c, n)
-        return sum_by_cell(reads, batch.cell[hit], batch.n_cells) + sum_by_cell(
+        reads = log_multichoose(log_c[batch.observation[hit]] + log_p, y)
+        events = log_multichoose(log_c, n)
+        return sum_by_cell(reads, batch.cell[hit], batch.n_cells) - sum_by_cell(
             events, batch.observation_cell, batch.n_cells
         )
 
@@ -140,9 +202,7 @@ def log_nb_zero(log_mu: Tensor, log_theta: Tensor) -> Tensor:
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #ae69c96f
 def log_nb_gain(x: Tensor, log_mu: Tensor, log_theta: Tensor) -> Tensor:
     "log NB(x) − log NB(0), elementwise."
-    theta = log_theta.exp()
-    log_p = log_mu - log_theta - F.softplus(log_mu - log_theta)
-    return torch.lgamma(x + theta) - torch.lgamma(theta) - torch.lgamma(x + 1) + x * log_p
+    return log_multichoose(log_theta, x) + x * F.logsigmoid(log_mu - log_theta)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #102832f8
 class NegativeBinomial:

@@ -19,8 +19,8 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
            'field_state', 'field_place', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
            'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
-           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version',
-           'end_training', 'counts_done', 'go_on_from']
+           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
+           'go_on_from']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -75,7 +75,6 @@ NAMES = {  # where a name is -> what it is for
     "scvi.data.fields:BaseAnnDataField.view_state_registry": "defined: fields of events and of optional layers",
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
-    "torch:Tensor._version": "a view knows that the weights have changed",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #ed65d4fd
@@ -314,11 +313,6 @@ def is_masked(p: Tensor) -> bool:
 def unmask(p: Tensor) -> None:
     "Let the gradient of a weight be as it is."
     (p._backward_hooks or {}).clear()
-
-# %% ../../nbs/40_nn/05_scvi_names.ipynb #be620efc
-def weights_version(module: nn.Module) -> tuple[int, ...]:
-    "Changes when a weight is changed in place, as every step of training does."
-    return tuple(p._version for p in module.parameters())
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #39f127ab
 def end_training(trainer) -> None:

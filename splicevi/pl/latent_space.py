@@ -21,7 +21,11 @@ from splicevi.pl.style import (
     colors,
     empty_figure,
     junction_region,
+    need_coords,
+    need_numbers,
     need_same_length,
+    plain,
+    plain_all,
     scatter_type,
     styled,
     theme,
@@ -35,6 +39,9 @@ def umap(
     seed: int = 0,
 ) -> np.ndarray:  # (cells, 2)
     "UMAP coordinates; principal components where there are too few cells for one."
+    latent = need_coords("latent", latent)
+    if not np.isfinite(latent).all():
+        raise ValueError("latent has values that are not finite; leave out those cells.")
     return map_of(latent, most=len(latent), seed=seed)[0]
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ed861db6
@@ -83,7 +90,7 @@ def _label_points(
     size, traces = 5 if len(show) < 1500 else 3, []
     for label, at in _label_rows(labels, show).items():
         name, color, opacity = ("no label", INK, 0.3) if label is None else (label, hue[label], 0.75)
-        names = dict(name=name, legendgroup=name, hovertemplate=name)
+        names = dict(name=plain(name, 160), legendgroup=name, hovertemplate=plain(name, 420) + "<extra></extra>")
         marker = dict(size=size, color=color, opacity=opacity)
         traces.append(cell_points(xy, at, len(show), marker=marker, **names, **look))
     return traces
@@ -94,7 +101,7 @@ def _latent_title(
     by: str | None,  # what the labels are
 ) -> str:
     "How many latent spaces are shown, and by what they are coloured."
-    return f"Latent space{'s' * (n > 1)}{f' by {by}' if by else ''}"
+    return f"Latent space{'s' * (n > 1)}{f' by {plain(by, 400, 16)}' if by else ''}"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #c7cc907d
 @takes(n_cells=COUNT)
@@ -109,19 +116,23 @@ def latent(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "Latent spaces side by side, coloured by label."
-    coords = coords if isinstance(coords, Mapping) else {"": np.asarray(coords)}
-    title = _latent_title(len(coords), getattr(labels, "name", None)) if title is None else title
+    coords = coords if isinstance(coords, Mapping) else {"": coords}
+    coords = {k: need_coords(f"coords[{k!r}]" if k else "coords", xy) for k, xy in coords.items()}
+    if isinstance(labels, str):
+        raise TypeError(f"labels has one label for each cell, such as mdata.obs[{labels!r}].")
+    title = _latent_title(len(coords), getattr(labels, "name", None)) if title is None else plain(title, 640, 16)
     labels = pd.Categorical(labels)
     if not len(labels) or not coords:
         return empty_figure("No cell to draw: choose other cells.", title, template)
     hue, show = colors(labels, hue), sample_cells(len(labels), n_cells)
-    fig = make_subplots(1, len(coords), subplot_titles=list(coords) if any(coords) else None, horizontal_spacing=0.03)
+    names = [plain(name, 600 / len(coords), 13) for name in coords]
+    fig = make_subplots(1, len(coords), subplot_titles=names if any(coords) else None, horizontal_spacing=0.03)
     for col, (name, xy) in enumerate(coords.items(), 1):
         need_same_length("cells", **{f"coords[{name!r}]" if name else "coords": xy}, labels=labels)
         for trace in _label_points(np.asarray(xy, float), labels, hue, show, showlegend=col == 1):
             fig.add_trace(trace, row=1, col=col)
-        fig.update_xaxes(title_text=f"{axis} 1", row=1, col=col)
-        fig.update_yaxes(title_text=f"{axis} 2" if col == 1 else None, row=1, col=col)
+        fig.update_xaxes(title_text=f"{plain(axis, 150)} 1", row=1, col=col)
+        fig.update_yaxes(title_text=f"{plain(axis, 150)} 2" if col == 1 else None, row=1, col=col)
     legend_rows = len(hue) // 5
     styled(fig, (300 if len(coords) > 1 else 440) + 18 * legend_rows + 36 * bool(title), title, template)
     return map_frame(fig)
@@ -134,7 +145,7 @@ def _psi_hover(
     cells: Sequence[str] | None,  # (cells,) names
 ) -> list[str]:
     "What the mouse shows of each cell: its name, PSI and reads."
-    names = [""] * len(at) if cells is None else [f"{cells[i]}<br>" for i in at]
+    names = [""] * len(at) if cells is None else [f"{name}<br>" for name in plain_all((cells[i] for i in at), 420)]
     n = [""] * len(at) if reads is None else [f", {reads[i]:,.0f} reads" for i in at]
     seen = np.isfinite(psi[at])
     return [f"{k}PSI {psi[i]:.3f}{r}" if s else f"{k}not observed" for i, k, r, s in zip(at, names, n, seen)]
@@ -181,7 +192,7 @@ def _psi_title(
     label: str,  # the junction, or ""
 ) -> str:
     "Which junction's PSI is shown."
-    return f"PSI of {junction_region(label)}" if label else "PSI in the latent space"
+    return f"PSI of {plain(junction_region(label), 500, 16)}" if label else "PSI in the latent space"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ce015c36
 @takes(n_cells=COUNT)
@@ -197,14 +208,16 @@ def latent_psi(
     template: str | None = None,  # "light", "dark" or None
 ) -> go.Figure:
     "A latent map coloured by the PSI of a junction."
-    xy, psi = np.asarray(coords, float), np.asarray(psi, float)
-    need_same_length("cells", coords=xy, psi=psi)
-    title = _psi_title(label) if title is None else title
+    xy, psi = need_coords("coords", coords), need_numbers("psi", psi)
+    for name, values in (("psi", psi), ("reads", reads), ("cells", cells)):
+        need_same_length("cells", coords=xy, **{name: xy if values is None else values})
+    title = _psi_title(label) if title is None else plain(title, 640, 16)
     if not len(xy):
         return empty_figure("No cell to draw: choose other cells.", title, template)
     show = sample_cells(len(psi), n_cells)
     hover = _psi_hover(psi, show, reads, cells)
     fig = go.Figure(_psi_points(xy, psi, show, hover, theme(template).body))
     styled(fig, 420, title, template, _psi_note(np.isfinite(psi[show]), len(psi)))
+    axis = plain(axis, 150)
     fig.update_xaxes(title_text=f"{axis} 1").update_yaxes(title_text=f"{axis} 2")
     return map_frame(fig).update_layout(margin_l=40)

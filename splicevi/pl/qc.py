@@ -15,9 +15,9 @@ import plotly.graph_objects as go
 from mudata import MuData
 from plotly.subplots import make_subplots
 
-from ..core import KEYS
+from ..core import KEYS, shortlist
 from ..data.pairs import modality_pairs
-from .style import INK, OKABE_ITO, empty_figure, palette, styled, theme
+from .style import INK, OKABE_ITO, empty_figure, need_mapping, palette, plain, styled, theme
 
 # %% ../../nbs/60_pl/20_qc.ipynb #c0e1b4cd
 def row_sums(
@@ -35,7 +35,12 @@ def coverage_values(
 ) -> dict[str, np.ndarray]:  # title to values
     "What `coverage` draws."
     out = {}
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if rna in mdata.mod:
+        if rna_layer is not None and rna_layer not in mdata[rna].layers:
+            there = shortlist(k for k in mdata[rna].layers if k) or "none"
+            raise KeyError(f"rna_layer={rna_layer!r} is no layer of mdata[{rna!r}]; there are {there}.")
         out["gene counts per cell"] = row_sums(mdata[rna].X if rna_layer is None else mdata[rna].layers[rna_layer])
     if splicing in mdata.mod:
         pairs, _ = modality_pairs(mdata[splicing])
@@ -99,8 +104,8 @@ def add_histogram(
     text = [f"{lo:,.0f} to {hi:,.0f}: {n:,} {unit}" for lo, hi, n in zip(np.ceil(edge), np.floor(edge[1:]), count)]
     edge, at = np.log10(edge) if log else edge, dict(row=1, col=col)
     look = dict(marker=dict(color=OKABE_ITO[0], line_width=0), hovertext=text, hoverinfo="text", showlegend=False)
-    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), name=name, **look, **at)
-    fig.update_xaxes(title_text=_caption(name, values, log), title_font_size=12, **at)
+    fig.add_bar(x=(edge[1:] + edge[:-1]) / 2, y=count, width=np.diff(edge), name=plain(name, 220), **look, **at)
+    fig.update_xaxes(title_text=_caption(plain(name, 220), values, log), title_font_size=12, **at)
     fig.update_yaxes(title_text=unit, tickformat=",", **at)
     if log:
         ticks, labels = log_ticks(edge[0], edge[-1])
@@ -127,7 +132,7 @@ def coverage(
     **keys,  # modality and layer names, see `coverage_values`
 ) -> go.Figure:
     "Depth of the cells, observed events and reads per observed event."
-    title = "Reads and events that were observed" if title is None else title
+    title = "Reads and events that were observed" if title is None else plain(title, 640, 16)
     values = coverage_values(mdata, **keys)
     if not any(v.any() for v in values.values()):
         return empty_figure("No read to count: the data have neither genes nor junctions with reads.", title, template)
@@ -150,7 +155,8 @@ def history_table(
     history: Mapping[str, pd.DataFrame],  # `model.history`
 ) -> pd.DataFrame:  # epoch, quantity, split ("train" or "validation"), value
     "The logged quantities in one long table."
-    parts = [part for key, table in history.items() if len(part := _one_quantity(key, table))]
+    need_mapping("history", {} if history is None else history, "model.history")
+    parts = [part for key, table in (history or {}).items() if len(part := _one_quantity(key, table))]
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=HISTORY_COLUMNS)
 
 # %% ../../nbs/60_pl/20_qc.ipynb #761bbfb3
@@ -196,7 +202,7 @@ def _add_curves(fig: go.Figure, at: dict, table: pd.DataFrame, quantity: str, co
         if len(curve):
             look = dict(mode="lines+markers" if len(curve) == 1 else "lines", showlegend=False, **at)
             look |= dict(line=dict(color=color, dash=dash, width=1.6), hovertemplate="epoch %{x}: %{y:,.5~g}")
-            name = f"{quantity_name(quantity)}, {word}"
+            name = f"{plain(quantity_name(quantity), 200)}, {word}"
             fig.add_scatter(x=curve["epoch"], y=curve["value"].round(4), name=name, **look)
             drawn.append(curve["value"].to_numpy())
     return drawn
@@ -215,7 +221,7 @@ def _mark_best(fig: go.Figure, table: pd.DataFrame) -> None:
 def _add_key(fig: go.Figure, terms: Sequence[str]) -> None:
     "Legend entries: what solid and dotted mean, and the colours of the terms that share a panel."
     entries = [("training", INK, "solid"), ("validation", INK, "dot")]
-    entries += [(quantity_name(q), color, "solid") for q, color in zip(terms, palette(len(terms)))]
+    entries += [(plain(quantity_name(q), 200), color, "solid") for q, color in zip(terms, palette(len(terms)))]
     for name, color, dash in entries:
         line = dict(color=color, dash=dash, width=1.6)
         fig.add_scatter(x=[None], y=[None], name=name, mode="lines", line=line, row=1, col=1)
@@ -225,7 +231,7 @@ def _loss_grid(table: pd.DataFrame, panels: Mapping[str, Sequence[str]]) -> tupl
     "Panels of curves, two in a row, and how many rows they take."
     n_rows = max((len(panels) + 1) // 2, 1)
     spacing = dict(vertical_spacing=0.3 / n_rows, horizontal_spacing=0.11)
-    fig = make_subplots(n_rows, 2, subplot_titles=[f"{name}, per cell" for name in panels], **spacing)
+    fig = make_subplots(n_rows, 2, subplot_titles=[f"{plain(name, 230)}, per cell" for name in panels], **spacing)
     for i, quantities in enumerate(panels.values()):
         at, hues = dict(row=i // 2 + 1, col=i % 2 + 1), palette(len(quantities))
         curves = [c for q, color in zip(quantities, hues) for c in _add_curves(fig, at, table, q, color)]
@@ -241,7 +247,7 @@ def history(
 ) -> go.Figure:
     "Loss curves by epoch; the best validation ELBO is marked."
     table = history_table(history)
-    title = "Loss by epoch" if title is None else title
+    title = "Loss by epoch" if title is None else plain(title, 640, 16)
     if not len(table):
         return empty_figure("No epoch was logged: train the model first (model.train()).", title, template)
     panels = _panels(list(table["quantity"].unique()))

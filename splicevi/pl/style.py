@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['OKABE_ITO', 'INK', 'GRID', 'FONT', 'PSI_SCALE', 'PSI_BAR', 'THEMES', 'srgb', 'linear_light', 'oklab',
-           'candidate_colors', 'palette', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled', 'empty_figure',
-           'need_columns', 'need_same_length', 'text_width', 'overlaps', 'shorten', 'region', 'junction_region',
+           'candidate_colors', 'palette', 'need_mapping', 'colors', 'Theme', 'theme', 'contrast_ratio', 'styled',
+           'text_width', 'overlaps', 'shorten', 'visible', 'plain', 'plain_all', 'sentence_lines', 'empty_figure',
+           'need_columns', 'need_same_length', 'need_numbers', 'need_coords', 'region', 'junction_region',
            'scatter_type', 'add_diagonal', 'error_bars']
 
 # %% ../../nbs/60_pl/10_style.ipynb #22bc008b
+import re
 import textwrap
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -74,19 +76,31 @@ def palette(
             gap = np.minimum(gap, np.linalg.norm(lab - lab[best], axis=1))
     return chosen
 
+# %% ../../nbs/60_pl/10_style.ipynb #5d2b3ea8
+def need_mapping(
+    what: str,  # name of the argument
+    given,
+    example: str,  # how it is written
+) -> Mapping:  # what was given
+    "Complain about what is no mapping."
+    if not isinstance(given, Mapping):
+        raise TypeError(f"{what} is a mapping, such as {example}, not {type(given).__name__}.")
+    return given
+
 # %% ../../nbs/60_pl/10_style.ipynb #c5cc46fb
 def colors(
     labels,  # labels; a categorical or a mapping keeps its order, other labels are sorted
     hue: Mapping[str, str] | None = None,  # label to colour, where a colour is settled
 ) -> dict[str, str]:  # label to colour
     "The colour of each label."
+    settled = need_mapping("hue", hue or {}, "{'T cell': '#0072B2'}")
     if isinstance(labels, Mapping):
         found = list(labels)
     else:
         labels = pd.Series(labels).dropna()
         ordered = isinstance(labels.dtype, pd.CategoricalDtype)
         found = labels.cat.categories if ordered else sorted(labels.unique(), key=str)
-    return {str(k): c for k, c in zip(found, palette(len(found)))} | {str(k): c for k, c in (hue or {}).items()}
+    return {str(k): c for k, c in zip(found, palette(len(found)))} | {str(k): c for k, c in settled.items()}
 
 # %% ../../nbs/60_pl/10_style.ipynb #8d0c81ab
 class Theme(NamedTuple):
@@ -145,7 +159,7 @@ def _layout(height: int, top: int, t: Theme) -> dict:
         font=dict(family=FONT, size=12, color=t.ink),
         paper_bgcolor=t.paper,
         plot_bgcolor=t.paper,
-        hoverlabel_font_family=FONT,
+        hoverlabel=dict(font_family=FONT, namelength=-1),
         legend=dict(orientation="h", yanchor="top", y=legend_y, x=0, itemsizing="constant"),
     )
 
@@ -165,42 +179,6 @@ def styled(
     axis = dict(gridcolor=t.grid, linecolor=t.grid, zeroline=False, ticks="", automargin=True, title_font_size=12)
     fig.update_xaxes(title_standoff=8, **axis).update_yaxes(title_standoff=6, **axis)
     return fig.update_annotations(font=dict(size=13, color=t.ink))
-
-# %% ../../nbs/60_pl/10_style.ipynb #ff6745ac
-@takes(height=Limits(0, above=True))
-def empty_figure(
-    sentence: str,  # what is missing and what to do
-    title: str | None = None,
-    template: str | None = None,
-    height: int = 180,  # pixels
-) -> go.Figure:
-    "A figure that says why there is nothing to see."
-    fig = styled(go.Figure(), height, title, template)
-    middle = dict(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
-    font = dict(size=13, color=theme(template).soft)
-    fig.add_annotation(text="<br>".join(textwrap.wrap(sentence, 90)), font=font, **middle)
-    return fig.update_xaxes(visible=False).update_yaxes(visible=False)
-
-# %% ../../nbs/60_pl/10_style.ipynb #701608e7
-def need_columns(
-    table: pd.DataFrame,
-    columns: Iterable[str],  # what must be there
-    what: str,  # name of the table, for the message
-) -> pd.DataFrame:  # the same table
-    "The table, if it has the columns."
-    if lost := [c for c in columns if c not in table]:
-        raise KeyError(f"{what} has no column {shortlist(lost, 9)}; it has {shortlist(table.columns, 12) or 'none'}.")
-    return table
-
-# %% ../../nbs/60_pl/10_style.ipynb #5e151929
-def need_same_length(
-    unit: str,  # what is counted, e.g. "cells"
-    **arrays,  # two arrays under their names
-) -> None:
-    "Complain about two arrays that do not belong together."
-    (a, n), (b, m) = ((name, len(array)) for name, array in arrays.items())
-    if n != m:
-        raise ValueError(f"{a} has {n:,} {unit} and {b} has {m:,}.")
 
 # %% ../../nbs/60_pl/10_style.ipynb #b71008d7
 def text_width(
@@ -227,11 +205,128 @@ def shorten(
 ) -> str:  # what was cut off is an ellipsis
     "The text, cut to the width it may have in a figure."
     text = str(text)
-    if text_width(text, size) <= width:
+    if len(text) * 0.86 * size <= width or text_width(text, size) <= width:
         return text
+    text = text[: int(width / (0.3 * size))]  # no letter is narrower
     while text and text_width(text + "…", size) > width:
         text = text[:-1]
     return text.rstrip() + "…"
+
+# %% ../../nbs/60_pl/10_style.ipynb #da6dd3ca
+def _sign(char: str) -> str:
+    "A character that has no shape, or turns the direction of writing, as it is written in a program."
+    code = ord(char)
+    return {9: "\\t", 10: "\\n", 13: "\\r"}.get(code) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")
+
+# %% ../../nbs/60_pl/10_style.ipynb #b65b2209
+_HIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def visible(
+    text,  # anything that was given a name
+) -> str:
+    "The name as text on one line, control characters as a program writes them."
+    return _HIDDEN.sub(lambda found: _sign(found[0]), str(text))
+
+# %% ../../nbs/60_pl/10_style.ipynb #42bba785
+_MARKUP = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "%": "&#37;", "$": "&#36;", "{": "&#123;"})
+
+
+def plain(
+    text,  # anything that was given a name
+    width: float | None = None,  # pixels it may have
+    size: float = 12,  # of the font, pixels
+) -> str:
+    "A name as Plotly draws it letter by letter."
+    text = visible(text)
+    return (text if width is None else shorten(text, width, size)).translate(_MARKUP)
+
+# %% ../../nbs/60_pl/10_style.ipynb #241fb5aa
+_SPECIAL = re.compile(_HIDDEN.pattern[:-1] + "&<>%${]")
+
+
+def plain_all(
+    texts: Iterable,
+    width: float | None = None,  # pixels that each may have
+) -> list[str]:
+    "`plain` of many names."
+    texts = [str(text) for text in texts]
+    fits = width is None or 0.86 * 12 * max(map(len, texts), default=0) <= width
+    return texts if fits and not _SPECIAL.search("".join(texts)) else [plain(text, width) for text in texts]
+
+# %% ../../nbs/60_pl/10_style.ipynb #f5469e2e
+def sentence_lines(
+    sentence: str,
+    letters: int = 90,  # in a line
+    most: int = 5,  # lines
+) -> str:
+    "A sentence in lines, as Plotly draws it letter by letter."
+    return "<br>".join(map(plain, textwrap.wrap(visible(sentence), letters, max_lines=most, placeholder=" …")))
+
+# %% ../../nbs/60_pl/10_style.ipynb #ff6745ac
+@takes(height=Limits(0, above=True))
+def empty_figure(
+    sentence: str,  # what is missing and what to do; plain text
+    title: str | None = None,
+    template: str | None = None,
+    height: int = 180,  # pixels
+) -> go.Figure:
+    "A figure that says why there is nothing to see."
+    fig = styled(go.Figure(), height, title, template)
+    middle = dict(x=0.5, y=0.5, xref="paper", yref="paper", showarrow=False)
+    font = dict(size=13, color=theme(template).soft)
+    fig.add_annotation(text=sentence_lines(sentence), font=font, **middle)
+    return fig.update_xaxes(visible=False).update_yaxes(visible=False)
+
+# %% ../../nbs/60_pl/10_style.ipynb #701608e7
+def need_columns(
+    table: pd.DataFrame,
+    columns: Iterable[str],  # what must be there
+    what: str,  # name of the table, for the message
+) -> pd.DataFrame:  # the same table
+    "The table, if it has the columns."
+    if not isinstance(table, pd.DataFrame):
+        raise TypeError(f"{what} is a pandas DataFrame, not {type(table).__name__}.")
+    if lost := [c for c in columns if c not in table]:
+        raise KeyError(f"{what} has no column {shortlist(lost, 9)}; it has {shortlist(table.columns, 12) or 'none'}.")
+    return table
+
+# %% ../../nbs/60_pl/10_style.ipynb #5e151929
+def need_same_length(
+    unit: str,  # what is counted, e.g. "cells"
+    **arrays,  # two arrays under their names
+) -> None:
+    "Complain about two arrays that do not belong together."
+    (a, n), (b, m) = ((name, len(array)) for name, array in arrays.items())
+    if n != m:
+        raise ValueError(f"{a} has {n:,} {unit} and {b} has {m:,}.")
+
+# %% ../../nbs/60_pl/10_style.ipynb #a47b3a8b
+def need_numbers(
+    what: str,  # name of the argument
+    values,
+) -> np.ndarray:  # of floats
+    "The values as numbers, or an error that names them."
+    try:
+        return np.asarray(values, float)
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{what} must be numbers; there is {shortlist(np.ravel(np.asarray(values, object)))}."
+        ) from None
+
+# %% ../../nbs/60_pl/10_style.ipynb #1da9aa5b
+def need_coords(
+    what: str,  # name of the argument
+    xy,
+    least: int = 2,  # columns
+) -> np.ndarray:  # (cells, columns)
+    "Coordinates of cells, or an error that says what they are."
+    hint = "such as mdata.obsm['X_umap']"
+    if isinstance(xy, str) or hasattr(xy, "obsm"):
+        raise TypeError(f"{what} is an array of coordinates, {hint}, not {type(xy).__name__}.")
+    if (xy := need_numbers(what, xy)).ndim != 2 or xy.shape[1] < least:
+        raise ValueError(f"{what} has shape {xy.shape}; it needs (cells, {least} or more), {hint}.")
+    return xy
 
 # %% ../../nbs/60_pl/10_style.ipynb #dcd42b9b
 def region(

@@ -81,11 +81,12 @@ def pooled_concentration(
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #fec48776
 def log_rising(
-    a: np.ndarray,  # any shape, positive
+    a: np.ndarray,  # any shape, not negative
     y: np.ndarray,  # the same
 ) -> np.ndarray:
-    "Log of the rising factorial Γ(a + y) / Γ(a), elementwise."
-    return gammaln(a + y) - gammaln(a)
+    "Log of the rising factorial Γ(a + y) / Γ(a), elementwise; 0 for y = 0, −inf for a read where a is 0."
+    with np.errstate(invalid="ignore"):
+        return np.where(np.equal(y, 0), 0.0, gammaln(np.add(a, y)) - gammaln(a))[()]
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #55922397
 def log_dirichlet_multinomial(
@@ -95,7 +96,7 @@ def log_dirichlet_multinomial(
     events: EventOrder,
 ) -> np.ndarray:  # (events,)
     "Log-likelihood of the reads of each event with the PSI integrated out, without the multinomial coefficient."
-    return events.sum(log_rising(c * p, y)) + gammaln(c) - gammaln(c + events.sum(y))
+    return events.sum(log_rising(c * p, y)) - log_rising(c, events.sum(y))
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #5ce71399
 def log_beta_binomial(
@@ -105,5 +106,4 @@ def log_beta_binomial(
     c: np.ndarray,  # concentration
 ) -> np.ndarray:
     "Log-likelihood of the reads with the PSI integrated out, without the binomial coefficient; elementwise."
-    b = c - a
-    return log_rising(a, y) + gammaln(n - y + b) - gammaln(b) + gammaln(c) - gammaln(n + c)
+    return log_rising(a, y) + log_rising(c - a, n - y) - log_rising(c, n)

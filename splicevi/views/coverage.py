@@ -26,8 +26,8 @@ from plotly.subplots import make_subplots
 from ..core import KEYS, find_obs_column, obs_column, shortlist, write_file
 from ..data.pairs import ObservedPairs, modality_pairs
 from ..pl.qc import histograms
-from ..pl.style import OKABE_ITO, styled
-from .page import code_html, facts_html, figure_html, page, section, table_html
+from ..pl.style import OKABE_ITO, plain, plain_all, styled
+from .page import check_target, code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/30_coverage.ipynb #daeacc02
 @dataclass(slots=True)
@@ -44,6 +44,8 @@ def coverage_of(
     splicing: str = KEYS.splicing,  # the splicing modality
 ) -> Coverage:
     "The observed events of a MuData."
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if splicing not in mdata.mod:
         raise ValueError(f"There is no modality {splicing!r}; there are {shortlist(mdata.mod)}.")
     adata = mdata[splicing]
@@ -262,9 +264,12 @@ def event_figure(coverage: Coverage) -> go.Figure:
 def group_figure(groups: pd.DataFrame) -> go.Figure:
     "Usable events of each group of cells."
     t = groups.sort_values("usable events")
-    text = [f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(t.index, t["usable events"], t["cells"])]
-    fig = go.Figure(_bars(OKABE_ITO[2], text, y=t.index, x=t["usable events"], orientation="h"))
-    fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(type="category")
+    names, shown = [str(g) for g in t.index], plain_all(t.index, 420)
+    text = [f"{g}: {u:,} usable events in {c:,} cells" for g, u, c in zip(shown, t["usable events"], t["cells"])]
+    fig = go.Figure(_bars(OKABE_ITO[2], text, y=names, x=t["usable events"], orientation="h"))
+    fig.update_xaxes(title_text="usable events", title_font_size=12).update_yaxes(
+        type="category", tickvals=names, ticktext=[plain(g, 200) for g in names]
+    )
     return styled(fig, 70 + 22 * len(t))
 
 # %% ../../nbs/70_views/30_coverage.ipynb #ffb2c846
@@ -364,6 +369,8 @@ def coverage_report(
     splicing: str = KEYS.splicing,  # the splicing modality
 ) -> CoverageReport:
     "How far the data can tell about splicing."
+    if path is not None:
+        check_target(path)
     coverage = coverage_of(mdata, splicing)
     labels = obs_column(mdata, label_key, "label_key") if label_key else find_obs_column(mdata, "cell_type")
     groups = None if labels is None else group_coverage(coverage, labels)

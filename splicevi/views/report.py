@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['LATENTS', 'SCORES', 'LOADING', 'sizes', 'versions', 'lead', 'header', 'coverage_section', 'training_section',
            'agreement_html', 'latent_section', 'scores_html', 'held_out_section', 'event_names', 'events_section',
-           'time_section', 'report']
+           'loading', 'time_section', 'check_report', 'report']
 
 # %% ../../nbs/70_views/20_report.ipynb #bd4be54b
 import importlib.metadata
+import json
 import platform
 from collections.abc import Mapping
 from datetime import datetime
@@ -23,7 +24,7 @@ from ..core import KEYS, logger, write_file
 from ..data.pairs import modality_pairs
 from ..tl.latent import latent_quality
 from ..tl.psi import group_psi, variable_junctions
-from .page import code_html, facts_html, figure_html, page, section, table_html
+from .page import check_target, code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/20_report.ipynb #2e301044
 def sizes(
@@ -191,19 +192,40 @@ def events_section(
 # %% ../../nbs/70_views/20_report.ipynb #dca0b256
 LOADING = """import mudata, splicevi
 
-mdata = mudata.read_h5mu("{folder}/mdata.h5mu")
-model = splicevi.SPLICEVI.load("{folder}/model", adata=mdata)
+mdata = mudata.read_h5mu({data})
+model = splicevi.SPLICEVI.load({model}, adata=mdata)
 
 # the joint latent space, that of one modality, predicted PSI
 mdata.obsm["X_splicevi"]
 model.get_latent_representation(modality="splicing")
 model.get_normalized_splicing(junction_list=["..."])"""
 
+# %% ../../nbs/70_views/20_report.ipynb #0a69d90a
+def loading(
+    folder: str,  # where model and data lie
+) -> str:
+    "Lines of Python that load them, whatever the folder is called."
+    quoted = lambda name: json.dumps(f"{folder}/{name}", ensure_ascii=not folder.isprintable())
+    return LOADING.format(data=quoted("mdata.h5mu"), model=quoted("model"))
+
 # %% ../../nbs/70_views/20_report.ipynb #e176dea6
 def time_section(timing: Mapping[str, float]) -> str:
     "Seconds of each step."
     seconds = pd.DataFrame({"seconds": list(timing.values())}, list(timing))
     return section("Time", f"{sum(timing.values()):,.0f} seconds in all.", table_html(seconds, decimals=1))
+
+# %% ../../nbs/70_views/20_report.ipynb #4bdf4f99
+def check_report(path: str | Path, mdata: MuData, labels: pd.Series, predictions, scores) -> Path:
+    "The path, if a report can be made of these and written there."
+    if not isinstance(mdata, MuData):
+        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
+    if not isinstance(labels, pd.Series):
+        raise TypeError(f"labels is a Series, such as mdata.obs['cell_type'], not {type(labels).__name__}.")
+    if len(labels) != mdata.n_obs:
+        raise ValueError(f"labels has {len(labels):,} cells and mdata has {mdata.n_obs:,}.")
+    if predictions and scores is None:
+        raise ValueError("scores is None; splicevi.tl.imputation makes those of the predictions.")
+    return check_target(path)
 
 # %% ../../nbs/70_views/20_report.ipynb #05f7744f
 def report(
@@ -224,6 +246,7 @@ def report(
     folder: str | None = None,  # where model and data lie, as the page says it; None: the folder of `path`
 ) -> Path:
     "Write a self-contained page about a trained model."
+    path = check_report(path, mdata, labels, predictions, scores)
     size = sizes(mdata, rna, splicing)
     parts = [
         header(size, facts or {}),
@@ -237,7 +260,7 @@ def report(
         parts.append(events_section(mdata, labels, decoded, splicing))
     if timing:
         parts.append(time_section(timing))
-    code = code_html(LOADING.format(folder=folder or str(Path(path).parent)))
+    code = code_html(loading(folder or str(Path(path).parent)))
     parts.append(section("Load it again", "The model and the data lie beside this file.", code))
     title = f"splicevi report, {mdata.n_obs:,} cells"
     text = page(title, parts, heading="splicevi report", lead=lead(size))

@@ -13,11 +13,11 @@ import numpy as np
 from fastcore.basics import patch
 
 from ...pl.qc import robust_range
-from ...pl.style import OKABE_ITO
+from ...pl.style import OKABE_ITO, visible
 
 # %% auto #0
-__all__ = ['MARGIN', 'short_number', 'log_ticks', 'ticks', 'tick_labels', 'svg', 'Curve', 'thin', 'Axes', 'Mark', 'Row',
-           'log_range', 'value_range', 'row_axes', 'epoch_range', 'curves_svg', 'fit_into', 'map_svg']
+__all__ = ['MARGIN', 'short_number', 'log_ticks', 'ticks', 'tick_labels', 'escaped', 'svg', 'Curve', 'thin', 'Axes', 'Mark',
+           'Row', 'log_range', 'value_range', 'row_axes', 'epoch_range', 'curves_svg', 'fit_into', 'map_svg']
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #c372283b
 def short_number(
@@ -74,6 +74,13 @@ def tick_labels(values: np.ndarray, log: bool = False) -> list[str]:
     spread = np.min(np.diff(values)) if len(values) > 1 else top
     return [f"{v:,.{max(int(np.ceil(-np.log10(spread) - 1e-9)), 0)}f}" if spread < 1 else f"{v:,.0f}" for v in values]
 
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #4beff059
+def escaped(
+    text,  # anything that was given a name
+) -> str:
+    "A name as HTML and SVG show it letter by letter."
+    return escape(visible(text))
+
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #fb0c03a9
 def svg(
     width: float,
@@ -84,7 +91,7 @@ def svg(
     "A drawing as wide as its place allows."
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="100%" role="img" '
-        f'aria-label="{escape(label)}">{"".join(parts)}</svg>'
+        f'aria-label="{escaped(label)}">{"".join(parts)}</svg>'
     )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #f61d8150
@@ -100,7 +107,7 @@ def _text(
     "A label."
     return (
         f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" font-size="{size:g}" fill="{color}" '
-        f'opacity="{opacity:g}">{escape(text)}</text>'
+        f'opacity="{opacity:g}">{escaped(text)}</text>'
     )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #eed98ac0
@@ -170,7 +177,7 @@ def _path(axes: Axes, curve: Curve) -> str:
     return (
         f'<path d="M{"L".join(points)}{"h0" if single else ""}" fill="none" stroke="{curve.color}" '
         f'stroke-width="{5 if single else 1.8}" stroke-linejoin="round" stroke-linecap="round"{dash}>'
-        f"<title>{escape(curve.name)}: {short_number(curve.y[-1])}</title></path>"
+        f"<title>{escaped(curve.name)}: {short_number(curve.y[-1])}</title></path>"
     )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d19d6803
@@ -207,7 +214,7 @@ def _diamond(axes: Axes, mark: Mark) -> str:
     side, anchor = (-6, "end") if axes.px(mark.x) > middle else (6, "start")
     return (
         f'<path d="M{x:.1f},{y - 5:.1f}l5,5l-5,5l-5,-5z" fill="{OKABE_ITO[5]}">'
-        f"<title>{escape(mark.label)}</title></path>"
+        f"<title>{escaped(mark.label)}</title></path>"
         + _line(x, axes.top + 3, x, y - 6, 0.35, "2 3")
         + _text(x + side, axes.top + 12, mark.label, anchor, 0.9)
     )
@@ -343,8 +350,8 @@ def _cloud(
     if not len(at):
         return ""
     return (
-        f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{color}" stroke-opacity="0.72" '
-        f'stroke-width="{size}" stroke-linecap="round"><title>{escape(name)}</title></path>'
+        f'<path d="{"".join(f"M{x},{y}h0" for x, y in at.round(1).tolist())}" stroke="{escaped(color)}" '
+        f'stroke-opacity="0.72" stroke-width="{size}" stroke-linecap="round"><title>{escaped(name)}</title></path>'
     )
 
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #0d1ccabb

@@ -14,27 +14,31 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import find_obs_column, obs_column
+from ...core import Limits, find_obs_column, obs_column
 from ...model.record import LatentMap, RecordingCallback
-from ...pl.style import colors
+from ...pl.style import colors, need_mapping
 from ...tl.groups import sample_rows
 from ...tl.latent import main_plane, procrustes
 from .display import VIEWS, choose_view
-from .probe import HeldOutScore, LatentSample
+from .probe import HeldOutScore, LatentSample, check_held_out
 
 # %% auto #0
-__all__ = ['check_settings', 'TrainingDashboard', 'as_dashboard', 'map_labels', 'label_text', 'label_colors']
+__all__ = ['DASHBOARD_LIMITS', 'check_settings', 'TrainingDashboard', 'as_dashboard', 'map_labels', 'label_text', 'label_colors']
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #469cf8fd
-def check_settings(view: str, map_every: int | None, n_cells: int, interval: float) -> None:
+DASHBOARD_LIMITS = dict(
+    map_every=Limits(0, whole=True, optional=True, hint="0 for no map, None to choose."),
+    n_cells=Limits(3, whole=True),
+    interval=Limits(0, hint="These are seconds."),
+)
+
+
+def check_settings(view: str, hue: Mapping[str, str] | None, **numbers) -> None:
     "An error that names the argument, if one of them cannot be."
     choose_view(view, False)
-    if map_every is not None and (int(map_every) != map_every or map_every < 0):
-        raise ValueError(f"map_every={map_every!r} must be a number of epochs, 0 for no map, or None.")
-    if not n_cells >= 3:
-        raise ValueError(f"n_cells={n_cells!r} must be 3 or more.")
-    if not interval >= 0:
-        raise ValueError(f"interval={interval!r} must be 0 or more seconds.")
+    need_mapping("hue", hue or {}, "{'T cell': '#0072B2'}")
+    for name, value in numbers.items():
+        DASHBOARD_LIMITS[name].check(name, value)
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #5c32ddd9
 class TrainingDashboard(RecordingCallback):
@@ -72,7 +76,7 @@ class TrainingDashboard(RecordingCallback):
         interval: float = 1.0,
     ):
         super().__init__()
-        check_settings(view, map_every, n_cells, interval)
+        check_settings(view, hue, map_every=map_every, n_cells=n_cells, interval=interval)
         self.view, self.interval, self.color_by, self.hue = view, interval, color_by, hue
         self.map_every, self.n_cells, self.held_out = map_every, n_cells, held_out
         self._view = self._sample = self._score = None
@@ -132,6 +136,14 @@ def _map_sample(self: TrainingDashboard, model, kind: str) -> LatentSample | Non
 def _ask_to_stop(self: TrainingDashboard) -> None:
     "What the Stop button does."
     self.stopper.stop()
+
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #e42ec866
+@patch
+def check_model(self: TrainingDashboard, model) -> None:
+    "Raise if this dashboard is not for this model; training asks before it changes anything."
+    map_labels(model, self.color_by)
+    if self.held_out is not None:
+        check_held_out(self.held_out, model)
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #8f865c0f
 @patch

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
-from html import escape
 
 import numpy as np
 
 from ...model.record import TrainingRecorder
 from ...pl.style import OKABE_ITO, colors
-from .charts import curves_svg, map_svg
+from .charts import curves_svg, escaped, map_svg
 from .contents import PHASE_NAMES, Panel, data_line, headline, metrics, panels
 from ..page import STATIC
 
@@ -42,7 +41,9 @@ def title_html(
 ) -> str:
     "What is trained on, and the switch for logarithmic axes; displayed once."
     switch = f'<label><input type="checkbox" id="{name}-log">log scale</label>'
-    return f'{style(name)}<div class="svi svi-title"><b>SPLICEVI</b><span>{escape(data_line(rec))}</span>{switch}</div>'
+    return (
+        f'{style(name)}<div class="svi svi-title"><b>SPLICEVI</b><span>{escaped(data_line(rec))}</span>{switch}</div>'
+    )
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #25218a5e
 PHASE_COLORS = {
@@ -65,20 +66,20 @@ def head_html(
     text = headline(rec) + (f" · {hint}" if hint and rec.phase == "training" else "")
     badge = f'<span class="svi-badge" style="background:{color}">{PHASE_NAMES[rec.phase]}</span>'
     bar = f'<div class="svi-bar"><div style="width:{100 * share:.1f}%;background:{color}"></div></div>'
-    where = f'<div class="svi-where">{escape(rec.where)}</div>' if rec.where else ""
-    return f'<div class="svi-head">{badge}<span>{escape(text)}</span></div>{where}{bar}'
+    where = f'<div class="svi-where">{escaped(rec.where)}</div>' if rec.where else ""
+    return f'<div class="svi-head">{badge}<span>{escaped(" ".join(text.split()))}</span></div>{where}{bar}'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #ab8017bb
 def metrics_html(rec: TrainingRecorder) -> str:
     "The numbers in a row."
-    note = lambda m: f"<i>{escape(m.note)}</i>" if m.note else ""
-    each = (f"<div><small>{escape(m.name)}</small><b>{escape(m.value)}</b>{note(m)}</div>" for m in metrics(rec))
+    note = lambda m: f"<i>{escaped(m.note)}</i>" if m.note else ""
+    each = (f"<div><small>{escaped(m.name)}</small><b>{escaped(m.value)}</b>{note(m)}</div>" for m in metrics(rec))
     return f'<div class="svi-metrics">{"".join(each)}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #6d97fbc8
 def _dot(name: str, color: str) -> str:
     "A name with its colour."
-    return f'<span><span class="svi-dot" style="background:{color}"></span>{escape(name)}</span>'
+    return f'<span><span class="svi-dot" style="background:{escaped(color)}"></span>{escaped(name)}</span>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #30ec250e
 def _line_sample(name: str, dash: str = "") -> str:
@@ -96,7 +97,7 @@ def panel_html(panel: Panel, rec: TrainingRecorder) -> str:
     epochs = (1.0, float(max(rec.epoch, 2)))
     linear, log = (curves_svg(panel.rows, panel.title, epochs, rec.warmup + 0.5, log) for log in (False, True))
     both = f'<div class="svi-lin">{linear}</div><div class="svi-log">{log}</div>'
-    return f'<div class="svi-panel"><div class="svi-top"><b>{escape(panel.title)}</b>{key}</div>{both}</div>'
+    return f'<div class="svi-panel"><div class="svi-top"><b>{escaped(panel.title)}</b>{key}</div>{both}</div>'
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #3da63e0e
 def legend_html(hue: Mapping[str, str], most: int = 12) -> str:
@@ -114,7 +115,7 @@ def map_html(
         return ""
     last = rec.maps[-1]
     hue = None if rec.labels is None else dict(hue or colors(rec.labels))
-    by = f" by {escape(rec.label_name)}" if rec.labels is not None else ""
+    by = f" by {escaped(rec.label_name)}" if rec.labels is not None else ""
     when = f"{last.epoch:,} epoch{'' if last.epoch == 1 else 's'}" if last.epoch else "the start"
     title = f"<b>latent space after {when}{by}</b><span>{len(last.coords):,} cells, PCA</span>"
     drawn = map_svg(last.coords, rec.labels, hue, f"latent space at epoch {last.epoch}")

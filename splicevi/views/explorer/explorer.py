@@ -13,10 +13,11 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...core import write_file
-from .export import bed, event_page, snapshot, write_image
+from .export import bed, event_page, image_kind, snapshot, write_image
 from .layout import View
 from .panels import PANELS, panel_figures
 from .state import ExplorerState
+from ..page import check_target
 
 # %% auto #0
 __all__ = ['of_state', 'PSIExplorer']
@@ -116,25 +117,26 @@ def compare(self: PSIExplorer, group1: str, group2: str | None = None, **kwargs)
 @patch
 def to_csv(self: PSIExplorer, path: str | Path, level: str = "groups") -> Path:
     "Write what is shown, see `frame`."
-    return write_file(path, self.frame(level).to_csv(index=False))
+    return write_file(check_target(path), self.frame(level).to_csv(index=False))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #30103f55
 @patch
 def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
-    return write_file(path, bed(self.state, by_group))
+    return write_file(check_target(path), bed(self.state, by_group))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #eef5c9d0
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    shown = [k for k in PANELS if k != "volcano" or self.ds is not None]
+    path, shown = check_target(path), [k for k in PANELS if k != "volcano" or self.ds is not None]
     return write_file(path, event_page(self.state, panel_figures(self.state, *shown)))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7bce0592
 @patch
 def to_image(self: PSIExplorer, path: str | Path, panel: str = "arcs", scale: float = 2.0) -> Path:
     "Write a panel as PNG, SVG, PDF, JPEG or WebP (with kaleido, `splicevi[image]`)."
+    image_kind(check_target(path))
     return write_image(panel_figures(self.state, panel, template="light")[panel], path, scale)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7beadfdd

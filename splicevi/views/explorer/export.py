@@ -16,7 +16,7 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import require_extra, shortlist, write_file
-from ...pl.style import INK, colors
+from ...pl.style import INK, colors, shorten, visible
 from .state import ExplorerState
 from .tables import groups_table
 from ..page import figure_html, page, row_html, section, table_html
@@ -145,7 +145,7 @@ def event_page(
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9663e87c
 def svg_text(x: float, y: float, text, anchor: str = "start") -> str:
     "A text in an SVG."
-    return f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{html.escape(str(text))}</text>'
+    return f'<text x="{x:.0f}" y="{y}" text-anchor="{anchor}">{html.escape(visible(text))}</text>'
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #1df2586f
 def svg_line(x1: float, x2: float, y1: float, y2: float, color: str, width: float, opacity: float) -> str:
@@ -161,7 +161,7 @@ def svg_group(
     color: str,
 ) -> str:
     "A group in the snapshot: name, interval, PSI, cells and reads."
-    parts = [svg_text(x(0) - 10, y + 4, row.group, "end")]
+    parts = [svg_text(x(0) - 10, y + 4, shorten(visible(row.group), 135), "end")]
     if not np.isfinite(row.psi):
         return parts[0] + svg_text(x(1) + 12, y + 4, "not observed")
     if np.isfinite(row.lower):
@@ -200,8 +200,8 @@ def snapshot(
 ) -> str:
     "What is shown, as HTML that needs no script."
     by = f" by {state.groupby}" if state.groupby else ""
-    caption = html.escape(f"{state.show} PSI of {state.junction}{by}, with 95 % intervals")
+    caption = html.escape(visible(f"{state.show} PSI of {state.junction}{by}, with 95 % intervals"))
     svg = base64.b64encode(snapshot_svg(state).encode()).decode()
     image = f'<img alt="PSI by group" src="data:image/svg+xml;base64,{svg}">'
-    text = f"<b>{html.escape(state.title)}</b>: {caption}<br>{image}<br>{html.escape(note)}"
-    return f'{hide_lost_widget(name) if name else ""}<div class="{name}">{text}</div>'
+    text = f"<b>{html.escape(visible(state.title))}</b>: {caption}<br>{image}<br>{html.escape(note)}"
+    return f'{hide_lost_widget(name) if name else ""}<div class="{name}" style="overflow-wrap:anywhere">{text}</div>'

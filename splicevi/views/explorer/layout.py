@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import html
 import logging
+import re
 from pathlib import Path
 
 from fastcore.basics import patch
 
 from ...core import KEYS, require_extra
+from ...pl.style import shorten, visible
 from .export import snapshot
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
 from .state import SHOWS, ExplorerState
@@ -43,7 +45,8 @@ def heading(state: ExplorerState) -> str:
     few, many = len(lanes(state)), len(state.cell_groups.categories)
     if few < many:
         how += f" {few} of {many} groups, those with most reads."
-    title = f"<span class=sv-head>{html.escape(names[0])}</span> <span class=sv-soft>{html.escape(about)}</span>"
+    name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
+    title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
     return f"{title}<br><span class=sv-soft>{how}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
@@ -57,7 +60,7 @@ def table_title(state: ExplorerState) -> str:
         pair = tested[["group1", "group2"]].iloc[:1] if {"group1", "group2"} <= set(tested) else []
         title = " → ".join(map(str, pair.iloc[0])) if len(pair) else "tests"
         note = f"{int(state.events()['called'].sum()):,} of {len(tested):,} called"
-    return f"<span class=sv-name>{html.escape(title)}</span> <span class=sv-soft>{note}</span>"
+    return f"<span class=sv-name>{html.escape(visible(title))}</span> <span class=sv-soft>{note}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #77265b6f
 TESTED = [
@@ -117,7 +120,7 @@ class View:
 def message(self: View, text: str, error: bool = False) -> None:
     "Write a line below the search box."
     kind = "sv-error" if error else "sv-soft"
-    self.status.value = f'<span class="{kind}">{html.escape(text)}</span>' if text else ""
+    self.status.value = f'<span class="{kind}">{html.escape(visible(" ".join(text.split())))}</span>' if text else ""
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #c2111aa9
 @patch
@@ -258,8 +261,9 @@ def compare(self: View) -> None:
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #60a285e3
 def file_name(gene: str, event: str, ending: str) -> Path:
-    "Name of a file about an event."
-    return Path("_".join(filter(None, (gene, event))).replace("/", "-").replace(":", "-") + ending)
+    "Name of a file about an event, of letters and digits that any disk takes."
+    words = re.sub(r"[^\w.+-]+", "-", "_".join(filter(None, (gene, event)))).strip("-.")
+    return Path((words[:80] or "event") + ending)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #0a514cfb
 @patch

@@ -5,7 +5,6 @@
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fe14105a
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Callable
 
 import pandas as pd
@@ -13,7 +12,7 @@ import plotly.graph_objects as go
 
 from ... import pl
 from ...core import shortlist
-from ...pl.style import empty_figure
+from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
 from .state import ExplorerState
 
 # %% auto #0
@@ -29,8 +28,8 @@ def empty_panel(
     width: int = 90,  # letters in a line
 ) -> go.Figure:
     "A panel that says why it has nothing to show."
-    fig = empty_figure(sentence, look.get("title", title), look.get("template"))
-    return fig.update_annotations(text="<br>".join(textwrap.wrap(sentence, width)))
+    fig = empty_figure(sentence, plain(look.get("title", title), 640, 16), look.get("template"))
+    return fig.update_annotations(text=sentence_lines(sentence, width))
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fbd15809
 MOST_LANES = 6
@@ -133,8 +132,9 @@ def expression_panel(state: ExplorerState, **look) -> go.Figure:
     if values is None:
         n = len(set(state.data.genes.values()))
         return empty_panel(f"{gene} is not among the {n:,} genes of the data.", title, look, HALF)
-    hue, unit = pl.colors(state.cell_groups), "log(1 + counts per 10,000)"
-    return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **look)
+    hue, unit = pl.colors(state.cell_groups), "log(1 + counts per 10⁴)"
+    title = shorten(visible(title), 300, 16)  # two panels stand side by side
+    return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **{"title": f"{title} by group"} | look)
 
 
 NO_GENE = "The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can)."
@@ -160,8 +160,7 @@ def narrow_volcano(state: ExplorerState) -> go.Figure:
     if state.ds is None:
         how = "Choose two groups above," if state.data.model is not None else "Run model.differential_splicing(...)"
         return fig.update_annotations(text=f"No test yet.<br>{how}<br>or set ex.ds = table.")
-    genes = set(state.events()["gene_name"])
-    fig.layout.annotations = [a for a in fig.layout.annotations if a.text not in genes]
+    fig.layout.annotations = [a for a in fig.layout.annotations if a.name != "gene"]
     return fig.update_layout(margin_t=26, height=400)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c3d38d9a

@@ -5,12 +5,14 @@
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #9407cdeb
 from __future__ import annotations
 
+import zlib
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
@@ -19,14 +21,15 @@ from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import ObservedPairs, event_codes, observed_pairs
-from ...nn.scvi_names import is_internal, weights_version
+from ...nn.scvi_names import is_internal
+from ...pl.style import need_coords
 from ...tl.latent import MAPS, map_of
 from .search import SearchIndex
 
 # %% auto #0
-__all__ = ['UNTRAINED', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs', 'all_obsm',
-           'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model', 'event_data',
-           'EventValues', 'one_column']
+__all__ = ['UNTRAINED', 'DEFAULT_PARTS', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs',
+           'all_obsm', 'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model',
+           'event_data', 'EventValues', 'checksum', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
@@ -155,6 +158,8 @@ def from_model(model, mdata=None) -> EventData:
     "The parts of a model's data."
     model.need("splicing")
     given = model.adata if mdata is None else mdata
+    if not isinstance(given, (AnnData, MuData, type(None))):
+        raise TypeError(f"mdata is a MuData or an AnnData, not {type(given).__name__}.")
     if given is None:
         raise ValueError("The model was loaded without data; pass them with mdata=.")
     adata = model.aligned(given if given is model.adata else shell(given))
@@ -172,6 +177,9 @@ def from_model(model, mdata=None) -> EventData:
 UNTRAINED = "Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again."
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4f4c7c3b
+DEFAULT_PARTS = dict(splicing=KEYS.splicing, rna=KEYS.rna, rna_layer=None)
+
+
 def event_data(
     source,  # a `SPLICEVI` model, or a MuData
     mdata: MuData | None = None,  # other data than the model's own
@@ -181,6 +189,8 @@ def event_data(
 ) -> EventData:
     "The data of a view, from a model or a MuData."
     if hasattr(source, "get_normalized_splicing"):
+        if keys := dict(splicing=splicing, rna=rna, rna_layer=rna_layer).items() - DEFAULT_PARTS.items():
+            raise ValueError(f"{min(keys)[0]} is for a MuData; a model knows the parts of its data.")
         return from_model(source, mdata)
     if isinstance(source, MuData):
         return from_mudata(source, splicing, rna, rna_layer)
@@ -205,6 +215,8 @@ def group_columns(self: EventData) -> list[str]:
 @patch
 def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cells,)
     "The group of each cell, its name as text; without a column all cells are one group."
+    if not isinstance(column, (str, type(None))):
+        raise TypeError(f"groupby={column!r} is the name of one column of obs, or None.")
     if column is None:
         return pd.Categorical(["all cells"] * len(self.obs))
     if column not in self.obs:
@@ -216,6 +228,8 @@ def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cell
             f"groupby={column!r} has {n:,} different values, too many to be drawn as groups (at most {MOST_GROUPS}); "
             "cut it into classes first."
         )
+    if n == 0:
+        raise ValueError(f"groupby={column!r} has no value; group by another column.")
     out = pd.Categorical(values).remove_unused_categories()
     return out.rename_categories([str(c) for c in out.categories])
 
@@ -236,14 +250,21 @@ class EventValues(NamedTuple):
         "y / n, NaN where nothing was read, (cells, k)."
         return np.divide(self.y, self.n[:, None], out=np.full(self.y.shape, np.nan), where=self.n[:, None] > 0)
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #acccb2da
+def checksum(
+    tensor: torch.Tensor,
+    columns: int = 4093,  # of the 64-bit words that are added up
+) -> int:
+    "A number that changes with any value of a tensor."
+    data = tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy()
+    words = data[: len(data) // (8 * columns) * 8 * columns].view(np.uint64).reshape(-1, columns)
+    return zlib.crc32(data[words.nbytes :], zlib.crc32(np.add.reduce(words, axis=0)))
+
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4ef1d1d8
 @patch(as_prop=True)
-def stamp(self: EventData) -> tuple | None:
-    "Changes when the model is trained further."
-    if self.model is None:
-        return None
-    trainer = getattr(self.model, "trainer", None)
-    return trainer, getattr(trainer, "global_step", 0), *weights_version(self.model.module)
+def stamp(self: EventData) -> tuple[int, ...] | None:
+    "Changes with the model's weights."
+    return None if self.model is None else tuple(map(checksum, self.model.module.state_dict().values()))
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #95a1e38f
 @patch
@@ -308,7 +329,7 @@ def coords(
         if np.shape(key) != (len(self.obs), 2):
             want = f"({len(self.obs):,}, 2) is needed: two coordinates for each cell."
             raise ValueError(f"latent has shape {np.shape(key)}, but {want}")
-        return np.asarray(key, float), "latent"
+        return need_coords("latent", key), "latent"
     if known := next((k for k in MAPS if k in self.obsm), None):
         return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
     return self._map()

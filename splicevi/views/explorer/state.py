@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import KEYS, shortlist
+from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
 from .source import EventData, EventValues, event_data
 from .tables import cells_table, check_ds, ds_rows, groups_table
@@ -379,6 +379,7 @@ def go(self: ExplorerState, kind: str, name: str) -> None:
 @patch
 def search(self: ExplorerState, text: str, limit: int = 20) -> pd.DataFrame:  # kind, name, rank, note
     "What a text may mean, the best first; shown at once if it is one thing."
+    check_number("limit", limit, Limits(1, whole=True))
     with suppress(KeyError, ValueError):  # several or none: the table says so
         self.go(*self.data.index.one(text)[:2])
     return pd.DataFrame(self.data.index.search(text, limit), columns=["kind", "name", "rank", "note"])

@@ -10,6 +10,7 @@ import pandas as pd
 from scipy.stats import beta
 
 from ...core import KEYS, shortlist
+from ...pl.style import need_numbers
 from ...tl.concentration import rho_to_concentration
 from ...tl.event_test import called
 from .source import EventValues
@@ -174,6 +175,8 @@ def check_ds(ds, junctions: pd.DataFrame) -> pd.DataFrame:
         raise KeyError(
             f"ds has no column {shortlist(lost)}; it is the table of model.differential_splicing(..., mode='change')."
         )
+    for c in ("effect_size", "proba_ds"):
+        need_numbers(f"ds[{c!r}]", ds[c])
     return known_rows(ds, junctions)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #94ab0baa

@@ -13,7 +13,7 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...core import require_extra
-from ...pl.style import INK
+from ...pl.style import INK, visible
 from .search import SearchIndex
 from .table_view import TableView
 from ..page import STATIC, packed_plotly
@@ -62,7 +62,9 @@ class SearchBox:
 
     def _answer(self, query: str) -> None:
         "Send the answers to what was typed."
-        self.widget.hits = [[h.kind, h.name, h.note] for h in self.index.search(query, self.limit)]
+        self.widget.hits = [
+            [h.kind, h.name, visible(h.note), visible(h.name)] for h in self.index.search(query, self.limit)
+        ]
 
     def show(self, text: str) -> None:
         "Put a text into the box."

@@ -1,4 +1,4 @@
-// The search box. Traits: `query` (typed) goes to the kernel, `hits` ([kind, name, note]) come back;
+// The search box. Traits: `query` (typed) goes to the kernel, `hits` ([kind, name, note, name as shown]) come back;
 // `chosen` ([kind, name, n]) and `submitted` ([text, n]) tell what was picked, `text` is put into the box from Python.
 
 const make = (tag, props = {}, ...children) => {
@@ -47,7 +47,7 @@ function render({ model, el }) {
     send({ chosen: [hit[0], hit[1], ++n] });
   };
 
-  const row = ([kind, name, note], i) =>
+  const row = ([kind, name, note, shown], i) =>
     make(
       "li",
       {
@@ -59,7 +59,7 @@ function render({ model, el }) {
         },
       },
       make("span", { className: "kind", textContent: kind }),
-      make("span", { className: "name", textContent: name }),
+      make("span", { className: "name", textContent: shown ?? name, title: name }),
       make("span", { className: "note", textContent: note }),
     );
   const draw = () => {
