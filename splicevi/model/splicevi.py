@@ -15,6 +15,7 @@ from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
+from .run import MemoryMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
 from .train import TrainMixin
@@ -210,6 +211,7 @@ def _summary(self: ConstructorMixin) -> str:
 # %% ../../nbs/50_model/80_splicevi.ipynb #801acb61
 @docs.dedent
 class SPLICEVI(
+    MemoryMixin,
     AnnDataSetupMixin,
     TrainMixin,
     DifferentialMixin,

@@ -5,7 +5,9 @@
 # %% ../../nbs/50_model/75_train.ipynb #e558dafd
 from __future__ import annotations
 
+import os
 import warnings
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,9 +16,10 @@ from lightning.pytorch.callbacks import Callback
 from scvi import settings
 
 from ..core import Limits, check_numbers
+from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
-from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from .run import Stopper, TrainingRun, interrupt_stops, lock, memory_advice, quiet_lightning, unlock
 from ..nn.scvi_names import runner_class
 
 # %% auto #0
@@ -86,6 +89,20 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/75_train.ipynb #4f6c87ec
+explain(
+    train_resume="""
+    checkpoint
+        Folder for a checkpoint of the run (see :mod:`splicevi.model.checkpoint`), which is replaced at the start of
+        epochs; `True` for ``splicevi-checkpoint`` in :attr:`scvi.settings.logging_dir`, as with `resume` alone.
+    checkpoint_every
+        Epochs from one checkpoint to the next.
+    resume
+        Whether to go on from the checkpoint, with the curve of an uninterrupted run: `True`, or ``"auto"`` to start
+        anew where there is none. Data and options have to be those of the earlier run, but for `max_epochs`.
+    """,
+)
+
 # %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
@@ -104,6 +121,7 @@ explain(
         how.
     background
         Whether to train in a thread and return at once.
+    %(train_resume)s
     **kwargs
         To :class:`scvi.train.Trainer` (callbacks, strategy, enable_progress_bar, …).
 
@@ -115,7 +133,9 @@ explain(
     Raises
     ------
     RuntimeError
-        If the model is being trained already.
+        If the model is being trained already, or another run writes its checkpoints to the same folder.
+    FileNotFoundError, ValueError
+        If there is no checkpoint to resume from, or it is of other data or options.
     """,
 )
 
@@ -241,7 +261,7 @@ class TrainMixin:
 
 # %% ../../nbs/50_model/75_train.ipynb #2b3074b7
 @patch
-def _prepare(self: TrainMixin, given: dict, trainer: dict):
+def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence = ()):
     "The runner of a training, which knows the cells, the plan and the trainer."
     split = split_options(given)
     splitter = self._data_splitter_cls(self.adata_manager, **split)
@@ -252,27 +272,48 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     check_warmup(given)
     splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
     splitter.setup()
-    if self._starts_from_data and not self.is_trained_:
+    for c in checkpoints:
+        c.watch(self, splitter)
+    if self._starts_from_data and not self.is_trained_ and not any(c.saved for c in checkpoints):
         self._start_from_data(self._pca, np.sort(splitter.train_idx))
     with quiet_lightning(is_drawn(trainer["callbacks"])):
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
         return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
+# %% ../../nbs/50_model/75_train.ipynb #10f86aea
+@patch
+def _leave_usable(self: TrainMixin, runner, error: BaseException) -> None:
+    "A training that did not end by itself: the model can be asked, if an interrupt ended it after a step."
+    self.module.eval()
+    self.to_device(runner.device)
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+    if runner.training_plan.n_steps_done and (stopped or self.is_trained_):
+        splitter = runner.data_splitter
+        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
+        self.test_indices, self.is_trained_ = splitter.test_idx, True
+
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch
-def _run(self: TrainMixin, runner, quiet: bool) -> None:
-    "Train, and unlock the model whatever happens."
+def _run(self: TrainMixin, runner, quiet: bool, checkpoints: Sequence = ()) -> None:
+    "Train, and leave a usable and unlocked model whatever happens."
     try:
         runner.training_plan.train()
-        with quiet_lightning(quiet):
+        with quiet_lightning(quiet), memory_advice(("batch_size", "max_epochs", "accelerator")):
             runner()
+    except BaseException as e:
+        self._leave_usable(runner, e)
+        raise
     finally:
+        for c in checkpoints:
+            c.lock.release()
         unlock(self)
 
 # %% ../../nbs/50_model/75_train.ipynb #87daee87
 @patch
-def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool) -> TrainingRun | None:
+def _start(
+    self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool, checkpoints: Sequence = ()
+) -> TrainingRun | None:
     "Train here or in the background."
     lock(self)
     try:
@@ -282,9 +323,9 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
         unlock(self)
         raise
     if background:
-        return TrainingRun(lambda: self._run(runner, is_drawn(watchers)), stopper, watchers[0].recorder)
+        return TrainingRun(lambda: self._run(runner, is_drawn(watchers), checkpoints), stopper, watchers[0].recorder)
     with interrupt_stops(stopper):
-        self._run(runner, is_drawn(watchers))
+        self._run(runner, is_drawn(watchers), checkpoints)
     if stopper.requested and not is_drawn(watchers):
         warnings.warn(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
@@ -308,12 +349,18 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         return None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
-    trainer = kwargs | {"callbacks": [*callbacks, stopper]}
+    watchers, checkpoints = [c for c in callbacks if hasattr(c, "watch")], checkpoints_of(self, given)
+    trainer = kwargs | {"callbacks": [*checkpoints, *callbacks, stopper]}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
-    runner = self._prepare(given, trainer)
-    watchers = [c for c in callbacks if hasattr(c, "watch")]
-    return self._start(runner, stopper, watchers, given["background"])
+    try:
+        with memory_advice(given):
+            runner = self._prepare(given, trainer, checkpoints)
+        return self._start(runner, stopper, watchers, given["background"], checkpoints)
+    except BaseException:
+        for c in checkpoints:
+            c.lock.release()
+        raise
 
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
@@ -349,6 +396,9 @@ def train(
     plan_kwargs: dict | None = None,
     dashboard=False,
     background: bool = False,
+    checkpoint: str | os.PathLike | bool | None = None,
+    checkpoint_every: int = 1,
+    resume: bool | str = False,
     **kwargs,
 ) -> TrainingRun | None:
     """Train by amortised variational inference on expression and splicing together.

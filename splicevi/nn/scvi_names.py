@@ -17,7 +17,8 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields', 'field_state',
            'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'model_name', 'lacking',
            'set_up_again', 'without_states', 'without_identity', 'is_internal', 'replace_content', 'first_linear',
-           'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done', 'go_on_from']
+           'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done', 'go_on_from',
+           'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -69,6 +70,7 @@ NAMES = {  # where a name is -> what it is for
     "scvi.train:AdversarialTrainingPlan.loss_adversarial_classifier": "loss of the batch classifier",
     "scvi.data.fields:BaseAnnDataField.view_state_registry": "defined: fields of events and of optional layers",
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
+    "scvi.train._callbacks:LoudEarlyStopping": "its checks during the warm-up are counted in `_current_step`",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
     "torch:Tensor._version": "a view knows that the weights have changed",
 }
@@ -321,3 +323,17 @@ def go_on_from(trainer, epoch: int, steps: int, batches: int) -> None:
     total = loop.epoch_loop.manual_optimization.optim_step_progress.total
     total.ready = total.completed = steps
     loop.epoch_loop._batches_that_stepped = batches
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #9936926a
+def callback_state(callback) -> dict:
+    "What a callback wants to be kept; scvi-tools' early stopping has a counter that Lightning's knows nothing of."
+    more = {"_current_step": callback._current_step} if hasattr(callback, "_current_step") else {}
+    return dict(callback.state_dict()) | more
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #7bf10133
+def set_callback_state(callback, state: dict) -> None:
+    "Give a callback what it had wanted to be kept."
+    state = dict(state)
+    if "_current_step" in state:
+        callback._current_step = state.pop("_current_step")
+    callback.load_state_dict(state)
