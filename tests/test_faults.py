@@ -67,8 +67,8 @@ def usable(model, mdata, folder) -> None:
 class Crash(Callback):
     "Ends training in the middle of an epoch."
 
-    def __init__(self, epoch, error=RuntimeError("down")):
-        self.epoch, self.error = epoch, error
+    def __init__(self, epoch, error=None):
+        self.epoch, self.error = epoch, error or RuntimeError("down")
 
     def on_train_batch_end(self, trainer, plan, out, batch, at):
         if trainer.current_epoch == self.epoch and at == 1:
@@ -95,7 +95,12 @@ def assert_same_run(one, two):
     assert np.array_equal(one.train_indices, two.train_indices) and two.is_trained
 
 
-@pytest.mark.parametrize("name", OPTIONS)
+def quick(names, *often):
+    "Parameters of a test, of which only some run each time."
+    return [n if n in often else pytest.param(n, marks=pytest.mark.slow) for n in names]
+
+
+@pytest.mark.parametrize("name", quick(OPTIONS, "plain", "step", "early stopping"))
 def test_a_resumed_run_is_the_uninterrupted_one(mdata, tmp_path, name):
     "Curves, weights and cells of a run that went down in mid-epoch and went on, under another seed, are the same."
     options = dict(max_epochs=7, lr=1e-3, **OPTIONS[name], **QUIET)
@@ -417,7 +422,8 @@ def test_two_runs_do_not_share_checkpoints(mdata, tmp_path):
     ready = tmp_path / "ready"
 
     def hold():
-        FolderLock(tmp_path / "c").take()
+        held = FolderLock(tmp_path / "c")
+        held.take()
         ready.touch()
         time.sleep(60)
 
@@ -485,7 +491,7 @@ def interrupts(name: str, error=KeyboardInterrupt):
     "A callback that is interrupted when a hook is called for the second time."
     seen = []
 
-    def hook(self, *args):
+    def hook(self, *args, **kwargs):
         seen.append(1)
         if len(seen) == 2 or name in ("on_train_start", "on_train_end", "setup"):
             raise error
@@ -512,7 +518,7 @@ HOOKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("hook", HOOKS)
+@pytest.mark.parametrize("hook", quick(HOOKS, "setup", "on_train_batch_end", "on_validation_end", "on_train_end"))
 def test_an_interrupt_in_a_callback_leaves_a_usable_model(mdata, tmp_path, hook):
     model = build(mdata)
     with pytest.raises(KeyboardInterrupt):
@@ -537,7 +543,7 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+@pytest.mark.parametrize("moment", quick(MOMENTS, "the start from data", "a step", "a checkpoint"))
 def test_an_interrupt_anywhere_leaves_a_usable_model(mdata, tmp_path, monkeypatch, moment):
     "The handler of interrupts is put back, the model is unlocked, and what was learnt is kept."
     import importlib
@@ -584,7 +590,6 @@ ASK = {
     "get_normalized_expression": (dict(), ["batch_size", "indices", "gene_list"]),
     "get_elbo": (dict(), ["batch_size", "indices"]),
     "train": (dict(max_epochs=1, accelerator="cpu", enable_progress_bar=False), ["batch_size", "max_nobs"]),
-    "differential_splicing": (dict(groupby="batch"), ["batch_size"]),
 }
 
 

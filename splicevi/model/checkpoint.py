@@ -158,15 +158,12 @@ def run_facts(model, given: dict) -> dict[str, dict]:
 # %% ../../nbs/50_model/72_checkpoint.ipynb #03fd0ff5
 def differences(then: dict, now: dict) -> list[str]:
     "In what a run differs from the one that wrote a checkpoint."
-    out = []
-    for k in now["data"]:
-        if None not in (then["data"].get(k), now["data"][k]) and then["data"][k] != now["data"][k]:
-            out.append(f"the data have other {k}")
+    known = [k for k, v in now["data"].items() if None not in (v, then["data"].get(k))]
+    out = [f"the data have other {k}" for k in known if then["data"][k] != now["data"][k]]
     for part in ("model", "options"):
         for k in {**then[part], **now[part]}:
-            a, b = then[part].get(k, "not there"), now[part].get(k, "not there")
-            if a != b:
-                out.append(f"{k} was {a[:60]} and is {b[:60]}")
+            a, b = (x[part].get(k, "not there") for x in (then, now))
+            out += [f"{k} was {a[:60]} and is {b[:60]}"] if a != b else []
     return out
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #82f75047
@@ -301,8 +298,8 @@ def require_same_run(saved: dict, facts: dict, folder: Path, max_epochs: int) ->
     "Raise if a checkpoint is of another run, or further than this one is to go."
     if other := differences(saved["facts"], facts):
         raise ValueError(
-            f"The checkpoint in {folder} is of another run: {shortlist(other, 5)}. Give it the same data and options, or "
-            "start anew with resume=False and another folder."
+            f"The checkpoint in {folder} is of another run: {shortlist(other, 5)}. Give it the same data and "
+            "options, or start anew with resume=False and another folder."
         )
     if (done := saved["counts"]["epoch"]) > max_epochs:
         raise ValueError(f"The checkpoint in {folder} has {done:,} epochs, more than max_epochs={max_epochs:,}.")
@@ -314,15 +311,18 @@ def checkpoint_to_resume(folder: Path, resume: bool | str, facts: dict, max_epoc
     if saved is None:
         if resume is True:
             raise FileNotFoundError(
-                f"There is no checkpoint in {folder} to resume from. Name the folder of the earlier run with checkpoint=, "
-                "or pass resume='auto' to start where there is none."
+                f"There is no checkpoint in {folder} to resume from. Name the folder of the earlier run with "
+                "checkpoint=, or pass resume='auto' to start where there is none."
             )
         return None
     if resume:
         require_same_run(saved, facts, folder, max_epochs)
         return saved
     if saved["ended"] is None:
-        message = f"A run that had not ended left its checkpoint (epoch {saved['counts']['epoch']:,}) in {folder}; it is replaced. resume=True would go on with it."
+        message = (
+            f"A run that had not ended left its checkpoint (epoch {saved['counts']['epoch']:,}) in {folder}; it is "
+            "replaced. resume=True would go on with it."
+        )
         warnings.warn(message, UserWarning, stacklevel=6)
     return None
 
