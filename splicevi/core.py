@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
-           'check_numbers', 'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
-           'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
+           'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError', 'fewer_warnings',
+           'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
 import importlib
@@ -17,11 +17,11 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from numbers import Real
+from numbers import Integral, Real
 from pathlib import Path
 from pkgutil import iter_modules
 from types import ModuleType
@@ -99,6 +99,10 @@ class Limits:
     below: bool = False  # whether `most` itself is not allowed
     whole: bool = False
     optional: bool = False  # whether None is allowed
+    hint: str = ""  # what to do instead
+
+    def check(self, name: str, value) -> None:
+        check_number(name, value, self)
 
     def __str__(self) -> str:
         ends = [
@@ -108,23 +112,29 @@ class Limits:
         kind = "a whole number" if self.whole else "a finite number"
         return " ".join([kind, " and ".join(filter(None, ends))]).strip() + (" or None" if self.optional else "")
 
+# %% ../nbs/00_core.ipynb #18498b0c
+def _within(value: float, limits: Limits) -> bool:
+    "Whether a number is finite, within the limits, and whole where it has to be."
+    try:
+        finite = math.isfinite(value)
+    except OverflowError:  # an integer that is too large for a float
+        return False
+    low = value > limits.least if limits.above else value >= limits.least
+    high = value < limits.most if limits.below else value <= limits.most
+    return finite and low and high and (not limits.whole or int(value) == value)
+
 # %% ../nbs/00_core.ipynb #5a9e2d58
 def check_number(name: str, value, limits: Limits) -> None:
     "Raise if a value is no number, or none within the limits; the message names the argument and what it may be."
     if value is None and limits.optional:
         return
+    must = f"it must be {limits}.{' ' * bool(limits.hint)}{limits.hint}"
     if isinstance(value, bool) or not isinstance(value, Real):
-        raise TypeError(f"{name}={value!r} is no number; it must be {limits}.")
-    low = value > limits.least if limits.above else value >= limits.least
-    high = value < limits.most if limits.below else value <= limits.most
-    if not (math.isfinite(value) and low and high and (not limits.whole or int(value) == value)):
-        raise ValueError(f"{name}={value!r} is out of range; it must be {limits}.")
-
-# %% ../nbs/00_core.ipynb #56d06c4c
-def check_numbers(given: Mapping, limits: Mapping[str, Limits]) -> None:
-    "Check the numbers among some arguments."
-    for name in given.keys() & limits.keys():
-        check_number(name, given[name], limits[name])
+        raise TypeError(f"{name}={value!r} is no number; {must}")
+    if not _within(value, limits):
+        raise ValueError(f"{name}={value!r} is out of range; {must}")
+    if limits.whole and not isinstance(value, Integral):
+        raise TypeError(f"{name}={value!r} is no whole number; {must} Write {int(value)}.")
 
 # %% ../nbs/00_core.ipynb #8b4640a0
 def find_obs_column(

@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .core import KEYS
+from .core import KEYS, Limits
+from .data.arguments import COUNT, NOT_NEGATIVE, SHARE, takes
 from .data.build import assemble_mudata
 from .data.pairs import indptr_of, modality_pairs, splicing_layers, take_ranges
 
@@ -360,23 +361,19 @@ def _simulate_splicing(
     var = junction_table(sizes, gene_names, rng).assign(is_ds=np.repeat(is_ds, sizes), concentration_true=CONCENTRATION)
     return _splicing_anndata(y, obs, var, psi, by_batch if batch_effect_psi else None)
 
-# %% ../nbs/15_datasets.ipynb #75475190
-def _check_sizes(**least) -> None:  # name -> (value, the least that makes sense)
-    "Raise where a number is too small."
-    for name, (value, n) in least.items():
-        if value < n:
-            raise ValueError(f"{name} must be at least {n}, not {value}.")
-
-# %% ../nbs/15_datasets.ipynb #09b9bcbb
-def _check_shares(observed: float, **shares: float) -> None:
-    "Raise where a share is none."
-    for name, value in shares.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must lie between 0 and 1, not {value}.")
-    if not 0 < observed < 1:
-        raise ValueError(f"observed must lie between 0 and 1 (neither included), not {observed}.")
-
 # %% ../nbs/15_datasets.ipynb #32605dc1
+@takes(
+    n_cells=COUNT,
+    n_genes=COUNT,
+    n_junctions=Limits(2, whole=True),
+    n_cell_types=COUNT,
+    n_batches=COUNT,
+    observed=SHARE,
+    ds_fraction=Limits(0, 1),
+    unpaired=Limits(0, 1),
+    batch_effect=NOT_NEGATIVE,
+    batch_effect_psi=NOT_NEGATIVE,
+)
 def simulate(
     n_cells: int = 500,
     n_genes: int = 500,
@@ -391,9 +388,6 @@ def simulate(
     seed: int = 0,
 ) -> MuData:  # modalities "rna" and "splicing"; truth in obs, var and varm
     "Paired gene and junction counts with the truth they were drawn from."
-    sizes = dict(n_cells=(n_cells, 1), n_genes=(n_genes, 1), n_junctions=(n_junctions, 2))
-    _check_sizes(**sizes, n_cell_types=(n_cell_types, 1), n_batches=(n_batches, 1))
-    _check_shares(observed, ds_fraction=ds_fraction, unpaired=unpaired)
     rng = np.random.default_rng(seed)
     obs = _cells(n_cells, n_cell_types, n_batches, unpaired, rng)
     depth = rng.lognormal(-0.08, 0.4, n_cells)

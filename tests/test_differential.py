@@ -111,6 +111,7 @@ def test_columns(ds, model, mdata):
         "comparison",
         "group1",
         "group2",
+        "higher_in",
     ]
     assert list(ds.index) == list(mdata["splicing"].var_names)
     assert (
@@ -185,6 +186,8 @@ def test_cells_by_mask_rows_and_query(ds, model, mdata):
         ("cell_type == 'type_1'", "cell_type == 'type_2'"),
     ):
         table = model.differential_splicing(idx1=first, idx2=second, silent=True)
+        names = {"idx1": "type_1", "idx2": "type_2"}
+        table["higher_in"] = table["higher_in"].map(names)
         pd.testing.assert_frame_equal(table, ds.drop(columns=["comparison", "group1", "group2"]))
     rest = model.differential_splicing(idx1=of("type_1"), silent=True)
     assert (rest["n_obs_group2"] >= ds["n_obs_group2"]).all() and rest["n_obs_group2"].sum() > ds["n_obs_group2"].sum()
@@ -467,7 +470,7 @@ def test_errors(model, options, message):
 @pytest.mark.parametrize(
     "options,message",
     [
-        (dict(delta=None), "between 0 and 1"),
+        (dict(delta=None), "at least 0 and at most 1. It is a difference of PSI"),
         (dict(level="event", mode="vanilla"), "mode='change'"),
         (dict(junction_list=["x"]), "not in the model: x"),
         (dict(n_draws=0), "at least 1"),
@@ -516,6 +519,7 @@ def test_expression_columns(de, mdata):
         "comparison",
         "group1",
         "group2",
+        "higher_in",
     ]
     assert list(de.columns) == wanted and list(de.index) == list(mdata["rna"].var_names)
     x = mdata["rna"].X[(mdata.obs["cell_type"] == "type_1").to_numpy()]

@@ -1,7 +1,6 @@
 """The model is right when it is used in an order, and with objects, that the lessons do not show."""
 
 import re
-from dataclasses import fields
 
 import mudata
 import numpy as np
@@ -13,10 +12,10 @@ import torch
 from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
-from splicevi.core import check_number
+from splicevi.core import Limits, check_number
 from splicevi.datasets import simulate
 from splicevi.model.train import TRAIN_LIMITS
-from splicevi.nn.options import Options
+from splicevi.nn.options import Options, kinds_of
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
 
@@ -399,7 +398,7 @@ def numbers_of(kind):
     "Name and limits of each number among the arguments of the constructor or of train."
     if kind == "train":
         return list(TRAIN_LIMITS.items())
-    return [(f.name, f.metadata["limits"]) for f in fields(Options) if "limits" in f.metadata]
+    return [(name, kind) for name, kind in kinds_of(Options).items() if isinstance(kind, Limits)]
 
 
 @pytest.mark.parametrize("kind", ["constructor", "train"])

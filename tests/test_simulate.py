@@ -71,8 +71,10 @@ def test_any_size_is_sound(n_cells, n_genes, n_junctions, types, batches, observ
     with warnings.catch_warnings():
         strict()
         mdata = simulate(n_cells, n_genes, n_junctions, types, observed, 0.5, batches, 0.3, psi, unpaired, seed)
-        found = check_mudata(mdata)
-    assert set(found.level) <= {"note"}
+        found = check_mudata(mdata, raise_errors=False)
+    empty = [k for k in (KEYS.rna, KEYS.splicing) if not mdata[k].layers.get(KEYS.junction_counts, mdata[k].X).sum()]
+    assert set(found.level) <= {"note", "error"}
+    assert (found.level == "error").sum() == found.problem.str.contains("counts are 0|reads are 0").sum() == len(empty)
     assert mdata.shape == (n_cells, n_genes + n_junctions)
     s = mdata[KEYS.splicing]
     by_event = s.varm["psi_true"].groupby(s.var[KEYS.event].astype(str).to_numpy())

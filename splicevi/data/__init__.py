@@ -19,5 +19,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "genes": "annotate",
         "gtf": "read_gtf",
         "metacells": "aggregate_cells",
+        "totals": "rederive_totals",
     },
 )

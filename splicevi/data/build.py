@@ -18,6 +18,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..core import KEYS, logger, shortlist
+from .arguments import FLAG, READ_FIRST, SHARE, Is, OneOf, takes
 from splicevi.data.pairs import (
     ObservedPairs,
     event_codes,
@@ -54,8 +55,6 @@ def _cell_order(
     cells: str,  # "intersection" or "union"
 ) -> pd.Index:
     "Names of the cells to keep, in the order of `first`."
-    if cells not in ("intersection", "union"):
-        raise ValueError(f'cells must be "intersection" or "union", not {cells!r}.')
     if cells == "union":
         return first.append(second[~second.isin(first)])
     if not len(both := first[first.isin(second)]):
@@ -231,6 +230,13 @@ def _with_size_factor(mdata: MuData) -> MuData:
     return mdata
 
 # %% ../../nbs/10_data/30_build.ipynb #b0165c2c
+@takes(
+    rna=Is(("AnnData",), optional=True, hint=READ_FIRST),
+    splicing=Is(("AnnData",), optional=True, hint=READ_FIRST),
+    cells=OneOf(("intersection", "union")),
+    drop_unread=FLAG,
+    drop_singletons=FLAG,
+)
 def make_mudata(
     rna: AnnData | None,  # (cells, genes) counts in X; None: splicing only
     splicing: AnnData | None,  # (cells, junctions) counts in the layer of the contract or X; var["event_id"]
@@ -316,6 +322,7 @@ def _choose(n: int, fraction: float, seed: int) -> np.ndarray:  # (n,) bool
     return chosen
 
 # %% ../../nbs/10_data/30_build.ipynb #83beabcf
+@takes(fraction=SHARE)
 def hold_out(
     mdata: MuData,
     fraction: float = 0.25,  # share of the observed (cell, event) groups to hide
@@ -325,8 +332,6 @@ def hold_out(
     psi_mask_layer: str = KEYS.mask,  # groups that it hides already are not held out; may be absent
 ) -> tuple[MuData, pd.DataFrame]:  # copy without the hidden groups; their pairs, with the columns of `_held_table`
     "Hide a random part of the observed events in a copy of the data."
-    if not 0 < fraction < 1:
-        raise ValueError(f"fraction must lie between 0 and 1 (neither included), not {fraction}.")
     adata = _splicing_of(mdata, modality, junc_counts_layer)
     pairs, events = modality_pairs(adata, junc_counts_layer, psi_mask_layer)
     chosen = _choose(len(pairs.observation_event), fraction, seed)

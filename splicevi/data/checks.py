@@ -17,8 +17,17 @@ from fastcore.basics import patch
 from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist
-from .on_disk import is_on_disk
-from .pairs import count_faults, event_codes, layer_names, observed_pairs, pairs_and_split
+from .arguments import FLAG, takes
+from .on_disk import is_on_disk, readable
+from splicevi.data.pairs import (
+    count_faults,
+    event_codes,
+    layer_names,
+    observed_pairs,
+    pairs_and_split,
+    suspicion,
+    without_event,
+)
 
 # %% ../../nbs/10_data/20_checks.ipynb #2a7f0b4c
 class Findings:
@@ -90,6 +99,7 @@ class _Faults:
 
     def __init__(self):
         self.count, self.first = {}, {}
+        self.shown = 0  # observed pairs that the mask shows
 
     def add(self, kind: tuple[str, str], matrix: sp.csr_matrix, bad: np.ndarray, row0: int) -> None:
         "Add the stored entries of `matrix` (cells from `row0` on) that are `bad`."
@@ -199,7 +209,8 @@ def _scan_splicing(
         for kind, matrix, bad in _relations(part["y"], part, event):
             faults.add(kind, matrix, bad, rows.start)
         if "mask" in part:
-            split += pairs_and_split(part["y"], event, part["mask"])[1]
+            pairs, n = pairs_and_split(part["y"], event, part["mask"])
+            faults.shown, split = faults.shown + len(pairs), split + n
     return faults, split
 
 # %% ../../nbs/10_data/20_checks.ipynb #23117456
@@ -212,7 +223,10 @@ _FAULTS = {  # (layer, fault): level, problem, fix
     ("n", "not the sum"): (
         "error",
         "{n} totals are not the sum of the event's reads",
-        "delete the layer (it is derived), or restore the event's missing junctions.",
+        (
+            "splicevi.data.rederive_totals(mdata) makes them the sums of the reads that are left; with rest=True it "
+            "keeps them, and each event gets a junction for the reads that are missing."
+        ),
     ),
     ("mask", "unread"): (
         "error",
@@ -283,13 +297,15 @@ def _check_events(adata: AnnData, k: str, found: Findings) -> np.ndarray | None:
         there = shortlist(adata.var.columns, 9) or "no columns"
         problem = "the column with the event (ATSE) of each junction is missing."
         return found.add("error", where, KEYS.event, problem, f"add it (there are: {there}).")
-    if len(missing := adata.var_names[adata.var[KEYS.event].isna()]):
+    if len(missing := adata.var_names[without_event(adata.var[KEYS.event])]):
         problem = f"{len(missing):,} junctions have no event: {shortlist(missing)}."
         return found.add("error", where, KEYS.event, problem, "give them one, or drop them.")
     event, _ = event_codes(adata.var[KEYS.event])
     if single := int((np.bincount(event) == 1).sum()):
-        problem = f"{single:,} events have one junction, so their PSI is always 1."
-        found.add("warning", where, KEYS.event, problem, fix)
+        every = bool(single == event.max() + 1)
+        problem = f"{'all' * every or f'{single:,}'} events have one junction, so their PSI is always 1."
+        fix = "find the events anew: splicevi.data.find_events." if every else fix
+        found.add("error" if every else "warning", where, KEYS.event, problem, fix)
     return event
 
 # %% ../../nbs/10_data/20_checks.ipynb #fb381679
@@ -305,6 +321,20 @@ def _check_storage(matrices: dict[str, object], k: str, found: Findings) -> None
             continue
         found.add("warning", _holder(k, name), name, problem, "scipy.sparse.csr_matrix(…).")
 
+# %% ../../nbs/10_data/20_checks.ipynb #d3f5424c
+def _check_content(counts, mask, shown: int, what: str, found: Findings, where: tuple[str, str]) -> None:
+    "Counts that are all 0, and a mask that hides all of them."
+    if not counts.shape[0] or not counts.shape[1]:
+        return found.add(
+            "error", *where, f"there are no {what}: its shape is {counts.shape}.", "look at how it was made."
+        )
+    if not readable(counts).sum():
+        problem, fix = f"all {what} are 0.", "name the layer that holds them, or look at how they were read in."
+        return found.add("error", *where, problem, fix)
+    if mask is not None and not shown:
+        fix = "1 means that the event was observed; delete the layer to show every event with reads."
+        found.add("error", *where, f"the mask {mask!r} hides all {what}.", fix)
+
 # %% ../../nbs/10_data/20_checks.ipynb #a54b1f65
 def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> None:
     "Everything about the splicing modality."
@@ -314,7 +344,16 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
     _check_storage({**{label[s]: m for s, m in layers.items()}, "X": adata.X}, k, found)
     faults, split = _scan_splicing(adata, layers, event)
     _report_faults(faults, split, adata, k, label, found)
-    if "y" in layers and (unread := int((np.asarray((layers["y"] != 0).sum(0)).ravel() == 0).sum())):
+    if "y" not in layers:
+        return
+    place, mask = (
+        (_holder(k, label["y"]), label["y"]),
+        label["mask"] if "mask" in layers and event is not None else None,
+    )
+    _check_content(layers["y"], mask, faults.shown, "junction reads", found, place)
+    if why := suspicion(adata, given["y"], "junction reads", "junc_counts_layer"):
+        found.add("warning", *place, why, "reads are whole numbers.")
+    if unread := int((np.asarray((layers["y"] != 0).sum(0)).ravel() == 0).sum()):
         problem = f"{unread:,} junctions were read in no cell."
         found.add("note", _holder(k, label["y"]), label["y"], problem, "make_mudata drops them.")
 
@@ -332,6 +371,9 @@ def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> No
     mostly_zero = sp.issparse(counts) or is_on_disk(counts) or (np.asarray(counts) == 0).mean() > 0.5
     _check_storage({key: counts} if mostly_zero else {}, k, found)
     _report_faults(faults, 0, adata, k, {"y": key}, found)
+    _check_content(counts, None, 0, "gene counts", found, (_holder(k, key), key))
+    if why := suspicion(adata, layer, "gene counts", "rna_layer"):
+        found.add("warning", _holder(k, key), key, why, "counts need not be whole, but logarithms are no counts.")
 
 # %% ../../nbs/10_data/20_checks.ipynb #ec6100f5
 def _check_size_factor(mdata: MuData, found: Findings) -> None:
@@ -360,12 +402,13 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
 def _raise(found: Findings) -> None:
     "Warn of the warnings, raise the errors."
     for line in found.lines("warning"):
-        warnings.warn(line, stacklevel=3)
+        warnings.warn(line, stacklevel=4)
     if errors := found.lines("error"):
         text = "\n".join(f"- {e}" for e in errors)
         raise ValueError(f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n{text}")
 
 # %% ../../nbs/10_data/20_checks.ipynb #9b63261e
+@takes(raise_errors=FLAG)
 def check_mudata(
     mdata: MuData,
     raise_errors: bool = True,  # one ValueError with all errors, and Python warnings; False: only return the findings

@@ -15,6 +15,7 @@ from anndata import AnnData
 from mudata import MuData
 
 from ..core import KEYS, obs_column, shortlist
+from .arguments import MAYBE_COUNT, takes
 from .build import make_mudata
 from .pairs import layer_of_counts
 
@@ -100,10 +101,11 @@ def _check_rna_layer(adata: AnnData, layer: str | None) -> None:
             f"The values that are added up look like logarithms, and layers[{counts!r}] like the counts: "
             f"pass rna_layer={counts!r}.",
             UserWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
 
 # %% ../../nbs/10_data/70_metacells.ipynb #3cfb1ad1
+@takes(size=MAYBE_COUNT)
 def aggregate_cells(
     mdata: MuData,
     by,  # column of obs, several of them, or a Series of groups by cell

@@ -6,30 +6,36 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS, settings
 
 from ..core import shortlist
+from ..data.arguments import SHARED
 from ..data.build import assemble_mudata
 from ..data.pairs import CellStore
 from .docs import docs
+from .setup import check_size_factor, require_numbers
 from ..nn.loader import SplicingKeys, get_store, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
     field_state,
     forget_data,
+    is_internal,
     registered_fields,
     setup_method,
 )
 
 # %% auto #0
-__all__ = ['feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin', 'feature_order',
-           'realign', 'with_cells_of', 'needed_features', 'AlignMixin']
+__all__ = ['AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
+           'feature_order', 'realign', 'with_cells_of', 'needed_features', 'categories', 'require_known',
+           'require_covariates', 'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -94,6 +100,28 @@ def junction_events(self: FeatureMixin) -> np.ndarray | None:
     if (codes < 0).any():
         raise ValueError(f"{(codes < 0).sum():,} junctions have no event_id; every junction needs one.")
     return codes
+
+# %% ../../nbs/50_model/20_dataset.ipynb #e6b245af
+@patch
+def _check_border(self: FeatureMixin) -> None:
+    "Raise if the border between genes and junctions of concatenated features is not where events or reads say it is."
+    events = field_state(self.registry_, SplicingKeys.EVENT)
+    if self.split_at is None or not self.n_junctions:
+        return
+    given = f"n_genes={self.n_genes:,}, n_junctions={self.n_junctions:,}"
+    if events:
+        is_junction = np.asarray(events["codes"]) >= 0
+        if np.array_equal(is_junction, np.arange(len(is_junction)) >= self.split_at):
+            return
+        n = int(is_junction.sum())
+        fix = (
+            f"pass n_genes={len(is_junction) - n:,}, n_junctions={n:,}" if is_junction[-n:].all() else "put genes first"
+        )
+        raise ValueError(f"{given}: the features that have an event_id, the junctions, are others; {fix}.")
+    if self.adata is not None and self.split_at:
+        reads = sp.csr_matrix(self.adata_manager.get_from_registry(SplicingKeys.COUNTS))[:, : self.split_at]
+        if n := int((np.asarray(reads.sum(0)).ravel() > 0).sum()):
+            raise ValueError(f"{given}: {n:,} of the features that are said to be genes have junction reads.")
 
 # %% ../../nbs/50_model/20_dataset.ipynb #b154915f
 @patch
@@ -198,7 +226,60 @@ def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     keys = [k for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS) if k in registered_fields(registry)]
     return {field_modality(registry, k): feature_names(registry, k) for k in keys}
 
+# %% ../../nbs/50_model/20_dataset.ipynb #9d03e4f8
+def categories(registry: dict) -> Iterator[tuple[str, str, str | None, list]]:
+    "What was registered of categories: argument of setup, column, modality, and the values that the model knows."
+    for key, argument in ((REGISTRY_KEYS.BATCH_KEY, "batch_key"), (REGISTRY_KEYS.LABELS_KEY, "labels_key")):
+        state = field_state(registry, key)
+        if state and not is_internal(state["original_key"]):
+            yield argument, state["original_key"], field_modality(registry, key), list(state["categorical_mapping"])
+    for column, known in field_state(registry, REGISTRY_KEYS.CAT_COVS_KEY).get("mappings", {}).items():
+        where = field_modality(registry, REGISTRY_KEYS.CAT_COVS_KEY)
+        yield "categorical_covariate_keys", column, where, list(known)
+
+# %% ../../nbs/50_model/20_dataset.ipynb #7c1ad2c3
+def require_known(adata, registry: dict) -> None:
+    "Raise if cells have a batch or another category that the model does not know."
+    for argument, column, modality, known in categories(registry):
+        obs = adata.obs if modality is None else adata[modality].obs
+        if column not in obs:
+            raise KeyError(
+                f"The data have no obs[{column!r}], the model's {argument}; it has {shortlist(obs, 20) or 'none'}."
+            )
+        values = pd.unique(obs[column].astype(object))
+        if missing := sum(pd.isna(v) for v in values):
+            missing = int(obs[column].isna().sum())
+            raise ValueError(
+                f"obs[{column!r}]: {missing:,} cells have no value; fill them in, or leave these cells out."
+            )
+        if unknown := [v for v in values if v not in known]:
+            raise ValueError(
+                f"obs[{column!r}]: the model was not trained on {shortlist(unknown)}; it knows {shortlist(known, 20)}. "
+                "Map these cells with SPLICEVI.load_query_data(adata, model), or leave them out."
+            )
+
+# %% ../../nbs/50_model/20_dataset.ipynb #b544fd37
+def require_covariates(adata, registry: dict) -> None:
+    "Raise if continuous covariates or size factors of new cells are not numbers that a model can take."
+    key = REGISTRY_KEYS.CONT_COVS_KEY
+    modality = field_modality(registry, key)
+    for column in field_state(registry, key).get("columns", []):
+        obs = adata.obs if modality is None else adata[modality].obs
+        if column not in obs:
+            raise KeyError(f"The data have no obs[{column!r}], one of the model's continuous_covariate_keys.")
+        require_numbers(obs[column], "continuous_covariate_keys")
+    if (field := registered_fields(registry).get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry")) is None:
+        return
+    part = adata if field.get("mod_key") is None else adata[field["mod_key"]]
+    place, name = getattr(part, field["attr_name"]), field["attr_key"]
+    if name not in place:
+        raise KeyError(f"The data have no {field['attr_name']}[{name!r}], the model's size_factor_key; add it.")
+    check_size_factor(place[name], np.zeros(part.n_obs, bool), name)
+
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
+AN_OBJECT = SHARED["adata"]
+
+
 class AlignMixin(DataMixin):
     "Data sets brought into the model's order of features."
 
@@ -213,7 +294,10 @@ class AlignMixin(DataMixin):
 
     def _validate_anndata(self, adata=None, copy_if_view: bool = True):
         if adata is not None and adata is not self.adata:
+            AN_OBJECT.check("adata", adata)
             adata = self._realigned_copy(adata)
+            require_known(adata, self.registry_)
+            require_covariates(adata, self.registry_)
         adata = super()._validate_anndata(adata, copy_if_view)
         register_store(self.get_anndata_manager(adata, required=True), self.junction_events, self.split_at)
         return adata

@@ -54,7 +54,7 @@ def rows_of(
     if rows.dtype == bool:
         if rows.shape != (n_cells,):
             raise ValueError(f"indices is a mask of shape {rows.shape}, but there are {n_cells:,} cells.")
-        return np.flatnonzero(rows)
+        rows = np.flatnonzero(rows)
     if rows.size == 0:
         raise ValueError("indices is empty; give rows or a mask of at least one cell, or None for all.")
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
@@ -115,8 +115,10 @@ def _batch_codes(self: DecodeMixin, transform_batch) -> list[int | None]:
     "Codes of the batches to decode under; None stands for a cell's own."
     if transform_batch is None:
         return [None]
-    given = [transform_batch] if isinstance(transform_batch, (str, Number)) else list(transform_batch)
-    known = self._batch_names
+    alone = isinstance(transform_batch, str) or not np.iterable(transform_batch)
+    given, known = [transform_batch] if alone else list(transform_batch), self._batch_names
+    if not given:
+        raise ValueError(f"transform_batch is empty; batches are {shortlist(known, 20)}, None is each cell's own.")
     codes = [None if b is None else batch_code(b, known) for b in given]
     if bad := [b for b, c in zip(given, codes) if b is not None and c is None]:
         raise ValueError(

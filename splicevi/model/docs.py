@@ -88,7 +88,7 @@ explain(
     group1
         Value or values of `groupby`; `None` for each of them in turn.
     group2
-        Value of `groupby` to compare with; `None` for all other cells.
+        Value of `groupby` to compare with; `None` for all other cells that have a value.
     idx1, idx2
         The cells of the groups, in place of `groupby`: a mask, row numbers, or a query of ``obs``. Without `idx2`, all
         other cells.
@@ -115,6 +115,7 @@ explain(
     """,
     comparison_errors="""
     ValueError, KeyError
-        For groups that do not exist, share cells or hold fewer than two, and arguments without meaning.
+        For groups that do not exist, share cells or hold fewer than two, for arguments without meaning, and for
+        `batch_correction` where one group has a batch of its own.
     """,
 )

@@ -12,6 +12,7 @@ import numpy as np
 from fastcore.basics import patch
 from torch import Tensor
 
+from ..data.arguments import takes
 from .decode import Decode, DecodeMixin, columns_of, pick
 from .docs import docs
 
@@ -29,6 +30,7 @@ class ExpressionMixin(DecodeMixin):
 # %% ../../nbs/50_model/54_expression.ipynb #c8a9a543
 @patch
 @docs.dedent
+@takes()
 def get_normalized_expression(
     self: ExpressionMixin,
     adata=None,

@@ -5,6 +5,8 @@
 # %% ../../nbs/50_model/60_expression_test.ipynb #c348ec85
 from __future__ import annotations
 
+import inspect
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -17,14 +19,25 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
+from ..core import Limits
+from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, ListOf, OneOf, Text, takes
 from .decode import DecodeMixin, pick
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
 from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
-from ..tl.groups import Comparison, call_at_fdr, check_test, comparisons, sample_rows, stack_tables
+from splicevi.tl.groups import (
+    Comparison,
+    call_at_fdr,
+    check_test,
+    comparisons,
+    confounded,
+    sample_rows,
+    stack_tables,
+)
 
 # %% auto #0
-__all__ = ['Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling', 'ExpressionTest']
+__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling',
+           'ExpressionTest', 'bayes_names']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
 @dataclass(frozen=True)
@@ -45,8 +58,8 @@ class Test:
 # %% ../../nbs/50_model/60_expression_test.ipynb #8e7ef05e
 @patch
 def check(self: Test) -> None:
-    "Raise on what no test can answer."
-    check_test(self.mode, self.delta, self.fdr_target, self.batch_correction, self.batchid1, self.batchid2)
+    "Raise on arguments that have no meaning together."
+    check_test(self.batch_correction, self.batchid1, self.batchid2)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #b4652fe2
 @patch
@@ -138,6 +151,23 @@ def _chosen_batches(self: FoldChangeMixin, test: Test) -> tuple[list[int], list[
     if not test.batch_correction:
         return None
     return self._batch_choice(test.batchid1, "batchid1"), self._batch_choice(test.batchid2, "batchid2")
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #c4c37928
+@patch
+def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: Test) -> None:
+    "Raise or warn where a batch correction has nothing to correct, or takes away what is asked for."
+    if not test.batch_correction:
+        return
+    if self.summary_stats.n_batch == 1:
+        warnings.warn("The model has one batch, so batch_correction has no effect.", UserWarning, stacklevel=4)
+        return
+    batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
+    for c in found:
+        if how := confounded(np.asarray(batch).ravel(), c):
+            text = f"{c.name}: groups and batches {how}, so batch_correction=True takes away what is asked for."
+            if "same" in how:
+                raise ValueError(f"{text} Use batch_correction=False, or a batch_key whose batches hold both groups.")
+            warnings.warn(text, UserWarning, stacklevel=4)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #e83720c4
 @patch
@@ -287,8 +317,10 @@ explain(
     -------
     DataFrame with a row for each gene, of each comparison, in scvi-tools' columns: ``proba_de``, ``proba_not_de``,
     ``bayes_factor``, ``scale1``, ``scale2``, ``lfc_mean`` (log2 of group 1 over group 2), ``lfc_median``, ``lfc_std``,
-    …; with `all_stats` ``raw_mean1``, ``non_zeros_proportion1``, ``raw_normalized_mean1`` and those of group 2;
-    ``is_de_fdr_{fdr_target}``; with `groupby` ``comparison``, ``group1`` and ``group2``.
+    …, and ``higher_in``, the group with more expression (differential splicing has the opposite sign, its
+    ``effect_size`` is group 2 minus group 1); with `all_stats` ``raw_mean1``, ``non_zeros_proportion1``,
+    ``raw_normalized_mean1`` and those of group 2; ``is_de_fdr_{fdr_target}``; with `groupby` ``comparison``,
+    ``group1`` and ``group2``.
 
     Raises
     ------
@@ -303,9 +335,29 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #1df061d1
+TEST = {"groupby": Text("a column of obs", optional=True), "delta": Limits(0, optional=True)}
+BAYES = {
+    "use_permutation": FLAG,
+    "use_observed_batches": FLAG,
+    "m_permutation": COUNT,
+    "n_samples_overall": MAYBE_COUNT,
+    "pseudocounts": Limits(0, optional=True),
+    "threshold_counts": Limits(0),
+    "test_mode": OneOf(("two", "three")),
+    "cred_interval_lvls": ListOf(SHARE, optional=True),
+}
+
+
+def bayes_names() -> list[str]:
+    "What `**kwargs` of `differential_expression` may be."
+    names = inspect.signature(DifferentialComputation.get_bayes_factors).parameters
+    return [k for k in names if k not in ("self", "idx1", "idx2")]
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #08b75f69
 @patch
 @docs.dedent
+@takes(bayes_names, **TEST, **BAYES)
 def differential_expression(
     self: FoldChangeMixin,
     adata=None,
@@ -343,5 +395,8 @@ def differential_expression(
     self._chosen_batches(test)
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
+    self._check_batches(adata, found, test)
     bar = track(found, style="tqdm", description="DE", disable=silent)
-    return stack_tables([self._fold_changes(adata, c, test) for c in bar], found, test.sort_by("proba_de"))
+    tables = [self._fold_changes(adata, c, test) for c in bar]
+    higher = lambda t: t["lfc_mean"] if "lfc_mean" in t else t["scale1"] - t["scale2"]
+    return stack_tables(tables, found, test.sort_by("proba_de"), higher)

@@ -14,23 +14,26 @@ from fastcore.basics import patch
 from torch import Tensor
 from torch.distributions import Normal
 
+from ..data.arguments import OneOf, takes
 from .decode import DecodeMixin
 from .docs import docs
 from ..nn.scvi_names import warn_untrained
 
 # %% auto #0
-__all__ = ['LatentMixin']
+__all__ = ['SPACE', 'LatentMixin']
 
 # %% ../../nbs/50_model/52_latent.ipynb #3f39460b
 class LatentMixin(DecodeMixin):
     "Latent representations and library sizes."
 
 # %% ../../nbs/50_model/52_latent.ipynb #842058ae
+SPACE = OneOf(("joint", "expression", "splicing"))
+
+
 @patch
 def _check_latent(self: LatentMixin, modality: str) -> None:
     "Raise if there is no such latent space."
-    if modality not in ("joint", "expression", "splicing"):
-        raise ValueError(f"modality={modality!r} is not one of 'joint', 'expression', 'splicing'.")
+    SPACE.check("modality", modality)
     if modality == "joint":
         return
     self.need(modality)
@@ -66,6 +69,7 @@ def _summarised(self: LatentMixin, posterior: Normal, give_mean: bool) -> Tensor
 # %% ../../nbs/50_model/52_latent.ipynb #07014ee8
 @patch
 @docs.dedent
+@takes(modality=SPACE)
 @torch.inference_mode()
 def get_latent_representation(
     self: LatentMixin,
@@ -108,6 +112,7 @@ def get_latent_representation(
 # %% ../../nbs/50_model/52_latent.ipynb #fbfe624c
 @patch
 @docs.dedent
+@takes()
 @torch.inference_mode()
 def get_library_size_factors(
     self: LatentMixin, adata=None, indices: Sequence[int] | None = None, batch_size: int = 128

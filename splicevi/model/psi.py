@@ -13,6 +13,7 @@ import torch
 from fastcore.basics import patch
 from torch import Tensor
 
+from ..data.arguments import COUNT, Names, takes
 from ..data.pairs import CellStore
 from .decode import Decode, DecodeMixin, LatentPoints, columns_of, covariates, pick
 from .docs import docs, explain
@@ -67,6 +68,7 @@ explain(
 # %% ../../nbs/50_model/56_psi.ipynb #9d9333dd
 @patch
 @docs.dedent
+@takes()
 def get_normalized_splicing(
     self: SplicingMixin,
     adata=None,
@@ -221,6 +223,7 @@ def _smooth(self: SmoothedSplicingMixin, p: Tensor, tensors: dict, wanted: np.nd
 # %% ../../nbs/50_model/56_psi.ipynb #25553052
 @patch
 @docs.dedent
+@takes()
 def get_normalized_splicing_DM(
     self: SmoothedSplicingMixin,
     adata=None,
@@ -264,6 +267,7 @@ def get_normalized_splicing_DM(
 
 # %% ../../nbs/50_model/56_psi.ipynb #0f2271bd
 @patch
+@takes()
 @torch.inference_mode()
 def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None) -> LatentPoints:
     "Posterior means of all cells, to be decoded many times, a few junctions at a time."
@@ -275,6 +279,7 @@ def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None
 
 # %% ../../nbs/50_model/56_psi.ipynb #eb7c828a
 @patch
+@takes(junction_list=Names("junctions"), chunk=COUNT)
 @torch.inference_mode()
 def decode_splicing(
     self: SplicingMixin,

@@ -33,6 +33,15 @@ from scvi.model.base import BaseModelClass
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+# %% auto #0
+__all__ = ['PACKAGES', 'READY', 'UNFINISHED', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD_PICKLED', 'versions', 'builtin',
+           'for_scvi', 'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file',
+           'steadily', 'publish', 'clear_unfinished', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle',
+           'require_registry', 'read_model', 'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments',
+           'built', 'data_beside', 'loaded', 'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin',
+           'RegistryMixin', 'LoadMixin']
+
+# %% ../../nbs/50_model/22_save.ipynb #b8c7e15d
 from ..core import shortlist
 from ..data.build import assemble_mudata
 from .dataset import AlignMixin, needed_features, realign
@@ -51,14 +60,6 @@ from splicevi.nn.scvi_names import (
     without_identity,
     without_states,
 )
-
-# %% auto #0
-__all__ = ['PACKAGES', 'READY', 'UNFINISHED', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD_PICKLED', 'versions', 'builtin',
-           'for_scvi', 'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file',
-           'steadily', 'publish', 'clear_unfinished', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle',
-           'require_registry', 'read_model', 'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments',
-           'built', 'data_beside', 'loaded', 'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin',
-           'RegistryMixin', 'LoadMixin']
 
 # %% ../../nbs/50_model/22_save.ipynb #7020a299
 PACKAGES = ("splicevi", "scvi-tools", "torch", "lightning", "numpy", "pandas", "anndata", "mudata")

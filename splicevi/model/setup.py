@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
+import scipy.sparse as sp
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
@@ -18,19 +20,22 @@ from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
 from ..core import KEYS, logger, shortlist
+from ..data.arguments import READ_FIRST, Entries, Is, Names, Text, takes
 from ..data.checks import check_mudata
-from ..data.on_disk import readable
-from ..data.pairs import layer_of_counts
+from ..data.on_disk import RowsOnDisk, readable
+from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
 from ..nn.scvi_names import setup_arguments
 
 # %% auto #0
-__all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'ANNDATA_ARGS', 'OptionalLayer', 'Place',
-           'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs', 'layer_or_default',
-           'check_size_factor', 'SplicingLayers', 'splicing_fields', 'event_field', 'size_factor_field',
-           'expression_fields', 'CellColumns', 'cell_fields', 'check_registered', 'mudata_fields', 'register',
-           'SetupMixin', 'anndata_fields', 'AnnDataSetupMixin']
+__all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
+           'COLUMNS', 'SETUP', 'OF_MUDATA', 'OF_ANNDATA', 'ANNDATA_ARGS', 'OptionalLayer', 'in_use', 'UsedCategories',
+           'UsedJointCategories', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs',
+           'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers', 'splicing_fields',
+           'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields', 'check_registered',
+           'mudata_fields', 'register', 'SetupMixin', 'gene_columns', 'gene_totals', 'content_problems',
+           'check_content', 'anndata_fields', 'AnnDataSetupMixin']
 
 # %% ../../nbs/50_model/10_setup.ipynb #733b4108
 class OptionalLayer(BaseAnnDataField):
@@ -65,15 +70,45 @@ class OptionalLayer(BaseAnnDataField):
 
 MuDataOptionalLayer = MuDataWrapper(OptionalLayer)
 
+# %% ../../nbs/50_model/10_setup.ipynb #02afde44
+def in_use(codes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    "Codes and names of categories without those that have no cell."
+    present, new = np.unique(codes, return_inverse=True)
+    return new, np.asarray(names)[present]
+
+
+class UsedCategories(fields.CategoricalObsField):
+    "A column of `obs` as categories: those that cells are in."
+
+    def register_field(self, adata) -> dict:
+        state = super().register_field(adata)
+        codes, state[self.CATEGORICAL_MAPPING_KEY] = in_use(
+            adata.obs[self.attr_key].to_numpy(), state[self.CATEGORICAL_MAPPING_KEY]
+        )
+        adata.obs[self.attr_key] = codes
+        return state
+
+# %% ../../nbs/50_model/10_setup.ipynb #47a88966
+class UsedJointCategories(fields.CategoricalJointObsField):
+    "Several columns of `obs` as categories: those that cells are in."
+
+    def register_field(self, adata) -> dict:
+        state = super().register_field(adata)
+        table, names = adata.obsm[self.attr_key], state[self.MAPPINGS_KEY]
+        for key in self.attr_keys:
+            table[key], names[key] = in_use(table[key].to_numpy(), names[key])
+        state[self.N_CATS_PER_KEY] = [len(names[key]) for key in self.attr_keys]
+        return state
+
 # %% ../../nbs/50_model/10_setup.ipynb #0bd3a9ee
 IN_MUDATA = {
     OptionalLayer: MuDataOptionalLayer,
     fields.LayerField: fields.MuDataLayerField,
     fields.ObsmField: fields.MuDataObsmField,
     fields.NumericalObsField: fields.MuDataNumericalObsField,
-    fields.CategoricalObsField: fields.MuDataCategoricalObsField,
+    UsedCategories: MuDataWrapper(UsedCategories),
     fields.NumericalJointObsField: fields.MuDataNumericalJointObsField,
-    fields.CategoricalJointObsField: fields.MuDataCategoricalJointObsField,
+    UsedJointCategories: MuDataWrapper(UsedJointCategories),
 }
 
 # %% ../../nbs/50_model/10_setup.ipynb #83e93825
@@ -129,10 +164,6 @@ def named_modalities(given: dict[str, str]) -> dict[str, str | None]:
 # %% ../../nbs/50_model/10_setup.ipynb #b2714f98
 def resolve_modalities(mdata: MuData, modalities: dict[str, str] | None) -> dict[str, str | None]:
     "Modality of the genes and of the junctions, and of the columns of obs where one is named."
-    if not isinstance(mdata, MuData):
-        raise TypeError(
-            f"setup_mudata needs a MuData, got {type(mdata).__name__}; use setup_anndata for concatenated features."
-        )
     usual = {k: m for k, m in (("rna_layer", KEYS.rna), ("junc_ratio_layer", KEYS.splicing)) if m in mdata.mod}
     out = named_modalities(usual if modalities is None else modalities)
     if missing := [m for m in out.values() if m is not None and m not in mdata.mod]:
@@ -159,6 +190,18 @@ def require_obs(place: Place, column: str | None, argument: str) -> None:
             f"{argument}={column!r}: {missing:,} cells of {place}.obs have no value; fill them in, or drop these cells."
         )
 
+# %% ../../nbs/50_model/10_setup.ipynb #59db7b07
+NUMERIC = ("continuous_covariate_keys", "idx_layer", "size_factor_key")
+
+
+def require_numbers(values: pd.Series, argument: str) -> None:
+    "Raise if a column that is to be numeric is not, or holds values that are not finite."
+    if not pd.api.types.is_numeric_dtype(values):
+        other = ": pass it in categorical_covariate_keys" * (argument == "continuous_covariate_keys")
+        raise TypeError(f"{argument}={values.name!r} is a column of {values.dtype}, numbers are needed{other}.")
+    if n := int((~np.isfinite(values.to_numpy(float))).sum()):
+        raise ValueError(f"{argument}={values.name!r}: {n:,} cells have a value that is not finite; fill it in.")
+
 # %% ../../nbs/50_model/10_setup.ipynb #cffa841c
 def layer_or_default(adata: AnnData, layer: str | None, default: str) -> str | None:
     "The named layer, else the default where it exists."
@@ -167,6 +210,8 @@ def layer_or_default(adata: AnnData, layer: str | None, default: str) -> str | N
 # %% ../../nbs/50_model/10_setup.ipynb #1f910c10
 def check_size_factor(values, has_counts: np.ndarray, key: str) -> None:
     "Raise unless size factors are one positive number for each cell that has counts."
+    if (held := np.asarray(values).dtype).kind not in "biuf":
+        raise TypeError(f"size_factor_key={key!r} holds {held}; one positive number per cell is needed.")
     v = np.asarray(values, float)
     if v.ndim == 2 and v.shape[1] != 1:
         raise ValueError(
@@ -175,8 +220,15 @@ def check_size_factor(values, has_counts: np.ndarray, key: str) -> None:
     bad = ~np.isfinite(v.ravel()) | (v.ravel() <= 0) & has_counts
     if bad.any():
         raise ValueError(
-            f"size_factor_key={key!r}: {bad.sum():,} cells have a size factor that is not a positive finite number."
+            f"size_factor_key={key!r}: {bad.sum():,} cells have a size factor that is not a positive finite number; "
+            "use the sum of each cell's counts, or leave size_factor_key out to have it learned."
         )
+
+# %% ../../nbs/50_model/10_setup.ipynb #ac001a5d
+def suspect(adata: AnnData, layer: str | None, what: str, argument: str) -> None:
+    "Warn if what is given as counts looks like something else."
+    if why := suspicion(adata, layer, what, argument):
+        warnings.warn(why, UserWarning, stacklevel=settings.warnings_stacklevel)
 
 # %% ../../nbs/50_model/10_setup.ipynb #2a330c9a
 class SplicingLayers(NamedTuple):
@@ -202,6 +254,8 @@ def splicing_fields(
         SplicingKeys.TOTALS: layer_or_default(place.part, layers.totals, KEYS.event_counts),
         SplicingKeys.MASK: layer_or_default(place.part, layers.mask, KEYS.mask),
     }
+    if layers.counts is not None:
+        suspect(place.part, layers.counts, "junction reads", arguments[2])
     found = {k: layer for k, layer in optional.items() if layer is not None} | (
         {SplicingKeys.PSI: layers.psi} if psi else {}
     )
@@ -240,13 +294,7 @@ def expression_fields(place: Place | None, layer: str | None, size_factor: tuple
             )
         return []
     require_layer(place, layer, "rna_layer")
-    if counts := layer_of_counts(place.part, layer):
-        warnings.warn(
-            f"The gene counts given look like logarithms, and layers[{counts!r}] like the counts: "
-            f"pass rna_layer={counts!r}.",
-            UserWarning,
-            stacklevel=settings.warnings_stacklevel,
-        )
+    suspect(place.part, layer, "gene counts", "rna_layer")
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False, mod_required=True)]
     if key is not None:
         x = readable(place.part.X if layer is None else place.part.layers[layer])
@@ -262,6 +310,12 @@ class CellColumns(NamedTuple):
     categorical_covariate_keys: list[str] | None = None
     continuous_covariate_keys: list[str] | None = None
     idx_layer: str | None = None
+
+    @classmethod
+    def of(cls, batch, labels, categorical, continuous, index=None) -> CellColumns:
+        "The columns with lists for covariates; a single one may be named without a list."
+        listed = lambda keys: [keys] if isinstance(keys, str) else keys and list(keys)
+        return cls(batch, labels, listed(categorical), listed(continuous), index)
 
 # %% ../../nbs/50_model/10_setup.ipynb #2818f1ed
 @patch
@@ -279,10 +333,12 @@ def cell_fields(
     "Fields of the cells' columns."
     for argument, column in columns.named():
         require_obs(place(argument), column, argument)
+        if column is not None and argument in NUMERIC:
+            require_numbers(place(argument).part.obs[column], argument)
     kinds = {
-        "batch_key": (fields.CategoricalObsField, REGISTRY_KEYS.BATCH_KEY),
-        "labels_key": (fields.CategoricalObsField, REGISTRY_KEYS.LABELS_KEY),
-        "categorical_covariate_keys": (fields.CategoricalJointObsField, REGISTRY_KEYS.CAT_COVS_KEY),
+        "batch_key": (UsedCategories, REGISTRY_KEYS.BATCH_KEY),
+        "labels_key": (UsedCategories, REGISTRY_KEYS.LABELS_KEY),
+        "categorical_covariate_keys": (UsedJointCategories, REGISTRY_KEYS.CAT_COVS_KEY),
         "continuous_covariate_keys": (fields.NumericalJointObsField, REGISTRY_KEYS.CONT_COVS_KEY),
     }
     if columns.idx_layer is not None:
@@ -331,12 +387,12 @@ explain(
 explain(
     setup_cells="""
     batch_key
-        Column of ``obs`` with the batch.
+        Column of ``obs`` with the batch; categories that no cell is in are no batches of the model.
     size_factor_key
         Key of ``obsm`` or column of ``obs`` with one size factor per cell; `None` for ``"X_library_size"`` if present,
         else a library encoder is learned.
     categorical_covariate_keys, continuous_covariate_keys
-        Columns of ``obs`` with further covariates.
+        Columns of ``obs`` with further covariates; a single one needs no list. Continuous ones are finite numbers.
     """,
 )
 
@@ -369,7 +425,8 @@ explain(
         over totals, or is absent, PSI is computed.
     atse_counts_layer
         Layer with the reads of each junction's event; `None` for ``"cell_by_cluster_matrix"``. Derived from reads and
-        ``var["event_id"]`` if absent.
+        ``var["event_id"]`` if absent. Totals from before junctions were filtered out are mended by
+        :func:`splicevi.data.totals.rederive_totals`.
     junc_counts_layer
         Layer with the reads of each junction; `None` for ``"cell_by_junction_matrix"``.
     %(psi_mask_layer)s
@@ -426,12 +483,29 @@ def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: 
     manager.register_fields(data, **kwargs)
     cls.register_manager(manager)
 
+# %% ../../nbs/50_model/10_setup.ipynb #25b32de9
+TRANSFER = ("source_registry", "extend_categories", "allow_missing_labels", "transfer_kwargs")
+LAYER, COLUMN = Text("the name of a layer", optional=True), Text("a column of obs", optional=True)
+COLUMNS = Names("columns of obs", empty=True, optional=True)
+SETUP = dict.fromkeys(("batch_key", "labels_key"), COLUMN) | dict.fromkeys(
+    ("categorical_covariate_keys", "continuous_covariate_keys"), COLUMNS
+)
+SETUP |= {"psi_mask_layer": LAYER, "size_factor_key": Text("a key of obsm or a column of obs", optional=True)}
+OF_MUDATA = dict.fromkeys(("rna_layer", *SPLICING_ARGS), LAYER) | {
+    "idx_layer": COLUMN,
+    "modalities": Entries({}, optional=True, hint=WHICH),
+    "mdata": Is(("MuData",), hint=f"setup_anndata is for an AnnData of concatenated features. {READ_FIRST}"),
+}
+OF_ANNDATA = dict.fromkeys(("layer", "junc_ratio", "cell_by_junction_matrix", "cell_by_cluster_matrix"), LAYER)
+OF_ANNDATA |= {"adata": Is(("AnnData",), hint=f"setup_mudata is for a MuData. {READ_FIRST}")}
+
 # %% ../../nbs/50_model/10_setup.ipynb #d77227ea
 class SetupMixin:
     "Registration of MuData and AnnData."
 
     @classmethod
     @docs.dedent
+    @takes(lambda: TRANSFER, **SETUP | OF_MUDATA)
     def setup_mudata(
         cls,
         mdata: MuData,
@@ -465,7 +539,9 @@ class SetupMixin:
             size_factor_key = KEYS.size_factor
         setup = setup_arguments({k: v for k, v in locals().items() if k != "where"})
         layers = SplicingLayers(junc_ratio_layer, atse_counts_layer, junc_counts_layer, psi_mask_layer)
-        columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer)
+        columns = CellColumns.of(
+            batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys, idx_layer
+        )
         found = mudata_fields(mdata, where, layers, rna_layer, size_factor_key, columns)
         register(cls, mdata, found, setup, **kwargs)
 
@@ -490,6 +566,55 @@ explain(
 )
 ANNDATA_ARGS = ("junc_ratio", "cell_by_cluster_matrix", "cell_by_junction_matrix", "psi_mask_layer")
 
+# %% ../../nbs/50_model/10_setup.ipynb #0975f444
+def gene_columns(adata: AnnData) -> np.ndarray:  # (features,) bool
+    "Which features are genes, as far as events tell; all where there are no events."
+    return without_event(adata.var[KEYS.event]) if KEYS.event in adata.var else np.ones(adata.n_vars, bool)
+
+
+def gene_totals(adata: AnnData, layer: str | None, genes: np.ndarray) -> np.ndarray:  # (cells,)
+    "Counts of each cell in the columns of genes."
+    x = readable(adata.X if layer is None else adata.layers[layer])
+    parts = x.chunks() if isinstance(x, RowsOnDisk) else [x]
+    return np.concatenate([np.asarray(part[:, genes].sum(1)).ravel() for part in parts])
+
+
+def content_problems(adata: AnnData, layer: str | None, layers: SplicingLayers) -> Iterator[str]:
+    "Why no model can be made of an AnnData, each with its fix."
+    for what in ("obs", "var"):
+        names = getattr(adata, f"{what}_names")
+        if not len(names):
+            yield f"adata has no {'cells' if what == 'obs' else 'features'}; look at how it was made."
+        if len(again := names[names.duplicated()].unique()):
+            yield f"{what}_names occur more than once: {shortlist(again)}. Fix: adata.{what}_names_make_unique()."
+    if not adata.n_obs or not adata.n_vars:
+        return
+    genes = gene_columns(adata)
+    if genes.any() and not gene_totals(adata, layer, genes).any():
+        where = "X" if layer is None else f"layers[{layer!r}]"
+        yield f"all gene counts in {where} are 0; name the layer that holds them with layer=."
+    yield from _junction_problems(adata, layers, ~genes)
+
+# %% ../../nbs/50_model/10_setup.ipynb #cb676baa
+def _junction_problems(adata: AnnData, layers: SplicingLayers, junctions: np.ndarray) -> Iterator[str]:
+    "Why no model can be made of the junctions of an AnnData."
+    if layers.counts is None or not junctions.any():
+        return
+    reads, mask = sp.csr_matrix(adata.layers[layers.counts]), layer_or_default(adata, layers.mask, KEYS.mask)
+    if not reads.sum():
+        yield f"all junction reads in layers[{layers.counts!r}] are 0; name their layer with cell_by_junction_matrix."
+    elif mask is not None and not reads.multiply(sp.csr_matrix(adata.layers[mask]) != 0).sum():
+        yield f"the mask layers[{mask!r}] hides all junction reads; 1 means that the event was observed."
+    if adata.var.loc[junctions, KEYS.event].astype(str).is_unique:
+        yield "all events have one junction, so their PSI is always 1; find the events anew: splicevi.data.find_events."
+
+# %% ../../nbs/50_model/10_setup.ipynb #49f9bfee
+def check_content(adata: AnnData, layer: str | None, layers: SplicingLayers) -> None:
+    "Raise one error that lists why no model can be made of an AnnData."
+    if found := list(content_problems(adata, layer, layers)):
+        listed = "\n".join(f"- {f}" for f in found)
+        raise ValueError(f"{len(found)} problem{'s' * (len(found) > 1)} in the data:\n{listed}")
+
 # %% ../../nbs/50_model/10_setup.ipynb #6b924b6d
 def anndata_fields(
     adata: AnnData,
@@ -502,11 +627,14 @@ def anndata_fields(
     place = Place(adata)
     require_layer(place, layer, "layer")
     layers = layers._replace(counts=layer_or_default(adata, layers.counts, KEYS.junction_counts))
+    for name, argument in zip(layers, ANNDATA_ARGS):
+        require_layer(place, name, argument)
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False)]
     out += splicing_fields(place, layers, ANNDATA_ARGS, psi=layers.psi is not None)
     out += cell_fields(lambda argument: place, columns)
     if size_factor_key is not None:
-        out.append(size_factor_field(place, size_factor_key, np.zeros(adata.n_obs, bool)))
+        has_counts = gene_totals(adata, layer, gene_columns(adata)) > 0
+        out.append(size_factor_field(place, size_factor_key, has_counts))
     return out
 
 # %% ../../nbs/50_model/10_setup.ipynb #59b44845
@@ -515,6 +643,7 @@ class AnnDataSetupMixin(SetupMixin):
 
     @classmethod
     @docs.dedent
+    @takes(lambda: TRANSFER, **SETUP | OF_ANNDATA)
     def setup_anndata(
         cls,
         adata: AnnData,
@@ -536,14 +665,14 @@ class AnnDataSetupMixin(SetupMixin):
         ----------
         %(setup_anndata)s
         """
-        if not isinstance(adata, AnnData):
-            raise TypeError(
-                f"setup_anndata needs an AnnData, got {type(adata).__name__}; use setup_mudata for a MuData."
-            )
         if size_factor_key is None and KEYS.size_factor in adata.obsm:
             size_factor_key = KEYS.size_factor
         setup = setup_arguments(locals())
         layers = SplicingLayers(junc_ratio, cell_by_cluster_matrix, cell_by_junction_matrix, psi_mask_layer)
-        columns = CellColumns(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys)
+        columns = CellColumns.of(batch_key, labels_key, categorical_covariate_keys, continuous_covariate_keys)
         found = anndata_fields(adata, layer, layers, size_factor_key, columns)
+        if "source_registry" not in kwargs:
+            check_content(
+                adata, layer, layers._replace(counts=layer_or_default(adata, layers.counts, KEYS.junction_counts))
+            )
         register(cls, adata, found, setup, **kwargs)

@@ -10,22 +10,24 @@ from fastcore.basics import patch
 from mudata import MuData
 from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMixin, VAEMixin
 
+from ..core import Limits
+from ..data.arguments import FLAG, Is, takes
 from .docs import docs, explain
 from .expression import ExpressionMixin
 from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
-from .run import MemoryMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
 from .train import TrainMixin
 from ..nn.loader import CellLoader, CellSplitter
 from ..nn.module import SPLICEVAE
+from ..nn.options import Options, kinds_of
 from ..nn.plan import SplicingTrainingPlan
 from ..nn.scvi_names import init_arguments
 
 # %% auto #0
-__all__ = ['OURS', 'ConstructorMixin', 'module_options', 'SPLICEVI']
+__all__ = ['FEATURES', 'CONSTRUCTOR', 'OURS', 'ConstructorMixin', 'module_options', 'SPLICEVI']
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #44c049d0
 explain(
@@ -127,10 +129,26 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/80_splicevi.ipynb #ec578b44
+FEATURES = Limits(0, whole=True, optional=True)
+CONSTRUCTOR = kinds_of(Options) | {
+    "adata": Is(
+        ("MuData", "AnnData"),
+        optional=True,
+        hint="Read a file with mudata.read_h5mu(path), then SPLICEVI.setup_mudata(mdata); "
+        "a saved model with SPLICEVI.load(path, mdata).",
+    ),
+    "n_genes": FEATURES,
+    "n_junctions": FEATURES,
+    "initialize_embeddings_from_pca": FLAG,
+    "fully_paired": FLAG,
+}
+
 # %% ../../nbs/50_model/80_splicevi.ipynb #7b0ff907
 class ConstructorMixin:
     "The constructor of `SPLICEVI`."
 
+    @takes(lambda: kinds_of(Options), **CONSTRUCTOR)
     def __init__(
         self,
         adata: MuData | AnnData | None,
@@ -190,6 +208,7 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
             "the vanilla encoder has no junction embeddings."
         )
     self._read_features(given["n_genes"], given["n_junctions"])
+    self._check_border()
     sizes = {"n_input_genes": self.n_genes, "n_input_junctions": self.n_junctions} | self._data_sizes()
     self.module = self._module_cls(**sizes, **module_options(init_params))
     if self.adata is not None:
@@ -211,7 +230,6 @@ def _summary(self: ConstructorMixin) -> str:
 # %% ../../nbs/50_model/80_splicevi.ipynb #801acb61
 @docs.dedent
 class SPLICEVI(
-    MemoryMixin,
     AnnDataSetupMixin,
     TrainMixin,
     DifferentialMixin,

@@ -17,11 +17,12 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
-from ..core import KEYS, shortlist
+from ..core import KEYS, Limits
+from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, takes
 from ..data.pairs import CellStore, EventOrder
 from .decode import columns_of, pick, seeded
 from .docs import docs, explain
-from .expression_test import FoldChangeMixin, Test
+from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
@@ -33,13 +34,12 @@ from splicevi.tl.groups import (
     call_at_fdr,
     comparisons,
     group_reads,
-    one_of,
     sample_rows,
     stack_tables,
 )
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'SELDOM', 'EPS', 'SplicingTest', 'check_splicing_test', 'require_known', 'ComparedReads',
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
            'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
            'read_columns', 'batch_agreement', 'Answer', 'top_junctions']
 
@@ -60,29 +60,26 @@ class SplicingTest(Test):
     seed: int = 0
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ef9ed736
+SPLICING_TEST = TEST | {
+    "delta": Limits(0, 1, hint="It is a difference of PSI."),
+    "norm_splicing_function": OneOf(NORM_SPLICING),
+    "level": OneOf(("junction", "event")),
+    "n_draws": COUNT,
+    "n_samples_overall": MAYBE_COUNT,
+    "no_change": Limits(0, 1),
+    "grid": ListOf(Limits(0, above=True)),
+    "seed": SHARED["seed"],
+}
+
+
 def check_splicing_test(test: SplicingTest) -> None:
-    "Raise on what the test cannot answer."
+    "Raise on arguments that have no meaning together."
     test.check()
-    one_of("norm_splicing_function", test.norm_splicing_function, NORM_SPLICING)
-    one_of("level", test.level, ("junction", "event"))
-    if test.delta is None or test.delta > 1:
-        raise ValueError(f"delta={test.delta!r} must be a difference of PSI between 0 and 1.")
     if test.level == "event" and test.mode == "vanilla":
         raise ValueError("mode='vanilla' asks which group uses a junction more; level='event' needs mode='change'.")
-    if test.n_draws < 1:
-        raise ValueError(f"n_draws={test.n_draws} must be at least 1.")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #2e861c3f
 SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "seed")
-
-
-def require_known(given: dict) -> None:
-    "Raise on keywords that `differential_splicing` does not have."
-    if unknown := set(given) - set(SELDOM):
-        raise TypeError(
-            f"differential_splicing has no argument {shortlist(sorted(unknown))}; "
-            f"beyond the named ones it takes {shortlist(SELDOM, 9)}."
-        )
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ee4923fc
 @dataclass(eq=False)
@@ -463,7 +460,8 @@ explain(
       probability that the change is at most ``no_change``; ``bayes_factor``: log odds of ``proba_ds``. In ``"vanilla"``
       mode ``proba_m1`` (of :math:`\\psi_1>\\psi_2`), ``proba_m2`` and ``bayes_factor``.
     - ``effect_size``, ``effect_lower``, ``effect_upper``: posterior mean of :math:`\\psi_2-\\psi_1` and its 95 %%
-      interval; ``est_prob1``, ``est_prob2``: posterior means of PSI.
+      interval; ``est_prob1``, ``est_prob2``: posterior means of PSI; ``higher_in``: the group with the larger one
+      (differential expression has the opposite sign, its ``lfc_mean`` is group 1 over group 2).
     - with `all_stats`: ``emp_effect``, ``emp_prob1``, ``emp_prob2``: mean PSI of the cells in which the event was
       observed, NaN where there is none; ``n_obs_group1``, ``n_obs_group2``: these cells; ``n_reads_group1``,
       ``n_reads_group2``: the event's reads in them; ``n_batches``, ``n_batches_agree`` (models with batches): batches
@@ -472,7 +470,7 @@ explain(
       and ``group2``.
 
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
-    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction`` and its ``effect_size``,
+    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` and ``higher_in``,
     ``n_junctions``, and the numbers of cells and reads.
 
     Raises
@@ -515,6 +513,7 @@ def _wanted(self: DifferentialMixin, test: SplicingTest, junction_list: Sequence
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch
 @docs.dedent
+@takes(lambda: SELDOM, **SPLICING_TEST)
 def differential_splicing(
     self: DifferentialMixin,
     adata=None,
@@ -542,11 +541,12 @@ def differential_splicing(
 
     %(differential_splicing)s
     """
-    require_known(kwargs)
     test = pick(SplicingTest, locals(), **kwargs)
     wanted, codes = self._wanted(test, junction_list), self._chosen_batches(test)
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
+    self._check_batches(adata, found, test)
+    make = self._junction_table if level == "junction" else self._event_table
     answer = lambda pair: self._answer(self._compared(adata, pair), wanted, test, codes)
-    table = self._junction_table if level == "junction" else self._event_table
-    return stack_tables([table(adata, answer(pair), wanted, test) for pair in found], found, test.sort_by("proba_ds"))
+    tables = [make(adata, answer(pair), wanted, test) for pair in found]
+    return stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])

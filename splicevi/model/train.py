@@ -5,27 +5,43 @@
 # %% ../../nbs/50_model/75_train.ipynb #e558dafd
 from __future__ import annotations
 
+import inspect
 import os
 import warnings
 from collections.abc import Sequence
 
+import lightning.pytorch
 import numpy as np
 import torch
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 from scvi import settings
+from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
-from ..core import Limits, check_numbers
+from ..core import Limits
+from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
-from .run import Stopper, TrainingRun, interrupt_stops, lock, memory_advice, quiet_lightning, unlock
+from splicevi.model.run import (
+    MemoryMixin,
+    Stopper,
+    TrainingRun,
+    interrupt_stops,
+    lock,
+    memory_advice,
+    quiet_lightning,
+    unlock,
+)
+from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK',
-           'split_options', 'plan_options', 'watches_validation', 'without_validation', 'check_warmup',
-           'watching_callbacks', 'is_drawn', 'TrainMixin']
+__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names',
+           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+           'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin', 'of_training']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -106,6 +122,8 @@ explain(
 # %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
+    Train by amortised variational inference on expression and splicing together.
+
     An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has
     learnt, is trained and has its history. A second one interrupts at once.
 
@@ -141,7 +159,7 @@ explain(
 
 # %% ../../nbs/50_model/75_train.ipynb #2f827564
 POSITIVE, SHARE = Limits(0, above=True), Limits(0, 1, optional=True)
-COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)
+COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)  # of anything; of warm-up
 TRAIN_LIMITS = {
     "max_epochs": COUNT,
     "lr": POSITIVE,
@@ -159,6 +177,51 @@ TRAIN_LIMITS = {
     "lr_threshold": Limits(0),
     "step_size": COUNT,
     "gradient_clipping_max_norm": POSITIVE,
+}
+
+# %% ../../nbs/50_model/75_train.ipynb #6dd6b5cc
+def names_of(*functions) -> list[str]:
+    "Names of the arguments of some functions."
+    taken = [p for f in functions for p in inspect.signature(f).parameters.values()]
+    return [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
+
+
+def trainer_names() -> list[str]:
+    "What **kwargs of `train` may be."
+    return [*names_of(Trainer, lightning.pytorch.Trainer), "trainer_config", "ckpt_path"]
+
+
+def plan_names() -> list[str]:
+    "What `plan_kwargs` may be."
+    return names_of(SplicingTrainingPlan, AdversarialTrainingPlan, TrainingPlan)
+
+
+def splitter_names() -> list[str]:
+    "What `datasplitter_kwargs` may be."
+    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+
+# %% ../../nbs/50_model/75_train.ipynb #097b996c
+PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
+PARTS += ("kl_local", "kl_global", "kl_z", "alignment_penalty")
+CURVES = (*(f"{p}_{cells}" for p in PARTS for cells in ("validation", "train")), "validation_loss", "train_loss")
+ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps", "tpu", "hpu", "xpu", "ipu")
+FLAGS = ("shuffle_set_split", "early_stopping", "adversarial_mixing", "reduce_lr_on_plateau", "gradient_clipping")
+OPTIONS = TRAIN_LIMITS | {"lr_scheduler_type": OneOf(SCHEDULERS), "lr_scheduler_metric": OneOf(CURVES)}
+OPTIONS |= dict.fromkeys(FLAGS, FLAG)
+PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))}
+TRAIN_ARGUMENTS = OPTIONS | {
+    "early_stopping_monitor": OneOf(CURVES),
+    "background": FLAG,
+    "checkpoint": AnyOf((FLAG, Text("a folder"), Is(("PurePath",))), optional=True),
+    "checkpoint_every": COUNT,
+    "resume": OneOf((True, False, "auto")),
+    "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
+    "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
+    "callbacks": ListOf(
+        Is(("Callback",), hint="Derive it from lightning.pytorch.callbacks.Callback."), alone=True, optional=True
+    ),
+    "plan_kwargs": Entries(PLAN, plan_names, optional=True),
+    "datasplitter_kwargs": Entries(TRAIN_LIMITS, splitter_names, optional=True),
 }
 
 # %% ../../nbs/50_model/75_train.ipynb #ba483188
@@ -209,7 +272,7 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 5  # frames between a warning here and the line that calls `train`
+STACK = 6  # frames between a warning here and the line that calls `train`
 
 
 def without_validation(given: dict) -> dict:
@@ -251,7 +314,7 @@ def is_drawn(callbacks: list) -> bool:
     return any(getattr(c, "draws", False) for c in callbacks)
 
 # %% ../../nbs/50_model/75_train.ipynb #b875aa89
-class TrainMixin:
+class TrainMixin(MemoryMixin):
     "Training with the plan of `splicevi.nn.plan`."
 
     def _lone_cell(self, n_train: int, batch_size: int) -> bool:
@@ -338,7 +401,8 @@ def _start(
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
-    check_numbers(given, TRAIN_LIMITS)
+    if (words := given["lr_scheduler_metric"].split("_"))[0] == "reconstruction" and words[1] != "loss":
+        self.need(words[1])
     if not any(p.requires_grad for p in self.module.parameters()):
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
@@ -362,9 +426,15 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
             c.lock.release()
         raise
 
+# %% ../../nbs/50_model/75_train.ipynb #acf8486f
+def of_training(method):
+    "A method whose arguments are checked by the table above, and explained by the texts above."
+    method.__doc__ = "%(train)s"
+    return docs.dedent(takes(trainer_names, **TRAIN_ARGUMENTS)(method))
+
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
-@docs.dedent
+@of_training
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
@@ -401,8 +471,4 @@ def train(
     resume: bool | str = False,
     **kwargs,
 ) -> TrainingRun | None:
-    """Train by amortised variational inference on expression and splicing together.
-
-    %(train)s
-    """
     return self._train(**{k: v for k, v in locals().items() if k != "self"})

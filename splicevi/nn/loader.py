@@ -26,6 +26,7 @@ from splicevi.data.pairs import (
     observed_pairs,
     require_counts,
     take_ranges,
+    without_event,
 )
 from .batch import PAIR
 
@@ -51,7 +52,7 @@ class EventField(BaseAnnDataField):
 
     def register_field(self, adata) -> dict:
         codes = np.full(adata.n_vars, -1, np.int32)
-        known = adata.var[KEYS.event].notna().to_numpy()
+        known = ~without_event(adata.var[KEYS.event])
         codes[known], events = event_codes(adata.var.loc[known, KEYS.event])
         return {"codes": codes, "names": events.to_numpy()}
 
@@ -98,7 +99,8 @@ def require_totals(totals, pairs: ObservedPairs) -> None:
     if n := int((~np.isclose(at_pairs(totals, pairs), pairs.n, rtol=1e-4)).sum()):
         raise ValueError(
             f"The event totals differ from the sum of the event's reads at {n:,} observed pairs; remove the layer "
-            "to have it derived (right where junctions were filtered out), or restore the event's missing junctions."
+            "to have it derived (PSI are then shares of the junctions that are left), or give each event a junction "
+            "for the missing reads: splicevi.data.rederive_totals(junctions, rest=True)."
         )
 
 # %% ../../nbs/40_nn/70_loader.ipynb #a092d81e

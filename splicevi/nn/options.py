@@ -13,12 +13,13 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import Limits, check_number
+from ..core import Limits
+from ..data.arguments import FLAG, OneOf
 from .fusion import MIXINGS, PENALTIES
 from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS
 
 # %% auto #0
-__all__ = ['SIDES', 'choice', 'number', 'check_choices', 'Options', 'default_width']
+__all__ = ['SIDES', 'choice', 'number', 'flag', 'kinds_of', 'check_choices', 'Options', 'default_width']
 
 # %% ../../nbs/40_nn/55_options.ipynb #15df46d2
 def choice(
@@ -26,22 +27,28 @@ def choice(
     allowed: Iterable[str],  # a table of what the names stand for will do
 ) -> Any:
     "A field of a dataclass that takes one of some names."
-    return field(default=default, metadata={"allowed": tuple(allowed)})
+    return field(default=default, metadata={"kind": OneOf(tuple(allowed))})
 
 # %% ../../nbs/40_nn/55_options.ipynb #54081bca
 def number(default: float | None, *args, **kwargs) -> Any:
     "A field of a dataclass that takes a number within `Limits`."
-    return field(default=default, metadata={"limits": Limits(*args, **kwargs)})
+    return field(default=default, metadata={"kind": Limits(*args, **kwargs)})
+
+# %% ../../nbs/40_nn/55_options.ipynb #14b56495
+def flag(default: bool) -> Any:
+    "A field of a dataclass that is True or False."
+    return field(default=default, metadata={"kind": FLAG})
 
 # %% ../../nbs/40_nn/55_options.ipynb #879abe2d
+def kinds_of(options) -> dict[str, Any]:
+    "What the fields of a dataclass may be, by name."
+    return {f.name: f.metadata["kind"] for f in fields(options) if "kind" in f.metadata}
+
+
 def check_choices(options) -> None:
-    "Raise if a field of a dataclass has a value that its `choice` or its `number` does not allow."
-    for f in fields(options):
-        value, allowed = getattr(options, f.name), f.metadata.get("allowed", ())
-        if allowed and value not in allowed:
-            raise ValueError(f"{f.name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
-        if limits := f.metadata.get("limits"):
-            check_number(f.name, value, limits)
+    "Raise if a field of a dataclass has a value that its kind does not allow."
+    for name, kind in kinds_of(options).items():
+        kind.check(name, getattr(options, name))
 
 # %% ../../nbs/40_nn/55_options.ipynb #d07875d0
 SIDES = ("encoder", "decoder", "none", "both")
@@ -68,8 +75,8 @@ class Options:
     use_batch_norm: str = choice("none", SIDES)
     use_layer_norm: str = choice("both", SIDES)
     latent_distribution: str = choice("normal", ("normal", "ln"))  # "ln": logistic normal, on the simplex
-    deeply_inject_covariates: bool = False  # whether every hidden layer sees the covariates
-    encode_covariates: bool = False  # whether encoders see the covariates
+    deeply_inject_covariates: bool = flag(False)  # whether every hidden layer sees the covariates
+    encode_covariates: bool = flag(False)  # whether encoders see the covariates
     splicing_loss_type: str = choice("dirichlet_multinomial", SPLICING_LIKELIHOODS)
     splicing_concentration: float | None = number(
         None, 0, above=True, optional=True
@@ -97,10 +104,10 @@ def check_together(self: Options) -> None:
             "splicing_concentration is that of the beta-binomial; with "
             f"splicing_loss_type={self.splicing_loss_type!r} it has no effect.",
             UserWarning,
-            stacklevel=7,
+            stacklevel=8,
         )
     if self.modality_weights == "concatenate" and self.modality_penalty == "MMD":
-        warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", UserWarning, stacklevel=7)
+        warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", UserWarning, stacklevel=8)
 
 # %% ../../nbs/40_nn/55_options.ipynb #7625909d
 def default_width(n_features: int) -> int:

@@ -15,6 +15,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
+from ..core import Limits
+from ..data.arguments import FLAG, takes
 from .arc_layout import ArcLayout, Axis, arc, arc_layout, event_axis, event_strand, tick_rows
 from .style import colors, empty_figure, need_columns, region, shorten, styled, text_width, theme
 
@@ -306,6 +308,7 @@ def draw(
     return self.figure(title, rows, left, width)
 
 # %% ../../nbs/60_pl/60_arcs.ipynb #f7acf680
+@takes(flip=FLAG, width=Limits(0, above=True))
 def event_arcs(
     junctions: pd.DataFrame,  # chrom, start, end, strand, maybe annotated, gene_name, event_id; index: junction_id
     psi: pd.DataFrame,  # (junctions, groups) PSI; NaN: not observed

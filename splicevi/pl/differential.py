@@ -13,6 +13,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..core import Limits
+from ..data.arguments import COUNT, NOT_NEGATIVE, SHARE, ListOf, takes
 from splicevi.pl.style import (
     OKABE_ITO,
     Theme,
@@ -211,6 +213,7 @@ def _call_note(values: pd.DataFrame, n: int) -> str:
     return f"{values['called'].sum():,} of {len(values):,} called{lost}"
 
 # %% ../../nbs/60_pl/70_differential.ipynb #be24864c
+@takes(delta=NOT_NEGATIVE, n_labels=Limits(0, whole=True))
 def volcano(
     ds: pd.DataFrame,  # of `model.differential_splicing`: effect_size, proba_ds; maybe is_ds_fdr, gene_name, event_id
     delta: float = 0.1,  # least difference of PSI that counts
@@ -274,6 +277,7 @@ def bin_number(
     return np.minimum((p * bins).astype(int), bins - 1)
 
 # %% ../../nbs/60_pl/70_differential.ipynb #7f9ea5f4
+@takes(bins=COUNT)
 def probability_bins(
     proba: np.ndarray,  # (features,) posterior probability
     truth: np.ndarray,  # (features,) True where it holds
@@ -365,6 +369,7 @@ def _calibration_frame(
     return fig.update_layout(margin_l=64, hovermode="closest")
 
 # %% ../../nbs/60_pl/70_differential.ipynb #ac6d2fee
+@takes(targets=ListOf(SHARE))
 def calibration(
     proba: np.ndarray | Mapping[str, np.ndarray],  # (features,) posterior probability of a change; or name to such
     truth: np.ndarray | Mapping[str, np.ndarray],  # (features,) True where there is one; or name to such

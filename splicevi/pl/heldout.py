@@ -13,10 +13,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.arguments import COUNT, takes
 from .differential import bin_number
 from .style import add_diagonal, colors, empty_figure, error_bars, need_columns, styled
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #e52c3f16
+@takes(bins=COUNT)
 def prediction_grid(
     held: pd.DataFrame,  # held-out pairs
     psi: np.ndarray,  # (pairs,) predicted PSI
@@ -69,6 +71,7 @@ def imputation(
     return fig.update_xaxes(showgrid=False).update_yaxes(showgrid=False)
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #565a868f
+@takes(bins=COUNT)
 def psi_bins(
     held: pd.DataFrame,  # held-out pairs: counts, total
     psi: np.ndarray,  # (pairs,) predicted PSI
@@ -99,6 +102,7 @@ def _add_bins(fig: go.Figure, b: pd.DataFrame, name: str, color: str) -> None:
     fig.add_scatter(x=b["predicted"].round(4), y=b["observed"].round(4), name=name, **look)
 
 # %% ../../nbs/60_pl/80_heldout.ipynb #842fa6ac
+@takes(bins=COUNT)
 def psi_calibration(
     held: pd.DataFrame,  # held-out pairs: counts, total
     predictions: Mapping[str, np.ndarray],  # name to (pairs,) predicted PSI

@@ -13,6 +13,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
+from ..data.arguments import COUNT, takes
 from splicevi.pl.style import (
     INK,
     PSI_BAR,
@@ -28,6 +29,7 @@ from splicevi.pl.style import (
 from ..tl.latent import map_of
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #dcdbad9f
+@takes()
 def umap(
     latent: np.ndarray,  # (cells, dimensions)
     seed: int = 0,
@@ -95,6 +97,7 @@ def _latent_title(
     return f"Latent space{'s' * (n > 1)}{f' by {by}' if by else ''}"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #c7cc907d
+@takes(n_cells=COUNT)
 def latent(
     coords: Mapping[str, np.ndarray]
     | np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP or any obsm (its first two columns); or title to such
@@ -181,6 +184,7 @@ def _psi_title(
     return f"PSI of {junction_region(label)}" if label else "PSI in the latent space"
 
 # %% ../../nbs/60_pl/30_latent_space.ipynb #ce015c36
+@takes(n_cells=COUNT)
 def latent_psi(
     coords: np.ndarray,  # (cells, 2) coordinates, e.g. a UMAP
     psi: np.ndarray,  # (cells,) PSI of one junction, NaN where it was not observed

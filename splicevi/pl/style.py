@@ -17,7 +17,8 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
-from ..core import shortlist
+from ..core import Limits, shortlist
+from ..data.arguments import takes
 
 # %% ../../nbs/60_pl/10_style.ipynb #3b01e6e4
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#8A8F98")
@@ -57,6 +58,7 @@ def candidate_colors() -> np.ndarray:  # (colours, 3) sRGB
     return rgb[(lightness > 0.45) & (lightness < 0.85)]
 
 # %% ../../nbs/60_pl/10_style.ipynb #04c99fd7
+@takes(n=Limits(0, whole=True))
 def palette(
     n: int,  # number of colours
 ) -> list[str]:  # hex codes
@@ -165,6 +167,7 @@ def styled(
     return fig.update_annotations(font=dict(size=13, color=t.ink))
 
 # %% ../../nbs/60_pl/10_style.ipynb #ff6745ac
+@takes(height=Limits(0, above=True))
 def empty_figure(
     sentence: str,  # what is missing and what to do
     title: str | None = None,

@@ -17,6 +17,7 @@ from scipy import stats
 from scipy.special import digamma, polygamma
 
 from ..core import KEYS, obs_column, shortlist
+from ..data.arguments import COUNT, Text, takes
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .concentration import log_beta_binomial
 from .groups import Comparison, comparisons
@@ -48,6 +49,7 @@ def add_up(
     return sp.csr_matrix(member @ sp.csr_matrix(counts))
 
 # %% ../../nbs/30_tl/50_donors.ipynb #96b9c345
+@takes(groupby=Text("a column of obs"), sample_key=Text("a column of obs"))
 def pseudobulk(
     mdata: MuData | AnnData,  # cells
     groupby: str,  # column of obs with the groups to compare
@@ -224,6 +226,7 @@ def two_groups(
     return y, n, np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
 
 # %% ../../nbs/30_tl/50_donors.ipynb #39aafffa
+@takes(min_samples=COUNT)
 def beta_binomial_test(
     bulk: AnnData,  # samples, see `pseudobulk`
     groupby: str,  # column of bulk.obs

@@ -12,6 +12,8 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
+from ..core import Limits
+from ..data.arguments import Is, takes
 from ..data.pairs import EventOrder, indptr_of, row_chunks
 from .concentration import log_dirichlet_multinomial, smooth
 
@@ -269,6 +271,7 @@ def effect_posterior(
     return join_blocks(Effect, of_junctions), join_blocks(EventEffect, of_events)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #124a1fe5
+@takes(ds=Is(("DataFrame",)), delta=Limits(0, 1), proba=Limits(0, 1, optional=True))
 def called(
     ds: pd.DataFrame,  # of `model.differential_splicing`: is_ds_fdr, or proba_ds and effect_size
     delta: float = 0.1,  # least difference of PSI that counts

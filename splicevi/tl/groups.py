@@ -5,7 +5,7 @@
 # %% ../../nbs/30_tl/20_groups.ipynb #4ccb6edf
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -13,12 +13,13 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ..core import shortlist
+from ..data.arguments import SHARE, takes
 from ..data.pairs import CellStore, indptr_of, row_chunks, take_ranges
 
 # %% auto #0
 __all__ = ['query_rows', 'mask_rows', 'row_numbers', 'Comparison', 'check_comparison', 'group_sizes', 'check_groups', 'in_group',
-           'group_comparisons', 'cell_comparison', 'comparisons', 'sample_rows', 'GroupReads', 'pair_values',
-           'group_reads', 'one_of', 'check_test', 'stack_tables', 'call_at_fdr']
+           'named_once', 'group_comparisons', 'cell_comparison', 'comparisons', 'sample_rows', 'GroupReads',
+           'pair_values', 'group_reads', 'check_test', 'confounded', 'higher_in', 'stack_tables', 'call_at_fdr']
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8f070b33
 def query_rows(
@@ -131,6 +132,16 @@ def in_group(
     "Which cells have a value; those without any have none."
     return (obs[groupby] == value).fillna(False).to_numpy(bool)
 
+# %% ../../nbs/30_tl/20_groups.ipynb #9466df4c
+def named_once(group1) -> list:
+    "Groups in a list, of which there is at least one, and none twice."
+    groups = [group1] if isinstance(group1, str) or not np.iterable(group1) else list(group1)
+    if not groups:
+        raise ValueError("group1 names no group; leave it out to compare each in turn.")
+    if again := sorted({str(v) for v in groups if groups.count(v) > 1}):
+        raise ValueError(f"group1 names {shortlist(again)} twice.")
+    return groups
+
 # %% ../../nbs/30_tl/20_groups.ipynb #9d008c2b
 def group_comparisons(
     obs: pd.DataFrame,
@@ -139,8 +150,7 @@ def group_comparisons(
     group2,  # one value; None: all other cells
 ) -> list[Comparison]:
     "The comparisons of values of a column."
-    if group1 is not None:
-        group1 = [group1] if isinstance(group1, str) or not np.iterable(group1) else list(group1)
+    group1 = None if group1 is None else named_once(group1)
     if group2 is not None and not isinstance(group2, str) and np.iterable(group2):
         raise ValueError(f"group2 is one group, not {shortlist(group2)}; use idx2 for cells of several.")
     sizes = group_sizes(obs, groupby)
@@ -148,7 +158,8 @@ def group_comparisons(
     if group1 is None:
         group1 = [g for g in sizes.index if g != group2]
     members = [in_group(obs, groupby, g) for g in group1]
-    other = lambda mine: ~mine if group2 is None else in_group(obs, groupby, group2)
+    labelled = obs[groupby].notna().to_numpy()
+    other = lambda mine: labelled & ~mine if group2 is None else in_group(obs, groupby, group2)
     name = "Rest" if group2 is None else group2
     return [Comparison(np.flatnonzero(m), np.flatnonzero(other(m)), g, name) for g, m in zip(group1, members)]
 
@@ -252,42 +263,53 @@ def pooled_psi(self: GroupReads) -> np.ndarray:
     "PSI of the pooled reads, NaN where there are none."
     return np.divide(self.reads, self.totals, out=np.full(self.reads.shape, np.nan), where=self.totals > 0)
 
-# %% ../../nbs/30_tl/20_groups.ipynb #abb54be3
-def one_of(
-    name: str,  # of the argument
-    value,
-    allowed: Sequence,
-) -> None:
-    "Raise if the value of an argument is not one of those allowed."
-    if value not in allowed:
-        raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.")
-
 # %% ../../nbs/30_tl/20_groups.ipynb #b772c1d8
-def check_test(mode: str, delta, fdr_target: float, batch_correction: bool, batchid1, batchid2) -> None:
-    "Raise on arguments that no test can have."
-    one_of("mode", mode, ("vanilla", "change"))
-    if delta is not None and not delta >= 0:
-        raise ValueError(f"delta={delta!r} must be a number that is not negative.")
-    if not 0 < fdr_target < 1:
-        raise ValueError(f"fdr_target={fdr_target!r} must lie between 0 and 1.")
+def check_test(batch_correction: bool, batchid1, batchid2) -> None:
+    "Raise on arguments that have no meaning together."
     if not batch_correction and (batchid1 is not None or batchid2 is not None):
         raise ValueError("batchid1 and batchid2 say which batches to decode under; they need batch_correction=True.")
+
+# %% ../../nbs/30_tl/20_groups.ipynb #e60119b5
+def confounded(
+    batch: np.ndarray,  # (cells,) batch codes
+    c: Comparison,
+) -> str | None:
+    "How groups and batches are the same thing, or that each batch is in one group as a whole; None: neither."
+    one, two = (np.unique(batch[rows]) for rows in c[:2])
+    whole = all(len(rows) == np.isin(batch, own).sum() for rows, own in ((c.rows1, one), (c.rows2, two)))
+    if not whole or len(np.intersect1d(one, two)):
+        return None
+    return (
+        "are the same thing" if min(len(one), len(two)) == 1 else "do not cross: each batch is in one group as a whole"
+    )
+
+# %% ../../nbs/30_tl/20_groups.ipynb #8c471666
+def higher_in(
+    effect: np.ndarray,  # (features,)
+    positive: str,  # name of the group that is higher where the effect is positive
+    negative: str,
+) -> np.ndarray:  # (features,) names; None where the effect is 0 or unknown
+    "The group with the larger value."
+    return np.where(effect > 0, str(positive), np.where(effect < 0, str(negative), None)).astype(object)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #27a6242e
 def stack_tables(
     tables: list[pd.DataFrame],  # one for each comparison
     found: list[Comparison],
     sort_by: str | None,  # column, the largest value first; None: rows keep their order
+    first_higher: Callable,  # table to values that are positive where the first group is higher
 ) -> pd.DataFrame:
-    "One table of all comparisons, each with its name."
+    "One table of all comparisons, each with its name and the group that is higher."
     out = []
     for table, c in zip(tables, found):
         if sort_by:
             table = table.sort_values(sort_by, ascending=False, kind="stable")
-        out.append(table.assign(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else table)
+        names = dict(comparison=c.name, group1=c.group1, group2=c.group2) if c.named else {}
+        out.append(table.assign(**names, higher_in=higher_in(first_higher(table), c.group1, c.group2)))
     return pd.concat(out)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #34da57d0
+@takes(target=SHARE)
 def call_at_fdr(
     proba: np.ndarray,  # (features,) posterior probabilities
     target: float,  # expected share of false calls

@@ -17,7 +17,8 @@ from fastcore.basics import patch
 from mudata import MuData
 from scipy.optimize import minimize_scalar
 
-from ..core import KEYS
+from ..core import KEYS, Limits
+from ..data.arguments import COUNT, NOT_NEGATIVE, ListOf, takes
 from .concentration import log_rising, smooth
 from .psi import junction_reads, pooled_psi
 
@@ -91,6 +92,7 @@ def expression_counts(
     return mdata[rna].X if rna_layer is None else mdata[rna].layers[rna_layer]
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #68a73f25
+@takes(n_neighbors=COUNT, n_pcs=COUNT, prior=NOT_NEGATIVE)
 def neighbor_psi(
     mdata: MuData,  # reads of the training cells, without the held-out ones
     held: pd.DataFrame,  # held-out pairs, see `splicevi.data.hold_out`
@@ -158,6 +160,7 @@ def dm_log_likelihood(
     return ReadLikelihood(held, psi)(np.broadcast_to(np.asarray(c, np.float64), len(held)))
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #20824076
+@takes(bounds=ListOf(Limits(0, above=True)))
 def best_concentration(
     held: pd.DataFrame,  # held-out pairs
     psi: np.ndarray,  # (pairs,) predicted PSI
@@ -199,6 +202,7 @@ def imputation(
     return pd.DataFrame.from_dict(rows, orient="index")
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #20eedd6d
+@takes(chunk=COUNT)
 def predicted_psi(
     model,  # a trained `splicevi.SPLICEVI`
     held: pd.DataFrame,  # held-out pairs of the cells that the model was trained on

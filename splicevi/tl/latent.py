@@ -12,6 +12,9 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 
+from ..core import Limits
+from ..data.arguments import takes
+
 # %% ../../nbs/30_tl/70_latent.ipynb #1d373756
 def known_labels(
     labels,  # (cells,) labels, NaN where unknown
@@ -21,6 +24,7 @@ def known_labels(
     return codes, np.flatnonzero(codes >= 0)
 
 # %% ../../nbs/30_tl/70_latent.ipynb #ec71998b
+@takes()
 def latent_ari(
     latent: np.ndarray,  # (cells, dimensions)
     labels,  # (cells,) labels, NaN where unknown
@@ -52,6 +56,7 @@ def silhouette(
     return float(silhouette_score(np.asarray(latent)[known], codes[known]))
 
 # %% ../../nbs/30_tl/70_latent.ipynb #5200e638
+@takes()
 def latent_quality(
     latents: Mapping[str, np.ndarray],  # name to (cells, dimensions)
     labels,  # (cells,) labels, NaN where unknown
@@ -62,6 +67,7 @@ def latent_quality(
     return pd.DataFrame.from_dict({name: scores(z) for name, z in latents.items()}, orient="index")
 
 # %% ../../nbs/30_tl/70_latent.ipynb #b082a2d0
+@takes(n_max=Limits(2, whole=True))
 def clusters(
     latent: np.ndarray,  # (cells, dimensions)
     n_max: int = 10,  # clusters at most

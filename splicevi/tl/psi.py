@@ -14,6 +14,7 @@ import scipy.sparse as sp
 from mudata import MuData
 
 from ..core import KEYS
+from ..data.arguments import COUNT, NOT_NEGATIVE, takes
 from ..data.pairs import event_codes
 from .concentration import smooth
 
@@ -36,6 +37,7 @@ def event_totals(
     return (reads @ member)[..., event]
 
 # %% ../../nbs/30_tl/55_psi.ipynb #31833f71
+@takes(prior=NOT_NEGATIVE)
 def pooled_psi(
     mdata: MuData,  # reads of the training cells
     prior: float = 1.0,  # pseudo-reads spread evenly over the junctions of each event
@@ -49,6 +51,7 @@ def pooled_psi(
     return pd.Series(psi, mdata[splicing].var_names, name="pooled PSI")
 
 # %% ../../nbs/30_tl/55_psi.ipynb #0414eb90
+@takes(prior=NOT_NEGATIVE)
 def group_psi(
     mdata: MuData,
     groups,  # (cells,) group of each cell
@@ -64,6 +67,7 @@ def group_psi(
     return pd.DataFrame(psi.T, mdata[splicing].var_names, groups.categories)
 
 # %% ../../nbs/30_tl/55_psi.ipynb #11447ed6
+@takes(n_cells=COUNT, chunk=COUNT)
 def decoded_group_psi(
     model,  # a trained `splicevi.SPLICEVI`
     groups,  # (cells,) group of each cell that the model was trained on
@@ -82,6 +86,7 @@ def decoded_group_psi(
         return pd.DataFrame(total / n, psi.columns, groups.categories)
 
 # %% ../../nbs/30_tl/55_psi.ipynb #9f786014
+@takes(n=COUNT)
 def variable_junctions(
     psi: Sequence[pd.DataFrame],  # tables (junctions, groups), see `group_psi`; the smallest range counts
     event: pd.Series,  # (junctions,) event of each junction

@@ -1,0 +1,859 @@
+"""What is wrong is refused at once, by an error that names the argument and the fix, and changes nothing of the user's.
+
+A row is one line of a table: where it belongs, its name, how to call, what is raised (or warned), and the texts that
+the message must have. A new row goes to one of the lists; `w` gives the data, models and folders it needs (see
+`World`), and everything that `w` handed out must be byte for byte what it was.
+"""
+
+import hashlib
+import importlib
+import inspect
+import re
+import time
+import warnings
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import mudata
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from anndata import AnnData
+
+import splicevi as sv
+from splicevi import SPLICEVI
+from splicevi.core import Limits
+from splicevi.data.arguments import TABLES, AnyOf, Entries, Flag, Is, ListOf, Names, OneOf, Rows, Text, check_arguments
+from splicevi.datasets import simulate
+
+QUIET = dict(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
+SECONDS = 5.0  # of the processor, for each row
+
+
+# the harness
+
+
+class Row(NamedTuple):
+    "Something that a user does wrong, and the answer."
+
+    area: str
+    name: str
+    call: object  # function of a `World`
+    answer: type  # exception, or category of a warning
+    texts: tuple = ()  # parts of the message
+
+    def __str__(self):
+        return f"{self.area}: {self.name}"
+
+
+def row(area, name, call, answer, *texts):
+    "A row of the table."
+    return Row(area, name, call, answer, texts)
+
+
+def digest(x) -> str:
+    "A checksum of anything a user may hand over: values, types, storage, names and their order."
+    h = hashlib.sha256()
+    for part in content(x):
+        h.update(part if isinstance(part, bytes) else repr(part).encode())
+        h.update(b"\0")
+    return h.hexdigest()
+
+
+def content(x):
+    "The parts of an object, one after the other."
+    kind = next((f for t, f in CONTENT.items() if isinstance(x, t)), None)
+    yield type(x).__name__
+    if kind is None:
+        yield repr(x)
+    else:
+        yield from kind(x)
+
+
+def of_array(x):
+    yield x.shape, str(x.dtype)
+    yield repr(x.tolist()) if x.dtype == object else np.ascontiguousarray(x).tobytes()
+
+
+def of_sparse(x):
+    yield x.format, x.shape
+    for part in (x.data, x.indices, x.indptr) if x.format in ("csr", "csc") else (x.tocoo().data, x.tocoo().coords):
+        yield from content(part)
+
+
+def of_index(x):
+    yield x.name, str(x.dtype), repr(list(x))
+
+
+def of_series(x):
+    yield from of_index(x.index)
+    yield x.name, str(x.dtype)
+    if isinstance(x.dtype, pd.CategoricalDtype):
+        yield repr(list(x.cat.categories)), x.cat.codes.to_numpy().tobytes()
+    else:
+        yield from of_array(x.to_numpy())
+
+
+def of_frame(x):
+    yield from of_index(x.index)
+    for name in x.columns:
+        yield repr(name)
+        yield from of_series(x[name])
+
+
+def of_mapping(x):
+    for k in x:
+        yield repr(k)
+        yield from content(x[k])
+
+
+def of_anndata(x):
+    yield x.is_view
+    yield from content(x.X)
+    for name in ("obs", "var", "layers", "obsm", "varm", "obsp", "varp", "uns"):
+        yield name
+        yield from content(getattr(x, name))
+
+
+def of_mudata(x):
+    for name in ("obs", "var", "obsm", "varm", "obsp", "uns", "mod"):
+        yield name
+        yield from content(getattr(x, name))
+
+
+def of_list(x):
+    for item in x:
+        yield from content(item)
+
+
+def of_model(x):
+    yield x.is_trained_, x.history_ is None
+    for name, value in x.module.state_dict().items():
+        yield name
+        yield from content(value.cpu().numpy())
+
+
+CONTENT = {
+    np.ndarray: of_array,
+    sp.spmatrix: of_sparse,
+    sp.sparray: of_sparse,
+    pd.DataFrame: of_frame,
+    pd.Series: of_series,
+    pd.Index: of_index,
+    AnnData: of_anndata,
+    mudata.MuData: of_mudata,
+    SPLICEVI: of_model,
+    list: of_list,
+    tuple: of_list,
+    Mapping: of_mapping,
+}
+
+
+def small():
+    "60 cells of three types in two batches, 20 genes and 30 junctions, with sizes and covariates."
+    out = simulate(n_cells=60, n_genes=20, n_junctions=30, n_cell_types=3, n_batches=2, observed=0.5, seed=0)
+    rng = np.random.default_rng(0)
+    out.obsm["X_library_size"] = rng.lognormal(0, 0.3, (60, 1)).astype(np.float32)
+    out.obs["age"] = rng.normal(size=60)
+    out.obs["site"] = pd.Categorical(rng.choice(["a", "b", "c"], 60))
+    return out
+
+
+def side_by_side(mdata):
+    "The same cells as an AnnData of genes followed by junctions."
+    rna, junctions = mdata["rna"], mdata["splicing"]
+    empty, zeros = (sp.csr_matrix(part.shape, dtype=np.float32) for part in (rna, junctions))
+    both = lambda x, y: sp.hstack([x, y]).tocsr()
+    layers = {k: both(empty, v) for k, v in junctions.layers.items() if k is not None}
+    var = pd.concat([rna.var[[]], junctions.var[["event_id"]]])
+    out = AnnData(both(rna.X, zeros), obs=mdata.obs.copy(), var=var, layers=layers)
+    out.obsm["X_library_size"] = mdata.obsm["X_library_size"]
+    return out
+
+
+def edited(data, edits):
+    "A copy after some edits; an edit changes it, or returns another one."
+    out = data.copy()
+    for edit in edits:
+        other = edit(out)
+        out = out if other is None else other
+    return out
+
+
+class World:
+    "What a row needs; remembers what it handed out."
+
+    def __init__(self, shared: dict, folder):
+        self.shared, self.folder, self.given = shared, folder, []
+
+    def keep(self, x):
+        "Anything of the user that the call must leave as it is."
+        self.given.append((x, digest(x)))
+        return x
+
+    def mdata(self, *edits):
+        "The small MuData, after some edits."
+        return self.keep(edited(self.shared["mdata"], edits))
+
+    def adata(self, *edits):
+        "The small AnnData of concatenated features, after some edits."
+        return self.keep(edited(self.shared["adata"], edits))
+
+    @property
+    def ready(self):
+        "The small MuData, registered."
+        return self.keep(self.shared["model"].adata)
+
+    @property
+    def model(self):
+        "A trained model with batches; its data are `ready`."
+        return self.keep(self.shared["model"])
+
+    @property
+    def fresh(self):
+        "A model that was never trained."
+        return self.keep(self.shared["fresh"])
+
+    def changed(self):
+        "Which of the objects handed out are not what they were."
+        return [type(x).__name__ for x, before in self.given if digest(x) != before]
+
+
+@pytest.fixture(scope="module")
+def shared():
+    "Data and models that no row may change."
+    out = {"mdata": small()}
+    out["adata"] = side_by_side(out["mdata"])
+    ready = out["mdata"].copy()
+    SPLICEVI.setup_mudata(ready, batch_key="batch")
+    out["fresh"] = SPLICEVI(ready, n_latent=3)
+    out["model"] = SPLICEVI(ready, n_latent=3)
+    out["model"].train(**QUIET)
+    return out
+
+
+def answer_of(r: Row, w: World) -> str:
+    "The message of a row's call."
+    if issubclass(r.answer, Warning):
+        with pytest.warns(r.answer) as seen:
+            r.call(w)
+        return "\n".join(str(s.message) for s in seen)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(r.answer) as seen:
+            r.call(w)
+    assert type(seen.value) is r.answer or r.answer is Exception, f"{type(seen.value).__name__}: {seen.value}"
+    return str(seen.value)
+
+
+def answers(r: Row, shared: dict, folder) -> None:
+    "The row's answer is what it should be, comes soon, and leaves what was handed over alone."
+    w = World(shared, folder)
+    start = time.process_time()
+    message = answer_of(r, w)
+    spent = time.process_time() - start
+    for text in r.texts:
+        assert text in message, f"{text!r} is not in: {message}"
+    assert spent < SECONDS, f"{spent:.1f} s"
+    if not issubclass(r.answer, Warning):  # a setup that succeeds registers
+        assert not (bad := w.changed()), f"changed: {bad}"
+
+
+# edits of the data: each takes a copy, and changes it or gives another one
+
+
+def obs(**columns):
+    "Columns of obs: values, or a function of the column that is there."
+
+    def edit(data):
+        for name, values in columns.items():
+            data.obs[name] = values(data.obs[name]) if callable(values) else values
+
+    return edit
+
+
+def layer(name, change, modality="splicing"):
+    "Another layer (None: X) in the place of one, or None to take it away."
+
+    def edit(data):
+        part = data[modality] if modality else data
+        if change is None:
+            del part.layers[name]
+        elif name is None:
+            part.X = change(part.X)
+        else:
+            part.layers[name] = change(part.layers[name])
+
+    return edit
+
+
+def entry(value, at=0):
+    "The matrix with one other stored value."
+
+    def change(matrix):
+        out = matrix.astype(np.float64) if np.isinf(value) or np.isnan(value) else matrix.copy()
+        out.data[at] = value
+        return out
+
+    return change
+
+
+def var(column, change, modality="splicing"):
+    "Another column of var."
+
+    def edit(data):
+        part = data[modality] if modality else data
+        part.var[column] = change(part.var[column].astype(object))
+
+    return edit
+
+
+def sizes(change):
+    "Other size factors."
+
+    def edit(data):
+        data.obsm["X_library_size"] = change(data.obsm["X_library_size"].copy())
+
+    return edit
+
+
+def at(i, value):
+    "The array or column with one other value."
+
+    def change(x):
+        x = x.copy()
+        if isinstance(x, pd.Series):
+            x.iloc[i] = value
+        else:
+            x[i] = value
+        return x
+
+    return change
+
+
+def names(what, again, modality="splicing"):
+    "The first name of cells or features once more in the second place."
+
+    def edit(data):
+        part = data[modality] if modality else data
+        index = list(getattr(part, what))
+        index[1] = again or index[0]
+        setattr(part, what, index)
+
+    return edit
+
+
+def cells(rows):
+    "Some of the cells."
+    return lambda data: data[rows].copy()
+
+
+def features(columns, modality):
+    "Some of the features of a modality."
+
+    def edit(data):
+        parts = {k: (a[:, columns] if k == modality else a).copy() for k, a in data.mod.items()}
+        out = mudata.MuData(parts)
+        out.obs["batch"] = data.obs["batch"]
+        return out
+
+    return edit
+
+
+zero = lambda m: m * 0
+logs = lambda m: m.log1p()
+LAYER = "cell_by_junction_matrix"
+TOTALS = "cell_by_cluster_matrix"
+
+
+def normalised(data):
+    "Logarithms of counts scaled to one total, and no counts."
+    x = data["rna"].X
+    data["rna"].X = (sp.diags(1e4 / np.maximum(x.sum(1).A1, 1)) @ x).log1p().tocsr()
+
+
+def logs_beside_counts(data):
+    "Logarithms in X, counts in a layer."
+    data["rna"].layers["counts"] = data["rna"].X.copy()
+    data["rna"].X = data["rna"].X.log1p()
+
+
+def without_a_junction(data):
+    "A junction was filtered out after the totals had been computed."
+    junctions = data["splicing"]
+    largest = junctions.var["event_id"].value_counts().index[0]
+    gone = np.flatnonzero(junctions.var["event_id"] == largest)[0]
+    return features(np.setdiff1d(np.arange(junctions.n_vars), gone), "splicing")(data)
+
+
+# the tables: a row a line
+# fmt: off
+
+setup, anndata = SPLICEVI.setup_mudata, SPLICEVI.setup_anndata
+N = np.nan
+SETUP = [
+    row("setup", "an AnnData", lambda w: setup(w.adata()), TypeError, "mdata=", "it must be a MuData", "setup_anndata"),
+    row("setup", "a path", lambda w: setup("data.h5mu"), TypeError, "mdata='data.h5mu'", "mudata.read_h5mu(path)"),
+    row("setup", "None", lambda w: setup(None), TypeError, "mdata=None", "it must be a MuData"),
+    row("setup", "no such batch", lambda w: setup(w.mdata(), batch_key="bacth"), KeyError, "batch_key='bacth'", "batch"),
+    row("setup", "batch is a number", lambda w: setup(w.mdata(), batch_key=3), TypeError, "batch_key=3", "a column of obs"),
+    row("setup", "batch is a list", lambda w: setup(w.mdata(), batch_key=["batch"]), TypeError, "batch_key=['batch']", "text"),
+    row("setup", "batch is empty", lambda w: setup(w.mdata(), batch_key=""), ValueError, "batch_key=''", "is empty"),
+    row("setup", "batch has gaps", lambda w: setup(w.mdata(obs(batch=lambda c: c.where(c.index != c.index[3]))), batch_key="batch"), ValueError, "batch_key='batch'", "1 cells", "fill them in"),
+    row("setup", "labels missing", lambda w: setup(w.mdata(), labels_key="celltype"), KeyError, "labels_key='celltype'", "cell_type"),
+    row("setup", "labels have gaps", lambda w: setup(w.mdata(obs(cell_type=at(0, N))), labels_key="cell_type"), ValueError, "labels_key='cell_type'", "no value"),
+    row("setup", "misspelt argument", lambda w: setup(w.mdata(), batchkey="batch"), TypeError, "no argument 'batchkey'", "did you mean 'batch_key'?"),
+    row("setup", "argument of scvi-tools", lambda w: setup(w.mdata(), layer="counts"), TypeError, "setup_mudata() has no argument 'layer'"),
+    row("setup", "categories named twice", lambda w: setup(w.mdata(), categorical_covariate_keys=["site", "site"]), ValueError, "categorical_covariate_keys", "names site twice"),
+    row("setup", "categories of a number", lambda w: setup(w.mdata(), categorical_covariate_keys=3), TypeError, "categorical_covariate_keys=3", "list of columns of obs"),
+    row("setup", "categories misspelt", lambda w: setup(w.mdata(), categorical_covariate_keys="sites"), KeyError, "categorical_covariate_keys='sites'", "site"),
+    row("setup", "categories have gaps", lambda w: setup(w.mdata(obs(site=at(5, N))), categorical_covariate_keys=["site"]), ValueError, "categorical_covariate_keys='site'", "1 cells"),
+    row("setup", "text as a number", lambda w: setup(w.mdata(), continuous_covariate_keys=["site"]), TypeError, "continuous_covariate_keys='site'", "pass it in categorical_covariate_keys"),
+    row("setup", "NaN in a covariate", lambda w: setup(w.mdata(obs(age=at(5, N))), continuous_covariate_keys=["age"]), ValueError, "continuous_covariate_keys='age'", "1 cells"),
+    row("setup", "inf in a covariate", lambda w: setup(w.mdata(obs(age=at(5, np.inf))), continuous_covariate_keys=["age"]), ValueError, "continuous_covariate_keys='age'", "not finite"),
+    row("setup", "numbers misspelt", lambda w: setup(w.mdata(), continuous_covariate_keys=["aeg"]), KeyError, "continuous_covariate_keys='aeg'", "age"),
+    row("setup", "numbers in a dict", lambda w: setup(w.mdata(), continuous_covariate_keys={"age": 1}), TypeError, "continuous_covariate_keys", "list of columns"),
+    row("setup", "index of text", lambda w: setup(w.mdata(), idx_layer="site"), TypeError, "idx_layer='site'", "numbers are needed"),
+    row("setup", "no such sizes", lambda w: setup(w.mdata(), size_factor_key="size"), KeyError, "size_factor_key='size'", "X_library_size"),
+    row("setup", "sizes are text", lambda w: setup(w.mdata(), size_factor_key="site"), TypeError, "size_factor_key='site'", "one positive number per cell"),
+    row("setup", "sizes are text in obsm", lambda w: setup(w.mdata(sizes(lambda x: x.astype(str)))), TypeError, "size_factor_key='X_library_size'", "one positive number per cell"),
+    row("setup", "a size is 0", lambda w: setup(w.mdata(sizes(at(2, 0)))), ValueError, "size_factor_key='X_library_size'", "1 cells", "positive"),
+    row("setup", "a size is negative", lambda w: setup(w.mdata(sizes(at(2, -1)))), ValueError, "X_library_size", "positive"),
+    row("setup", "a size is NaN", lambda w: setup(w.mdata(sizes(at(2, N)))), ValueError, "X_library_size", "positive finite"),
+    row("setup", "two sizes a cell", lambda w: setup(w.mdata(sizes(lambda x: np.hstack([x, x])))), ValueError, "X_library_size", "(60, 2)", "(cells, 1)"),
+    row("setup", "sizes without genes", lambda w: setup(w.mdata(), modalities={"junc_ratio_layer": "splicing"}, size_factor_key="X_library_size"), ValueError, "size_factor_key", "no expression modality"),
+    row("setup", "modalities is text", lambda w: setup(w.mdata(), modalities="rna"), TypeError, "modalities='rna'", "rna_layer"),
+    row("setup", "modality missing", lambda w: setup(w.mdata(), modalities={"rna_layer": "gex"}), ValueError, "gex", "rna, splicing"),
+    row("setup", "modalities misspelt", lambda w: setup(w.mdata(), modalities={"rna": "rna"}), ValueError, "modalities", "unknown keys rna"),
+    row("setup", "modalities empty", lambda w: setup(w.mdata(), modalities={}), ValueError, "rna, splicing"),
+    row("setup", "no modality of ours", lambda w: setup(w.keep(mudata.MuData({"a": AnnData(np.ones((3, 2)))}))), ValueError, "neither 'rna' nor 'splicing'", "modalities="),
+    row("setup", "genes' layer missing", lambda w: setup(w.mdata(), rna_layer="counts"), KeyError, "rna_layer='counts'", "it has"),
+    row("setup", "genes' layer a number", lambda w: setup(w.mdata(), rna_layer=1), TypeError, "rna_layer=1", "name of a layer"),
+    row("setup", "reads' layer missing", lambda w: setup(w.mdata(), junc_counts_layer="reads"), KeyError, "junc_counts_layer='reads'", LAYER),
+    row("setup", "reads missing", lambda w: setup(w.mdata(layer(LAYER, None))), KeyError, LAYER, "it has"),
+    row("setup", "totals' layer missing", lambda w: setup(w.mdata(), atse_counts_layer="totals"), KeyError, "atse_counts_layer='totals'", TOTALS),
+    row("setup", "PSI's layer missing", lambda w: setup(w.mdata(), junc_ratio_layer="psi"), KeyError, "junc_ratio_layer='psi'", "junc_ratio"),
+    row("setup", "mask's layer missing", lambda w: setup(w.mdata(), psi_mask_layer="mask"), KeyError, "psi_mask_layer='mask'", "psi_mask"),
+    row("setup", "totals are not sums", lambda w: setup(w.mdata(without_a_junction)), ValueError, TOTALS, "not the sum", "rederive_totals", "rest=True"),
+    row("setup", "totals below reads", lambda w: setup(w.mdata(layer(TOTALS, lambda m: m * 0.5))), ValueError, TOTALS, "y > n", "delete the layer"),
+    row("setup", "PSI above 1", lambda w: setup(w.mdata(layer("junc_ratio", entry(1.5)))), ValueError, "junc_ratio", "no ratio", "delete the layer"),
+    row("setup", "reads negative", lambda w: setup(w.mdata(layer(LAYER, entry(-1)))), ValueError, LAYER, "negative", "first: cell"),
+    row("setup", "reads NaN", lambda w: setup(w.mdata(layer(LAYER, entry(N)))), ValueError, LAYER, "NaN"),
+    row("setup", "reads infinite", lambda w: setup(w.mdata(layer(LAYER, entry(np.inf)))), ValueError, LAYER, "infinite"),
+    row("setup", "genes negative", lambda w: setup(w.mdata(layer(None, entry(-1), "rna"))), ValueError, "mdata['rna']", "negative"),
+    row("setup", "genes NaN", lambda w: setup(w.mdata(layer(None, entry(N), "rna"))), ValueError, "mdata['rna']", "NaN"),
+    row("setup", "reads all 0", lambda w: setup(w.mdata(layer(LAYER, zero), layer(TOTALS, zero), layer("psi_mask", None))), ValueError, LAYER, "all junction reads are 0"),
+    row("setup", "genes all 0", lambda w: setup(w.mdata(layer(None, zero, "rna"))), ValueError, "all gene counts are 0"),
+    row("setup", "mask hides all", lambda w: setup(w.mdata(layer("psi_mask", zero))), ValueError, "mask 'psi_mask' hides all", "1 means"),
+    row("setup", "mask shows the unread", lambda w: setup(w.mdata(layer("psi_mask", lambda m: sp.csr_matrix(np.ones(m.shape))))), ValueError, "psi_mask", "no reads"),
+    row("setup", "events of one junction", lambda w: setup(w.mdata(var("event_id", lambda c: c.index), layer(TOTALS, None), layer("junc_ratio", None), layer("psi_mask", None))), ValueError, "event_id", "one junction", "find_events"),
+    row("setup", "event is empty text", lambda w: setup(w.mdata(var("event_id", at(0, "")))), ValueError, "event_id", "1 junctions have no event"),
+    row("setup", "event is 'nan'", lambda w: setup(w.mdata(var("event_id", at(0, "nan")))), ValueError, "event_id", "1 junctions have no event"),
+    row("setup", "event is missing", lambda w: setup(w.mdata(var("event_id", at(0, None)))), ValueError, "event_id", "1 junctions have no event"),
+    row("setup", "no cells", lambda w: setup(w.mdata(cells(np.zeros(60, bool)))), ValueError, "there are no gene counts", "(0, 20)"),
+    row("setup", "no genes", lambda w: setup(w.mdata(features(slice(0), "rna"))), ValueError, "there are no gene counts"),
+    row("setup", "no junctions", lambda w: setup(w.mdata(features(slice(0), "splicing"))), ValueError, "no junction reads"),
+    row("setup", "junction named twice", lambda w: setup(w.mdata(names("var_names", None))), ValueError, "var_names", "var_names_make_unique()"),
+    row("setup", "gene named twice", lambda w: setup(w.mdata(names("var_names", None, "rna"))), ValueError, "mdata['rna']", "var_names_make_unique()"),
+    row("setup", "PSI as reads", lambda w: setup(w.mdata(), junc_counts_layer="junc_ratio", atse_counts_layer=TOTALS), ValueError, "not the sum"),
+    row("setup", "PSI as only reads", lambda w: setup(w.mdata(layer(TOTALS, None)), junc_counts_layer="junc_ratio"), UserWarning, "junction reads", f"pass junc_counts_layer='{LAYER}'"),
+    row("setup", "logs beside counts", lambda w: setup(w.mdata(logs_beside_counts)), UserWarning, "logarithms", "pass rna_layer='counts'"),
+    row("setup", "logs without counts", lambda w: setup(w.mdata(normalised)), UserWarning, "gene counts", "logarithms of counts scaled to one total", "rna_layer"),
+    row("setup", "AnnData: a MuData", lambda w: anndata(w.mdata()), TypeError, "adata=", "it must be an AnnData", "setup_mudata"),
+    row("setup", "AnnData: a path", lambda w: anndata("a.h5ad"), TypeError, "adata='a.h5ad'", "anndata.read_h5ad(path)"),
+    row("setup", "AnnData: layer missing", lambda w: anndata(w.adata(), layer="counts"), KeyError, "layer='counts'", LAYER),
+    row("setup", "AnnData: reads missing", lambda w: anndata(w.adata(), cell_by_junction_matrix="reads"), KeyError, "cell_by_junction_matrix='reads'", LAYER),
+    row("setup", "AnnData: totals missing", lambda w: anndata(w.adata(), cell_by_cluster_matrix="n"), KeyError, "cell_by_cluster_matrix='n'"),
+    row("setup", "AnnData: PSI missing", lambda w: anndata(w.adata(), junc_ratio="psi"), KeyError, "junc_ratio='psi'"),
+    row("setup", "AnnData: mask missing", lambda w: anndata(w.adata(), psi_mask_layer="m"), KeyError, "psi_mask_layer='m'"),
+    row("setup", "AnnData: batch missing", lambda w: anndata(w.adata(), batch_key="b"), KeyError, "batch_key='b'", "batch"),
+    row("setup", "AnnData: misspelt", lambda w: anndata(w.adata(), psi_mask="psi_mask"), TypeError, "setup_anndata() has no argument 'psi_mask'", "psi_mask_layer"),
+    row("setup", "AnnData: a size is 0", lambda w: anndata(w.adata(sizes(at(0, 0)))), ValueError, "X_library_size", "1 cells", "positive"),
+    row("setup", "AnnData: a size is negative", lambda w: anndata(w.adata(sizes(at(0, -1)))), ValueError, "X_library_size", "positive"),
+    row("setup", "AnnData: sizes are text", lambda w: anndata(w.adata(), size_factor_key="site"), TypeError, "size_factor_key='site'"),
+    row("setup", "AnnData: NaN in a covariate", lambda w: anndata(w.adata(obs(age=at(5, N))), continuous_covariate_keys="age"), ValueError, "continuous_covariate_keys='age'"),
+    row("setup", "AnnData: features named twice", lambda w: anndata(w.adata(names("var_names", None, None))), ValueError, "var_names", "var_names_make_unique()"),
+    row("setup", "AnnData: cells named twice", lambda w: anndata(w.adata(names("obs_names", None, None))), ValueError, "obs_names", "obs_names_make_unique()"),
+    row("setup", "AnnData: no cells", lambda w: anndata(w.adata(cells(np.zeros(60, bool)))), ValueError, "no cells"),
+    row("setup", "AnnData: genes all 0", lambda w: anndata(w.adata(layer(None, zero, None))), ValueError, "all gene counts in X are 0", "layer="),
+    row("setup", "AnnData: reads all 0", lambda w: anndata(w.adata(layer(LAYER, zero, None))), ValueError, "all junction reads", "cell_by_junction_matrix"),
+    row("setup", "AnnData: mask hides all", lambda w: anndata(w.adata(layer("psi_mask", zero, None))), ValueError, "psi_mask", "hides all junction reads"),
+    row("setup", "AnnData: events of one junction", lambda w: anndata(w.adata(var("event_id", lambda c: c.where(c.isna(), c.index), None))), ValueError, "one junction", "find_events"),
+]
+
+
+def anndata_model(w, *edits, genes=20, junctions=30, **kwargs):
+    "A model of an AnnData."
+    data = edited(w.shared["adata"], edits)
+    anndata(data)
+    return SPLICEVI(w.keep(data), n_genes=genes, n_junctions=junctions, **kwargs)
+
+
+CONSTRUCTOR = [
+    row("constructor", "a path", lambda w: SPLICEVI("data.h5mu"), TypeError, "adata='data.h5mu'", "setup_mudata", "SPLICEVI.load"),
+    row("constructor", "a table", lambda w: SPLICEVI(pd.DataFrame()), TypeError, "adata=", "it must be a MuData or an AnnData"),
+    row("constructor", "no setup", lambda w: SPLICEVI(w.mdata()), ValueError, "setup"),
+    row("constructor", "misspelt", lambda w: SPLICEVI(w.ready, n_latents=4), TypeError, "no argument 'n_latents'", "did you mean 'n_latent'?"),
+    row("constructor", "of another model", lambda w: SPLICEVI(w.ready, n_layers=2), TypeError, "no argument 'n_layers'", "n_layers_"),
+    row("constructor", "choice misspelt", lambda w: SPLICEVI(w.ready, gene_likelihood="zimb"), ValueError, "gene_likelihood='zimb'", "did you mean 'zinb'?"),
+    row("constructor", "choice of None", lambda w: SPLICEVI(w.ready, modality_penalty=None), ValueError, "modality_penalty=None", "'None'"),
+    row("constructor", "choice of another type", lambda w: SPLICEVI(w.ready, pool_mode=1), ValueError, "pool_mode=1", "'mean', 'sum'"),
+    row("constructor", "flag of text", lambda w: SPLICEVI(w.ready, encode_covariates="no"), TypeError, "encode_covariates='no'", "True or False"),
+    row("constructor", "flag of a number", lambda w: SPLICEVI(w.ready, fully_paired=1), TypeError, "fully_paired=1", "True or False"),
+    row("constructor", "no latents", lambda w: SPLICEVI(w.ready, n_latent=0), ValueError, "n_latent=0", "at least 1"),
+    row("constructor", "latents of text", lambda w: SPLICEVI(w.ready, n_latent="ten"), TypeError, "n_latent='ten'", "is no number"),
+    row("constructor", "latents of a float", lambda w: SPLICEVI(w.ready, n_latent=10.0), TypeError, "n_latent=10.0", "Write 10"),
+    row("constructor", "no width", lambda w: SPLICEVI(w.ready, n_hidden=0), ValueError, "n_hidden=0", "at least 1"),
+    row("constructor", "layers below none", lambda w: SPLICEVI(w.ready, n_layers_encoder=-1), ValueError, "n_layers_encoder=-1"),
+    row("constructor", "dropout negative", lambda w: SPLICEVI(w.ready, dropout_rate=-0.1), ValueError, "dropout_rate=-0.1", "below 1"),
+    row("constructor", "dropout NaN", lambda w: SPLICEVI(w.ready, dropout_rate=N), ValueError, "dropout_rate=nan", "finite"),
+    row("constructor", "all dropped out", lambda w: SPLICEVI(w.ready, dropout_rate=1), ValueError, "dropout_rate=1", "below 1"),
+    row("constructor", "no code", lambda w: SPLICEVI(w.ready, code_dim=0), ValueError, "code_dim=0"),
+    row("constructor", "no pairs", lambda w: SPLICEVI(w.ready, max_nobs=0), ValueError, "max_nobs=0", "-1"),
+    row("constructor", "concentration infinite", lambda w: SPLICEVI(w.ready, splicing_loss_type="beta_binomial", splicing_concentration=np.inf), ValueError, "splicing_concentration=inf", "finite"),
+    row("constructor", "genes differ", lambda w: SPLICEVI(w.ready, n_genes=21), ValueError, "n_genes=21", "have 20"),
+    row("constructor", "junctions differ", lambda w: SPLICEVI(w.ready, n_junctions=3), ValueError, "n_junctions=3", "have 30"),
+    row("constructor", "genes negative", lambda w: SPLICEVI(w.ready, n_genes=-1), ValueError, "n_genes=-1", "at least 0"),
+    row("constructor", "PCA without embeddings", lambda w: SPLICEVI(w.ready, initialize_embeddings_from_pca=True, splicing_encoder_architecture="vanilla"), ValueError, "initialize_embeddings_from_pca=True", "'partial'"),
+    row("constructor", "AnnData: sizes missing", lambda w: anndata_model(w, genes=None), ValueError, "n_genes and n_junctions are required"),
+    row("constructor", "AnnData: sizes do not add up", lambda w: anndata_model(w, genes=25), ValueError, "n_genes + n_junctions = 55", "50 features"),
+    row("constructor", "AnnData: border too late", lambda w: anndata_model(w, genes=30, junctions=20), ValueError, "n_genes=30, n_junctions=20", "pass n_genes=20, n_junctions=30"),
+    row("constructor", "AnnData: border too early", lambda w: anndata_model(w, genes=10, junctions=40), ValueError, "n_genes=10, n_junctions=40", "pass n_genes=20, n_junctions=30"),
+    row("constructor", "AnnData: genes with reads", lambda w: anndata_model(w, lambda d: d.var.drop(columns="event_id", inplace=True), genes=30, junctions=20, splicing_loss_type="binomial"), ValueError, "n_genes=30", "10 of the features", "have junction reads"),
+    row("constructor", "no effect", lambda w: SPLICEVI(w.ready, splicing_concentration=5.0), UserWarning, "splicing_concentration", "no effect"),
+]
+
+train = lambda w, **kwargs: w.fresh.train(**kwargs)
+TRAIN = [
+    row("train", "no epochs", lambda w: train(w, max_epochs=0), ValueError, "max_epochs=0", "at least 1"),
+    row("train", "epochs of text", lambda w: train(w, max_epochs="10"), TypeError, "max_epochs='10'", "is no number"),
+    row("train", "rate 0", lambda w: train(w, lr=0), ValueError, "lr=0", "above 0"),
+    row("train", "rate infinite", lambda w: train(w, lr=np.inf), ValueError, "lr=inf", "finite"),
+    row("train", "rate of text", lambda w: train(w, lr="1e-3"), TypeError, "lr='1e-3'", "number"),
+    row("train", "no training cells", lambda w: train(w, train_size=0), ValueError, "train_size=0", "above 0"),
+    row("train", "more than all cells", lambda w: train(w, train_size=1.5), ValueError, "train_size=1.5", "at most 1"),
+    row("train", "validation negative", lambda w: train(w, validation_size=-0.1), ValueError, "validation_size=-0.1"),
+    row("train", "shares above 1", lambda w: train(w, **QUIET | dict(train_size=0.9, validation_size=0.9)), ValueError, "train_size", "validation_size"),
+    row("train", "no cells in a batch", lambda w: train(w, batch_size=0), ValueError, "batch_size=0", "at least 1"),
+    row("train", "decay negative", lambda w: train(w, weight_decay=-1), ValueError, "weight_decay=-1"),
+    row("train", "eps NaN", lambda w: train(w, eps=N), ValueError, "eps=nan"),
+    row("train", "patience negative", lambda w: train(w, early_stopping_patience=-1), ValueError, "early_stopping_patience=-1"),
+    row("train", "validation every 0", lambda w: train(w, check_val_every_n_epoch=0), ValueError, "check_val_every_n_epoch=0"),
+    row("train", "warm-up negative", lambda w: train(w, n_epochs_kl_warmup=-5), ValueError, "n_epochs_kl_warmup=-5", "at least 0"),
+    row("train", "warm-up of steps negative", lambda w: train(w, n_steps_kl_warmup=-5), ValueError, "n_steps_kl_warmup=-5"),
+    row("train", "factor negative", lambda w: train(w, lr_factor=-1), ValueError, "lr_factor=-1", "above 0"),
+    row("train", "step 0", lambda w: train(w, step_size=0), ValueError, "step_size=0"),
+    row("train", "clipping at NaN", lambda w: train(w, gradient_clipping_max_norm=N), ValueError, "gradient_clipping_max_norm=nan"),
+    row("train", "no such schedule", lambda w: train(w, lr_scheduler_type="stairs"), ValueError, "lr_scheduler_type='stairs'", "'step'"),
+    row("train", "no such metric", lambda w: train(w, lr_scheduler_metric="nope"), ValueError, "lr_scheduler_metric='nope'", "'elbo_validation'"),
+    row("train", "metric misspelt", lambda w: train(w, lr_scheduler_metric="elbo_valid"), ValueError, "did you mean 'elbo_validation'?"),
+    row("train", "no such monitor", lambda w: train(w, early_stopping_monitor="elbo"), ValueError, "early_stopping_monitor='elbo'"),
+    row("train", "flag of text", lambda w: train(w, early_stopping="yes"), TypeError, "early_stopping='yes'", "True or False"),
+    row("train", "misspelt", lambda w: train(w, max_epoch=3), TypeError, "no argument 'max_epoch'", "did you mean 'max_epochs'?"),
+    row("train", "of another library", lambda w: train(w, learning_rate=1e-3), TypeError, "train() has no argument 'learning_rate'"),
+    row("train", "use_gpu of old", lambda w: train(w, use_gpu=True), TypeError, "train() has no argument 'use_gpu'"),
+    row("train", "callbacks of text", lambda w: train(w, callbacks="me"), TypeError, "callbacks='me'", "Callback"),
+    row("train", "a callback that is none", lambda w: train(w, callbacks=[print]), TypeError, "callbacks[0]", "lightning.pytorch.callbacks.Callback"),
+    row("train", "plan options misspelt", lambda w: train(w, plan_kwargs={"weight_deacy": 0}), TypeError, "plan_kwargs has no argument 'weight_deacy'", "did you mean 'weight_decay'?"),
+    row("train", "plan options out of range", lambda w: train(w, plan_kwargs={"lr": -1}), ValueError, "plan_kwargs['lr']=-1", "above 0"),
+    row("train", "plan options of text", lambda w: train(w, plan_kwargs="fast"), TypeError, "plan_kwargs='fast'", "dictionary"),
+    row("train", "splitter options misspelt", lambda w: train(w, datasplitter_kwargs={"droplast": True}), TypeError, "datasplitter_kwargs has no argument 'droplast'", "'drop_last'"),
+    row("train", "splitter options out of range", lambda w: train(w, datasplitter_kwargs={"train_size": 2}), ValueError, "datasplitter_kwargs['train_size']=2"),
+    row("train", "accelerator misspelt", lambda w: train(w, max_epochs=1, accelerator="gpuu"), ValueError, "accelerator='gpuu'", "'cpu', 'gpu'"),
+    row("train", "devices of nothing", lambda w: train(w, max_epochs=1, accelerator="cpu", devices=0), ValueError, "devices=0"),
+    row("train", "schedule without validation", lambda w: train(w, **QUIET | dict(train_size=1.0, reduce_lr_on_plateau=True)), ValueError, "lr_scheduler_metric='elbo_validation'", "validation cells"),
+]
+
+latent = lambda w, **kwargs: w.model.get_latent_representation(**kwargs)
+expression = lambda w, **kwargs: w.model.get_normalized_expression(**kwargs)
+psi = lambda w, **kwargs: w.model.get_normalized_splicing(**kwargs)
+smoothed = lambda w, **kwargs: w.model.get_normalized_splicing_DM(**kwargs)
+PREDICT = [
+    row("predict", "untrained", lambda w: w.fresh.get_latent_representation(), RuntimeError, "untrained", "train the model first"),
+    row("predict", "no rows", lambda w: latent(w, indices=[]), ValueError, "indices=[]", "at least one"),
+    row("predict", "mask of no cell", lambda w: latent(w, indices=np.zeros(60, bool)), ValueError, "indices", "mask of no cell"),
+    row("predict", "mask of another length", lambda w: latent(w, indices=np.ones(3, bool)), ValueError, "mask of shape (3,)", "60 cells"),
+    row("predict", "rows beyond", lambda w: psi(w, indices=[60]), IndexError, "60 cells"),
+    row("predict", "rows of names", lambda w: psi(w, indices=["cell_1"]), TypeError, "indices=['cell_1']", "get_indexer"),
+    row("predict", "rows of floats", lambda w: expression(w, indices=[0.5]), TypeError, "indices=[0.5]"),
+    row("predict", "rows of text", lambda w: expression(w, indices="all"), TypeError, "indices='all'"),
+    row("predict", "no such space", lambda w: latent(w, modality="protein"), ValueError, "modality='protein'", "'joint'"),
+    row("predict", "space misspelt", lambda w: latent(w, modality="spliceing"), ValueError, "did you mean 'splicing'?"),
+    row("predict", "flag of text", lambda w: latent(w, give_mean="yes"), TypeError, "give_mean='yes'", "True or False"),
+    row("predict", "batches of no cell", lambda w: latent(w, batch_size=0), ValueError, "batch_size=0"),
+    row("predict", "batches of text", lambda w: latent(w, batch_size="32"), TypeError, "batch_size='32'"),
+    row("predict", "misspelt", lambda w: latent(w, batchsize=3), TypeError, "get_latent_representation() has no argument 'batchsize'", "'batch_size'"),
+    row("predict", "sizes: rows beyond", lambda w: w.model.get_library_size_factors(indices=[99]), IndexError, "60 cells"),
+    row("predict", "sizes: batches negative", lambda w: w.model.get_library_size_factors(batch_size=-1), ValueError, "batch_size=-1"),
+    row("predict", "no such gene", lambda w: expression(w, gene_list=["ACTB"]), KeyError, "1 genes are not in the model: ACTB"),
+    row("predict", "gene of a number", lambda w: expression(w, gene_list=[1]), TypeError, "gene_list=[1]", "list of genes"),
+    row("predict", "no gene", lambda w: expression(w, gene_list=[]), ValueError, "gene_list=[]", "is empty"),
+    row("predict", "gene named twice", lambda w: expression(w, gene_list=["gene_1", "gene_1"]), ValueError, "gene_list", "gene_1 twice"),
+    row("predict", "no such junction", lambda w: psi(w, junction_list="chr1:1:2:+"), KeyError, "1 junctions are not in the model"),
+    row("predict", "no such batch", lambda w: psi(w, transform_batch="Tuesday"), ValueError, "transform_batch", "Tuesday", "batch_1"),
+    row("predict", "no batch", lambda w: psi(w, transform_batch=[]), ValueError, "transform_batch is empty", "batch_1"),
+    row("predict", "batch of True", lambda w: expression(w, transform_batch=True), ValueError, "transform_batch", "True"),
+    row("predict", "batch of an object", lambda w: expression(w, transform_batch=print), ValueError, "transform_batch", "batch_1"),
+    row("predict", "no samples", lambda w: psi(w, n_samples=0), ValueError, "n_samples=0", "at least 1"),
+    row("predict", "half a sample", lambda w: psi(w, n_samples=1.5), ValueError, "n_samples=1.5", "whole"),
+    row("predict", "none of the cells", lambda w: psi(w, n_samples_overall=0), ValueError, "n_samples_overall=0"),
+    row("predict", "DM: no samples", lambda w: smoothed(w, n_samples=-1), ValueError, "n_samples=-1"),
+    row("predict", "DM: flag of None", lambda w: smoothed(w, return_mean=None), TypeError, "return_mean=None"),
+    row("predict", "DM: misspelt", lambda w: smoothed(w, junctions=["a"]), TypeError, "no argument 'junctions'", "'junction_list'"),
+    row("predict", "of a path", lambda w: latent(w, adata="data.h5mu"), TypeError, "adata='data.h5mu'", "mudata.read_h5mu"),
+    row("predict", "of an unseen batch", lambda w: latent(w, adata=w.mdata(obs(batch="Tuesday"))), ValueError, "obs['batch']", "Tuesday", "load_query_data"),
+    row("predict", "of no batch", lambda w: latent(w, adata=w.mdata(lambda d: d.obs.drop(columns="batch", inplace=True))), KeyError, "obs['batch']", "batch_key"),
+    row("predict", "of a batch with gaps", lambda w: latent(w, adata=w.mdata(obs(batch=at(3, N)))), ValueError, "obs['batch']", "1 cells have no value"),
+    row("predict", "of no sizes", lambda w: latent(w, adata=w.mdata(lambda d: d.obsm.__delitem__("X_library_size"))), KeyError, "X_library_size", "size_factor_key"),
+    row("predict", "of a NaN size", lambda w: latent(w, adata=w.mdata(sizes(at(0, N)))), ValueError, "X_library_size", "finite"),
+    row("predict", "of other genes", lambda w: latent(w, adata=w.mdata(features(slice(5), "rna"))), ValueError, "15 of the model's 20", "missing"),
+    row("predict", "of one modality", lambda w: latent(w, adata=w.keep(mudata.MuData({"rna": w.shared["mdata"]["rna"].copy()}))), ValueError, "splicing", "lack"),
+]
+
+expressed = lambda w, **kwargs: w.model.differential_expression(**{"groupby": "cell_type", "silent": True} | kwargs)
+spliced = lambda w, **kwargs: w.model.differential_splicing(**{"groupby": "cell_type", "silent": True} | kwargs)
+
+
+def both_tests(name, kwargs, answer, *texts):
+    "The same mistake in both tests."
+    calls = {"expression": expressed, "splicing": spliced}
+    return [row("differential", f"{what}: {name}", lambda w, f=f: f(w, **kwargs), answer, *texts) for what, f in calls.items()]
+
+
+DIFFERENTIAL = [
+    *both_tests("no such mode", {"mode": "chance"}, ValueError, "mode='chance'", "did you mean 'change'?"),
+    *both_tests("delta negative", {"delta": -1}, ValueError, "delta=-1", "at least 0"),
+    *both_tests("delta of text", {"delta": "0.1"}, TypeError, "delta='0.1'", "is no number"),
+    *both_tests("delta NaN", {"delta": N}, ValueError, "delta=nan"),
+    *both_tests("target 0", {"fdr_target": 0}, ValueError, "fdr_target=0", "above 0"),
+    *both_tests("target 5", {"fdr_target": 5}, ValueError, "fdr_target=5", "below 1"),
+    *both_tests("no groups", {"groupby": None}, ValueError, "groupby", "cell_type", "idx1"),
+    *both_tests("no such column", {"groupby": "celltype"}, KeyError, "groupby='celltype'", "cell_type"),
+    *both_tests("column of a number", {"groupby": 3}, TypeError, "groupby=3", "column of obs"),
+    *both_tests("no such group", {"group1": "T cell"}, ValueError, "group1: T cell", "type_1, type_2, type_3"),
+    *both_tests("no group", {"group1": []}, ValueError, "group1 names no group"),
+    *both_tests("group named twice", {"group1": ["type_1", "type_1"]}, ValueError, "group1 names type_1 twice"),
+    *both_tests("group against itself", {"group1": "type_1", "group2": "type_1"}, ValueError, "type_1 and type_1 share"),
+    *both_tests("two second groups", {"group1": "type_1", "group2": ["type_2", "type_3"]}, ValueError, "group2 is one group", "idx2"),
+    *both_tests("idx2 alone", {"idx2": [1, 2]}, ValueError, "idx2 needs idx1"),
+    *both_tests("mask of another length", {"idx1": [True, False]}, ValueError, "idx1 is a mask of 2 values for 60 cells"),
+    *both_tests("mask of no cell", {"idx1": np.zeros(60, bool)}, ValueError, "idx1 holds no cell"),
+    *both_tests("rows beyond", {"idx1": [0, 99]}, ValueError, "idx1 has row 99", "60 cells"),
+    *both_tests("rows of names", {"idx1": ["cell_1", "cell_2"]}, TypeError, "idx1", "mask, row numbers or a query"),
+    *both_tests("query of no column", {"idx1": "tissue == 'a'"}, ValueError, "idx1=", "no valid query", "cell_type"),
+    *both_tests("cells in both", {"idx1": [0, 1], "idx2": [1, 2]}, ValueError, "idx1 and idx2 share 1 cells"),
+    *both_tests("one cell", {"idx1": [3]}, ValueError, "idx1 holds one cell", "at least two"),
+    *both_tests("batches without correction", {"batchid1": ["batch_1"]}, ValueError, "batchid1", "batch_correction=True"),
+    *both_tests("no such batch", {"batch_correction": True, "batchid1": ["x"]}, ValueError, "batchid1: x is no batch", "batch_1, batch_2"),
+    *both_tests("groups are batches", {"groupby": "batch", "batch_correction": True}, ValueError, "groups and batches are the same thing", "batch_correction=False"),
+    *both_tests("flag of text", {"batch_correction": "yes"}, TypeError, "batch_correction='yes'", "True or False"),
+    *both_tests("batches of no cell", {"batch_size": 0}, ValueError, "batch_size=0"),
+    *both_tests("no samples", {"n_samples_overall": 0}, ValueError, "n_samples_overall=0", "at least 1"),
+    *both_tests("misspelt", {"fdr_traget": 0.1}, TypeError, "no argument 'fdr_traget'", "did you mean 'fdr_target'?"),
+    row("differential", "expression: pseudocounts negative", lambda w: expressed(w, pseudocounts=-1), ValueError, "pseudocounts=-1"),
+    row("differential", "expression: no such test", lambda w: expressed(w, test_mode="four"), ValueError, "test_mode='four'", "'three'"),
+    row("differential", "splicing: delta above 1", lambda w: spliced(w, delta=2), ValueError, "delta=2", "difference of PSI"),
+    row("differential", "splicing: delta None", lambda w: spliced(w, delta=None), TypeError, "delta=None", "difference of PSI"),
+    row("differential", "splicing: no_change negative", lambda w: spliced(w, no_change=-1), ValueError, "no_change=-1"),
+    row("differential", "splicing: no draws", lambda w: spliced(w, n_draws=0), ValueError, "n_draws=0"),
+    row("differential", "splicing: seed negative", lambda w: spliced(w, seed=-1), ValueError, "seed=-1"),
+    row("differential", "splicing: grid of 0", lambda w: spliced(w, grid=[0.1, 0]), ValueError, "grid[1]=0", "above 0"),
+    row("differential", "splicing: grid of a number", lambda w: spliced(w, grid=0.1), TypeError, "grid=0.1", "list"),
+    row("differential", "splicing: no such level", lambda w: spliced(w, level="gene"), ValueError, "level='gene'", "'junction', 'event'"),
+    row("differential", "splicing: events have no sign", lambda w: spliced(w, level="event", mode="vanilla"), ValueError, "mode='vanilla'", "level='event'"),
+    row("differential", "splicing: no such PSI", lambda w: spliced(w, norm_splicing_function="raw"), ValueError, "norm_splicing_function='raw'", "'decoder'"),
+    row("differential", "splicing: no such junction", lambda w: spliced(w, junction_list=["x"]), KeyError, "1 junctions are not in the model: x"),
+    row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
+]
+
+FUNCTIONS = [
+    row("functions", "hold out all", lambda w: sv.data.hold_out(w.mdata(), 1), ValueError, "fraction=1", "below 1"),
+    row("functions", "hold out nothing", lambda w: sv.data.hold_out(w.mdata(), fraction=0), ValueError, "fraction=0", "above 0"),
+    row("functions", "hold out of a path", lambda w: sv.data.hold_out("data.h5mu"), TypeError, "mdata='data.h5mu'", "read_h5mu"),
+    row("functions", "hold out of a modality", lambda w: sv.data.hold_out(w.mdata(), modality="atse"), ValueError, "no modality 'atse'", "rna, splicing"),
+    row("functions", "hold out of another layer", lambda w: sv.data.hold_out(w.mdata(), junc_counts_layer="y"), ValueError, "layers['y']", "check_mudata"),
+    row("functions", "hold out misspelt", lambda w: sv.data.hold_out(w.mdata(), frac=0.5), TypeError, "no argument 'frac'", "did you mean 'fraction'?"),
+    row("functions", "check a path", lambda w: sv.data.check_mudata("data.h5mu"), TypeError, "mdata='data.h5mu'"),
+    row("functions", "check: a flag of text", lambda w: sv.data.check_mudata(w.mdata(), "no"), TypeError, "raise_errors='no'"),
+    row("functions", "check: PSI as reads", lambda w: sv.data.check_mudata(w.mdata(layer(TOTALS, None)), junc_counts_layer="junc_ratio"), UserWarning, "junction reads", LAYER),
+    row("functions", "make of paths", lambda w: sv.data.make_mudata("a.h5ad", None), TypeError, "rna='a.h5ad'", "anndata.read_h5ad"),
+    row("functions", "make of nothing", lambda w: sv.data.make_mudata(None, None), ValueError, "rna and splicing"),
+    row("functions", "make of other cells", lambda w: sv.data.make_mudata(None, w.adata(), cells="inner"), ValueError, "cells='inner'", "'intersection', 'union'"),
+    row("functions", "make without events", lambda w: sv.data.make_mudata(None, w.adata(lambda d: d.var.drop(columns="event_id", inplace=True))), ValueError, 'var["event_id"]'),
+    row("functions", "events sharing nothing", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), shared="both"), ValueError, "shared='both'", "'either'"),
+    row("functions", "events of reads below 0", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), min_reads=-1), ValueError, "min_reads=-1"),
+    row("functions", "events of one junction", lambda w: sv.data.find_events(w.keep(pd.DataFrame()), max_size=1), ValueError, "max_size=1", "at least 2"),
+    row("functions", "filters misspelt", lambda w: sv.data.to_mudata(w.mdata(), min_read=3), TypeError, "to_mudata() has no argument 'min_read'", "did you mean 'min_reads'?"),
+    row("functions", "metacells of no cell", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", size=0), ValueError, "size=0", "at least 1"),
+    row("functions", "metacells of no column", lambda w: sv.data.aggregate_cells(w.mdata(), "celltype"), KeyError, "by='celltype'", "cell_type"),
+    row("functions", "metacells: seed of text", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", seed="x"), TypeError, "seed='x'"),
+    row("functions", "metacells: layer missing", lambda w: sv.data.aggregate_cells(w.mdata(), "cell_type", rna_layer="counts"), KeyError, "rna_layer='counts'"),
+    row("functions", "totals of a path", lambda w: sv.data.rederive_totals("data.h5mu"), TypeError, "mdata='data.h5mu'", "a MuData or an AnnData"),
+    row("functions", "totals of no modality", lambda w: sv.data.rederive_totals(w.mdata(), modality="atse"), ValueError, "no modality 'atse'", "rna, splicing"),
+    row("functions", "totals of no layer", lambda w: sv.data.rederive_totals(w.mdata(), junc_counts_layer="y"), KeyError, "junc_counts_layer='y'", LAYER),
+    row("functions", "totals of negative reads", lambda w: sv.data.rederive_totals(w.mdata(layer(LAYER, entry(-1)))), ValueError, LAYER, "negative"),
+    row("functions", "totals with genes", lambda w: sv.data.rederive_totals(w.adata()), ValueError, "20 features have no event", "junctions alone"),
+    row("functions", "no rest below the sum", lambda w: sv.data.rederive_totals(w.mdata(layer(TOTALS, lambda m: m * 0.5)), rest=True), ValueError, "smaller than the sum", "rest=False"),
+    row("functions", "simulate no cells", lambda w: sv.datasets.simulate(n_cells=0), ValueError, "n_cells=0", "at least 1"),
+    row("functions", "simulate all observed", lambda w: sv.datasets.simulate(observed=1), ValueError, "observed=1", "below 1"),
+    row("functions", "simulate one junction", lambda w: sv.datasets.simulate(n_junctions=1), ValueError, "n_junctions=1", "at least 2"),
+    row("functions", "simulate half a batch", lambda w: sv.datasets.simulate(n_batches=1.5), ValueError, "n_batches=1.5", "whole"),
+    row("functions", "call at 1", lambda w: sv.tl.call_at_fdr(w.keep(np.array([0.5])), 1), ValueError, "target=1", "below 1"),
+    row("functions", "called of no table", lambda w: sv.tl.called("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
+    row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
+    row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
+    row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
+    row("functions", "junctions: none", lambda w: sv.tl.variable_junctions(w.keep(pd.DataFrame()), "e", n=0), ValueError, "n=0"),
+    row("functions", "neighbours: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_neighbors=0), ValueError, "n_neighbors=0"),
+    row("functions", "components: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_pcs=0), ValueError, "n_pcs=0"),
+    row("functions", "concentration from 0", lambda w: sv.tl.best_concentration(None, None, bounds=(0, 1)), ValueError, "bounds[0]=0", "above 0"),
+    row("functions", "one cluster", lambda w: sv.tl.clusters(w.keep(np.ones((3, 2))), n_max=1), ValueError, "n_max=1", "at least 2"),
+    row("functions", "latents: seed below 0", lambda w: sv.tl.latent_ari(w.keep(np.ones((3, 2))), ["a"] * 3, seed=-1), ValueError, "seed=-1"),
+    row("functions", "colours below 0", lambda w: sv.pl.palette(-1), ValueError, "n=-1"),
+    row("functions", "map of no cell", lambda w: sv.pl.latent(w.keep(np.ones((3, 2))), ["a"] * 3, n_cells=0), ValueError, "n_cells=0"),
+    row("functions", "volcano below 0", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), delta=-0.1), ValueError, "delta=-0.1"),
+    row("functions", "volcano: labels of text", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), n_labels="all"), TypeError, "n_labels='all'"),
+    row("functions", "bins: none", lambda w: sv.pl.probability_bins([0.5], [True], bins=0), ValueError, "bins=0"),
+    row("functions", "calibration at 1", lambda w: sv.pl.calibration([0.5], [True], targets=[1]), ValueError, "targets[0]=1", "below 1"),
+    row("functions", "figure misspelt", lambda w: sv.pl.volcano(w.keep(pd.DataFrame()), nlabels=3), TypeError, "volcano() has no argument 'nlabels'", "did you mean 'n_labels'?"),
+    row("functions", "PSI of a chunk of 0", lambda w: w.model.decode_splicing(w.model.latent_points(), ["x"], chunk=0), ValueError, "chunk=0"),
+]
+
+# fmt: on
+# rows of other parts: each list belongs to one of them
+
+IO = []
+CLI = []
+VIEWS = []
+
+ROWS = [*SETUP, *CONSTRUCTOR, *TRAIN, *PREDICT, *DIFFERENTIAL, *FUNCTIONS, *IO, *CLI, *VIEWS]
+
+
+@pytest.mark.parametrize("r", ROWS, ids=str)
+def test_bad_input(r, shared, tmp_path):
+    answers(r, shared, tmp_path)
+
+
+# every argument of every table
+
+
+def numbers(limits):
+    "Numbers within limits, and beyond them: below, at and above."
+    good, bad = [None] * limits.optional, [N, np.inf, -np.inf, "1", True, [1], 10**400] + [None] * (not limits.optional)
+    for end, excluded, step in ((limits.least, limits.above, -1), (limits.most, limits.below, 1)):
+        if np.isfinite(end):
+            (bad if excluded else good).append(end)
+            bad.append(end + step)
+            good.append(
+                end - step if limits.whole or limits.most - limits.least > 2 else (limits.least + limits.most) / 2
+            )
+    whole = [int(v) if limits.whole and v is not None else v for v in good]
+    return whole, bad + [max(limits.least, 0) + 0.5] * limits.whole + [3.0] * limits.whole
+
+
+def tries(kind):
+    "Values that a kind takes, and values that it does not."
+    if isinstance(kind, Limits):
+        return numbers(kind)
+    none, some = ([None], []) if kind.optional else ([], [None])
+    if isinstance(kind, ListOf):
+        good, bad = tries(kind.kind)
+        wrong = [[v] for v in bad] + ["text"] + ([] if kind.alone else [3])
+        return none + [[v] for v in good] + good[-1:] * kind.alone, some + wrong
+    if isinstance(kind, AnyOf):
+        parts = [tries(k) for k in kind.kinds]
+        return none + [v for good, _ in parts for v in good if v is not None], [*some, object()]
+    values = {
+        OneOf: (list(getattr(kind, "allowed", ())), ["nope", 0.123, ["a"], object()]),
+        Flag: ([True, False, np.True_], [0, 1, "yes", "False", [True]]),
+        Text: (["key"], ["", "  ", 3, ["key"], b"key"]),
+        Names: (
+            [["a", "b"], "a", ("a",)],
+            ["", ["a", "a"], [1], 3, {"a": 1}] + [[]] * (not getattr(kind, "empty", True)),
+        ),
+        Rows: ([[0, 1], [True, False], np.arange(3)], [[], [False], "all", ["a"], [0.5], np.ones((2, 2), int)]),
+        Is: ([], ["data.h5mu", 3, {}, object()]),
+        Entries: ([{}], ["text", 3, [1]]),
+    }
+    good, bad = values[type(kind)]
+    return none + good, some + bad
+
+
+def arguments():
+    "Every function with a table, and each of its arguments."
+    for module in (
+        "model.splicevi",
+        "views.explorer.explorer",
+        "views.coverage",
+        "views.report",
+        "io.formats",
+        "io.star",
+    ):
+        importlib.import_module(f"splicevi.{module}")
+    for room in (sv.data, sv.tl, sv.pl):
+        for name in room.__all__:
+            getattr(room, name)
+    for where, f in TABLES.items():
+        if where.startswith("splicevi."):
+            for name, kind in f.arguments.items():
+                yield where, f, name, kind
+
+
+def test_every_argument_is_checked():
+    "Each argument of each table is tried below, at and above its limits; the error names it and says what it may be."
+    tried = 0
+    for where, f, name, kind in arguments():
+        good, bad = tries(kind)
+        for value in good:
+            check_arguments({name: value}, f.arguments)
+        for value in bad:
+            if isinstance(kind, OneOf) and any(value == v for v in kind.allowed):
+                continue
+            with pytest.raises((TypeError, ValueError)) as seen:
+                check_arguments({name: value}, f.arguments)
+            text = str(seen.value)
+            inner = kind.kind if isinstance(kind, ListOf) else kind
+            assert text.startswith(name), f"{where}: {text}"
+            assert str(kind) in text or str(inner) in text, f"{where}: {text}"
+            tried += 1
+    assert tried > 1000
+
+
+def test_tables_stand_before_their_functions():
+    "A wrong value of any argument is answered by the table before the function begins, beside arguments that are missing."
+    reached = 0
+    for _, f, name, kind in arguments():
+        takes = inspect.signature(f)
+        if name not in takes.parameters and not any(p.kind is p.VAR_KEYWORD for p in takes.parameters.values()):
+            continue  # a table that two functions share
+        bad = tries(kind)[1][-1]
+        first = [None] * (next(iter(takes.parameters)) in ("self", "cls"))
+        with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(name)}"):
+            f(*first, **{name: bad})
+        reached += 1
+    assert reached > 150
+
+
+def test_names_are_unique():
+    "Each row has a name of its own."
+    names = [str(r) for r in ROWS]
+    assert len(names) == len(set(names))
+
+
+def test_the_harness_sees_changes(shared, tmp_path):
+    "A changed value, type, category, order or key of an object is a change."
+    for edit in (
+        lambda d: d.obs.__setitem__("age", d.obs["age"] + 1),
+        lambda d: d["rna"].X.data.__setitem__(0, 99),
+        lambda d: d["splicing"].layers.pop("psi_mask"),
+        lambda d: d.obs.__setitem__("site", d.obs["site"].cat.add_categories(["d"])),
+        lambda d: d.obsm["X_library_size"].__setitem__(3, 0),
+        lambda d: d.uns.__setitem__("new", 1),
+        lambda d: d["splicing"].var.__setitem__("event_id", "e"),
+    ):
+        w = World(shared, tmp_path)
+        data = w.mdata()
+        assert not w.changed()
+        edit(data)
+        assert w.changed() == ["MuData"]
