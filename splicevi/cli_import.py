@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'NO_FILTER', 'paths_of', 'cells_of', 'ignored_filters', 'i
 from collections.abc import Mapping
 from pathlib import Path
 
-from .core import UserError, atomic_file, console, logger
+from .core import UserError, atomic_file, console, logger, refusal
 
 # %% ../nbs/80_cli_import.ipynb #7e66593d
 def paths_of(
@@ -23,11 +23,17 @@ def paths_of(
 # %% ../nbs/80_cli_import.ipynb #557f1882
 def cells_of(text: str) -> str | list[str]:
     "`filtered`, `raw`, or the lines of a file."
+    from splicevi.data.text import open_text, whole_file
+
     if text in ("filtered", "raw"):
         return text
     if not Path(text).is_file():
         raise ValueError(f"--cells is {text!r}; it can be filtered, raw, or a file with a barcode in each line")
-    return [line.split()[0] for line in Path(text).read_text().splitlines() if line.strip()]
+    with whole_file(text), open_text(text) as handle:
+        found = [line.split()[0] for line in handle.read().decode().splitlines() if line.strip()]
+    if not found:
+        raise ValueError(f"--cells: {text} lists no barcode")
+    return found
 
 # %% ../nbs/80_cli_import.ipynb #df1bec68
 FORMATS = ("starsolo", "star", "regtools", "leafcutter", "h5ad")
@@ -39,6 +45,11 @@ def _validate(settings: Mapping) -> None:
         raise ValueError(f"FORMAT is {settings['format']!r}; it can be {', '.join(FORMATS)}")
     if Path(settings["out"]).suffix != ".h5mu":
         raise ValueError(f"OUT is {settings['out']!r}; its name has to end in .h5mu")
+    if settings["report"] and Path(settings["report"]).suffix != ".html":
+        raise ValueError(f"--report is {settings['report']!r}; its name has to end in .html")
+    for key, least in (("min_reads", 0), ("min_cells", 0), ("max_size", 0)):
+        if settings[key] < least:
+            raise ValueError(f"--{key} is {settings[key]}; it has to be {least} or more")
     if settings["lengths"] and not settings["gtf"]:
         raise ValueError("--lengths needs the lengths of genes: give --gtf")
     if settings["rna"] and settings["format"] == "starsolo":
@@ -46,16 +57,23 @@ def _validate(settings: Mapping) -> None:
     if settings["shared"] not in ("either", "start", "end"):
         raise ValueError(f"--shared is {settings['shared']!r}; it can be either, start or end")
 
+# %% ../nbs/80_cli_import.ipynb #bfc39fd0
+def _check_places(settings: Mapping) -> None:
+    "Refuse to write where it cannot be done, or where something is already."
+    for path in (Path(settings[k]) for k in ("out", "report") if settings[k]):
+        if path.parent.exists() and (why := refusal(path)):
+            raise why
+        if path.exists() and not settings["overwrite"]:
+            raise ValueError(f"{path} is there already; give another name, or --overwrite to replace it")
+
 # %% ../nbs/80_cli_import.ipynb #d349a3b1
 def _genes(path: str | None):
     "Gene counts of an h5ad, if one is given."
     if path is None:
         return None
-    import anndata
+    from splicevi.data.hdf5 import read_hdf5
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}")
-    return anndata.read_h5ad(path)
+    return read_hdf5(path, "h5ad")
 
 # %% ../nbs/80_cli_import.ipynb #cf26ba59
 def _read(settings: Mapping) -> tuple:  # genes (or None), junctions, whether the junctions come with events
@@ -111,6 +129,7 @@ def _train_on_lengths(rna) -> None:
 def _build(settings: Mapping):
     "Read, find events, check and write."
     _validate(settings)
+    _check_places(settings)
     mdata = _with_events(*_read(settings), settings)
     Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(settings["out"]) as part:
@@ -139,6 +158,7 @@ def import_files(
     max_size: int = 0,  # junctions of an event at most; 0: any number
     lengths: bool = False,  # divide gene counts by gene lengths (full-length protocols; needs --gtf)
     report: str = None,  # an .html file for the coverage report
+    overwrite: bool = False,  # replace OUT and the report if they are there
     quiet: bool = False,  # no progress, only results and warnings
 ):
     "Read an aligner's files and write OUT for splicevi train."

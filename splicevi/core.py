@@ -4,21 +4,25 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
-           'find_obs_column', 'obs_column', 'atomic_file', 'write_file', 'atomic_folder', 'UserError', 'fewer_warnings',
-           'console', 'look_up', 'listing', 'lazy_names']
+           'find_obs_column', 'obs_column', 'refusal', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
+           'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
+import errno
 import importlib
 import importlib.util
 import logging
 import math
 import os
+import platform
+import re
 import shutil
 import sys
 import tempfile
 import warnings
+import zlib
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from numbers import Integral, Real
@@ -167,38 +171,152 @@ def obs_column(
         return found
     raise KeyError(f"{argument}={key!r} is no column of obs; it has {shortlist(_columns(data), 20) or 'none'}.")
 
-# %% ../nbs/00_core.ipynb #cca27695
+# %% ../nbs/00_core.ipynb #0fe4a846
+def _machine() -> str:
+    "Eight letters for the computer, or the container, whose processes we see."
+    try:
+        processes = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        processes = ""
+    return f"{zlib.crc32((platform.node() + processes).encode()):08x}"
+
+# %% ../nbs/00_core.ipynb #a8fffb84
+def _part_prefix() -> str:
+    "How names of temporary files of this process begin."
+    return f".splicevi-{_machine()}-{os.getpid()}-"
+
+# %% ../nbs/00_core.ipynb #49b0e680
+def _is_running(pid: int) -> bool:
+    "Is there a process of this number? If in doubt, yes."
+    try:
+        if os.name == "posix":
+            os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        pass
+    return True
+
+# %% ../nbs/00_core.ipynb #19085dc8
+def _is_left(name: str) -> bool:
+    "Did a process of this computer that is gone leave a file of this name?"
+    found = re.fullmatch(rf"\.splicevi-{_machine()}-(\d+)-.*", name)
+    return found is not None and not _is_running(int(found[1]))
+
+# %% ../nbs/00_core.ipynb #1960080d
+def _clear_left(folder: Path) -> None:
+    "Remove what killed processes left in a folder."
+    with suppress(OSError):
+        for name in filter(_is_left, os.listdir(folder)):
+            part = folder / name
+            if name.endswith(".ready"):
+                for new in part.iterdir():
+                    if not os.path.lexists(folder / new.name) and not new.name.startswith(".old-"):
+                        os.rename(new, folder / new.name)
+            with suppress(OSError):
+                part.unlink() if part.is_symlink() or part.is_file() else shutil.rmtree(part, ignore_errors=True)
+
+# %% ../nbs/00_core.ipynb #7fc4c034
+def refusal(place: Path) -> OSError | None:
+    "Why no file can be put there."
+    if place.is_symlink():
+        return OSError(f"{place} is a link that leads back to itself; remove it.")
+    if not place.parent.is_dir():
+        return FileNotFoundError(f"There is no folder {place.parent}; make it first.")
+    if place.is_dir():
+        return IsADirectoryError(f"{place} is a folder; give the name of a file.")
+    if place.exists() and not place.is_file():
+        return OSError(f"{place} is a device or a pipe, not a file; give another name.")
+    if place.exists() and not os.access(place, os.W_OK):
+        return PermissionError(f"{place} is write-protected; give another name, or make it writable.")
+
+# %% ../nbs/00_core.ipynb #f8e69ec7
+def _part(
+    make: Callable,  # of `tempfile`
+    home: Path,  # the folder it is made in
+    path: Path,  # what is wanted, for the message
+    suffix: str = "",
+):
+    "Make an empty temporary file or folder."
+    _clear_left(home)
+    try:
+        return make(prefix=_part_prefix(), suffix=suffix, dir=home)
+    except OSError as e:
+        why = f"{path} cannot be written, as the folder {home} takes no new file: {e.strerror}."
+        raise type(e)(f"{why} Choose another place.") from e
+
+# %% ../nbs/00_core.ipynb #bcb6f893
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def _is_full(e: Exception) -> bool:
+    "Does an error say that there is no more room?"
+    words = (*(f"errno = {n}," for n in _FULL), *map(os.strerror, _FULL))
+    return getattr(e, "errno", None) in _FULL or any(w in str(e) for w in words)
+
+# %% ../nbs/00_core.ipynb #15f3a7b1
+def _size(path: Path) -> int:
+    "Bytes of a file, or of all files of a folder."
+    return sum(f.lstat().st_size for f in (path.rglob("*") if path.is_dir() else [path]))
+
+# %% ../nbs/00_core.ipynb #6b1ac18e
+@contextmanager
+def _room_for(path: Path, part: Path) -> Iterator[None]:
+    "An error of a full disk says what was wanted, how far it came and how much room there is."
+    try:
+        yield
+    except Exception as e:
+        if not _is_full(e):
+            raise
+        free = shutil.disk_usage(part.parent).free / 1e6
+        what = f"{path} was not written: no space left after {_size(part) / 1e6:,.1f} MB, with {free:,.1f} MB free."
+        full = OSError(f"{what} Make room or choose another disk; what was there before is unchanged.")
+        full.errno = errno.ENOSPC
+        raise full from e
+
+# %% ../nbs/00_core.ipynb #fa128879
+def _to_disk(path: Path) -> None:
+    "Wait until a file, or the files of a folder, are on the disk."
+    for f in [path, *(path.rglob("*") if path.is_dir() else [])]:
+        if f.is_symlink():
+            continue
+        with suppress(PermissionError):
+            handle = os.open(f, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+# %% ../nbs/00_core.ipynb #86fcf574
 def _umask() -> int:
     "Permissions that new files do not get."
     mask = os.umask(0)
     os.umask(mask)
     return mask
 
-# %% ../nbs/00_core.ipynb #318d300e
-def _beside(path: Path) -> Path:
-    "An empty file in the folder of `path`, under another name."
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    return Path(name)
-
-# %% ../nbs/00_core.ipynb #230306c8
+# %% ../nbs/00_core.ipynb #5e493e81
 @contextmanager
 def atomic_file(
     path: str | Path,  # the wanted file
 ) -> Iterator[Path]:  # where to write
     "Move what is written to the place of `path` if nothing fails."
     path = Path(path)
-    part = _beside(path)
+    place = Path(os.path.realpath(path))
+    if why := refusal(place):
+        raise why
+    handle, name = _part(tempfile.mkstemp, place.parent, path, place.suffix)
+    os.close(handle)
+    part = Path(name)
     try:
-        yield part
-        part.chmod(0o666 & ~_umask())
-        os.replace(part, path)
+        with _room_for(path, part):
+            yield part
+            _to_disk(part)
+        part.chmod(place.stat().st_mode & 0o777 if place.exists() else 0o666 & ~_umask())
+        os.replace(part, place)
     finally:
         part.unlink(missing_ok=True)
 
-# %% ../nbs/00_core.ipynb #a4121b0b
+# %% ../nbs/00_core.ipynb #e1a14091
 def write_file(
     path: str | Path,
     content: str | bytes,  # text is written as UTF-8
@@ -208,33 +326,112 @@ def write_file(
         part.write_bytes(content if isinstance(content, bytes) else content.encode())
     return Path(path)
 
-# %% ../nbs/00_core.ipynb #dada559c
+# %% ../nbs/00_core.ipynb #8a0d2e7f
+def _keep_others(old: Path, new: Path) -> None:
+    "Link the files of a folder that its successor lacks into that."
+    for entry in old.iterdir():
+        there = new / entry.name
+        if entry.is_dir() and not entry.is_symlink():
+            if not os.path.lexists(there):
+                there.mkdir()
+                shutil.copystat(entry, there)
+            if there.is_dir():
+                _keep_others(entry, there)
+        elif not os.path.lexists(there):
+            try:
+                os.link(entry, there, follow_symlinks=False)
+            except OSError:
+                shutil.copy2(entry, there, follow_symlinks=False)
+
+# %% ../nbs/00_core.ipynb #704c65f1
+def _exchange(a: Path, b: Path) -> bool:
+    "Exchange two folders in one step; False where the system cannot."
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None), "renameat2", None) if os.name == "posix" else None
+    here, swap = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    return rename is not None and rename(here, os.fsencode(a), here, os.fsencode(b), swap) == 0
+
+# %% ../nbs/00_core.ipynb #9068cf0f
+def _swap(new: Path, old: Path) -> None:
+    "Put a folder in the place of another one."
+    if _exchange(new, old):
+        return
+    aside = new.with_name(f".old-{new.name}")
+    os.rename(old, aside)
+    try:
+        os.rename(new, old)
+    except BaseException:
+        os.rename(aside, old)
+        raise
+
+# %% ../nbs/00_core.ipynb #23873fb0
 def _take_place(new: Path, old: Path) -> None:
     "Put a file or folder in the place of another one."
-    if not old.is_dir():
+    if new.is_dir() and old.exists() and not old.is_dir():
+        raise NotADirectoryError(f"{old} is a file where a folder is to be written; move it away.")
+    if old.is_symlink():
+        with atomic_folder(old) if new.is_dir() else atomic_file(old) as part:
+            shutil.copytree(new, part, dirs_exist_ok=True) if new.is_dir() else shutil.copyfile(new, part)
+    elif new.is_dir() and old.is_dir():
+        _keep_others(old, new)
+        _swap(new, old)
+    else:
         os.replace(new, old)
-        return
-    aside = new.with_name(new.name + ".old")
-    os.replace(old, aside)
-    os.replace(new, old)
-    shutil.rmtree(aside, ignore_errors=True)
 
-# %% ../nbs/00_core.ipynb #f837f547
+# %% ../nbs/00_core.ipynb #4277d25e
+def _move_in(part: Path, place: Path) -> None:
+    "Bring a complete temporary folder to its place."
+    part.chmod(0o777 & ~_umask())
+    if not place.exists():
+        os.rename(part, place)
+        return
+    ready = place / f"{part.name}.ready"
+    os.rename(part, ready)
+    try:
+        for new in sorted(ready.iterdir()):
+            _take_place(new, place / new.name)
+    except KeyboardInterrupt:  # the rest is a matter of milliseconds
+        for new in sorted(ready.iterdir()):
+            _take_place(new, place / new.name)
+        raise
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
+
+# %% ../nbs/00_core.ipynb #73e6737d
+@contextmanager
+def _folders_above(place: Path) -> Iterator[None]:
+    "Make the folders above a place; remove those that were made if something fails."
+    made = [p for p in place.parents if not p.exists()]
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for p in made:
+            with suppress(OSError):
+                p.rmdir()
+        raise
+
+# %% ../nbs/00_core.ipynb #e405dd2c
 @contextmanager
 def atomic_folder(
     path: str | Path,  # the wanted folder
 ) -> Iterator[Path]:  # an empty folder to write to
     "Move what is written into the folder `path` if nothing fails."
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent))
-    try:
-        yield part
-        path.mkdir(exist_ok=True)
-        for new in part.iterdir():
-            _take_place(new, path / new.name)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
+    place = Path(os.path.realpath(path))
+    if place.is_symlink() or (place.exists() and not place.is_dir()):
+        raise NotADirectoryError(f"{path} is not a folder; give another name.")
+    with _folders_above(place):
+        _clear_left(place.parent)
+        part = Path(_part(tempfile.mkdtemp, place if place.exists() else place.parent, path))
+        try:
+            with _room_for(path, part):
+                yield part
+                _to_disk(part)
+            _move_in(part, place)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #611f85a2
 class UserError(Exception):

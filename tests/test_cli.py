@@ -222,8 +222,8 @@ def test_mistakes(file, tmp_path, capsys, options, words):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["small.h5mu"]
 
 
-def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch):
-    "A run that fails at its last step leaves the previous result as it was, and nothing of its own."
+def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch, capsys):
+    "A run that fails at its last step, on a full disk, leaves the previous result as it was, and nothing of its own."
     assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK]) == 0
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()}
 
@@ -231,8 +231,10 @@ def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("splicevi.views.report.report", fail)
-    with pytest.raises(OSError):
-        cli.main(["train", str(file), str(tmp_path / "out"), *QUICK, "--seed", "5"])
+    capsys.readouterr()
+    assert cli.main(["train", str(file), str(tmp_path / "out"), *QUICK, "--seed", "5"]) == 2
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/out was not written: no space left" in said and len(said.strip().splitlines()) == 1
     assert {p: p.read_bytes() for p in (tmp_path / "out").rglob("*") if p.is_file()} == before
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "small.h5mu"]
 

@@ -202,7 +202,7 @@ def test_import_refuses_and_keeps(tmp_path, capsys):
         (["star", str(bad), str(out), "--shared", "donor"], "--shared is"),
         (["star", str(star(tmp_path, packed=True) / "c2.SJ.out.tab.gz"), str(out), "--gtf", str(gtf)], "none.gtf"),
     ]:
-        assert cli.main(["import", *arguments, "--quiet"]) == 2, arguments
+        assert cli.main(["import", *arguments, "--quiet", "--overwrite"]) == 2, arguments
         said = capsys.readouterr().err
         assert message in said and "Traceback" not in said
     assert out.read_text() == "old" and not list(tmp_path.glob(".old*"))
@@ -219,8 +219,9 @@ def test_import_without_the_extra(tmp_path):
         text=True,
     )
     assert run().returncode == 0
-    (tmp_path / "a.gtf").write_text("")
-    done = run("--gtf", str(tmp_path / "a.gtf"))
+    exon = '1\tx\texon\t{}\t{}\t.\t+\t.\tgene_id "G"; transcript_id "T";\n'
+    (tmp_path / "a.gtf").write_text(exon.format(901, 1000) + exon.format(1101, 1200))
+    done = run("--overwrite", "--gtf", str(tmp_path / "a.gtf"))
     assert done.returncode == 2 and "splicevi[io]" in done.stderr
 
 
@@ -238,9 +239,10 @@ def test_import_real(real_data, tmp_path, capsys):
         ["star", f"{inputs}/star_sj_out_tab"],
         ["h5ad", str(real_data / "lung_spliz.h5ad")],
     ):
-        assert cli.main(["import", *arguments[:2], str(tmp_path / "o.h5mu"), *arguments[2:], "--quiet"]) == 0, (
-            capsys.readouterr().err
-        )
+        assert (
+            cli.main(["import", *arguments[:2], str(tmp_path / "o.h5mu"), *arguments[2:], "--quiet", "--overwrite"])
+            == 0
+        ), capsys.readouterr().err
         mdata = mudata.read_h5mu(tmp_path / "o.h5mu")
         keys = {k: m for k, m in {"rna_layer": "rna", "junc_ratio_layer": "splicing"}.items() if m in mdata.mod}
         assert check_mudata(mdata, modalities=keys).query("level == 'error'").empty

@@ -95,8 +95,11 @@ def as_junc_behind(d, js, y, **kw):
 
 
 def as_perind(d, js, y, **kw):
+    "Totals are those of the junctions on the same chromosome and strand, which are a cluster here."
+    clusters = [(c, strand) for c, _, _, strand in js]
+    total = lambda i, k: sum(n for n, of in zip(y[i], clusters) if of == k)
     rows = [
-        f"{c}:{s - 1}:{e + 1}:clu_1_{strand} " + " ".join(f"{n}/{sum(y[i])}" for i, n in enumerate(col))
+        f"{c}:{s - 1}:{e + 1}:clu_1_{strand} " + " ".join(f"{n}/{total(i, (c, strand))}" for i, n in enumerate(col))
         for (c, s, e, strand), col in zip(js, y.T)
     ]
     return io.read_leafcutter(put(d / "x_perind.counts", ["chrom " + " ".join(CELLS), *rows], **kw))
@@ -388,6 +391,7 @@ def test_solo_damage(tmp_path):
     put(run / "Solo.out/SJ/raw/barcodes.tsv", ["c1", "c2", "c3"])
     with pytest.raises(ValueError, match="2 columns, but .* lists 3 barcodes"):
         io.read_starsolo(run)
+    put(run / "Solo.out/SJ/raw/barcodes.tsv", ["c1", "c2"])
     matrix = run / "Solo.out/SJ/raw/matrix.mtx"
     matrix.write_text(matrix.read_text()[:-6])
     with pytest.raises(ValueError, match="matrix.mtx is damaged"):

@@ -9,7 +9,7 @@ __all__ = ['COORDINATES', 'Annotation', 'read_gtf', 'bare_chrom', 'matching_name
 # %% ../../nbs/10_data/40_gtf.ipynb #8a7338e2
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from ..core import KEYS, require_extra, shortlist
+from .text import open_text, require_file, whole_file
 
 # %% ../../nbs/10_data/40_gtf.ipynb #7db4f513
 def _attribute(
@@ -38,14 +39,49 @@ _NAMES = {  # column: names in the file, the first that is there counts
 }
 
 # %% ../../nbs/10_data/40_gtf.ipynb #c8999c62
+_COLUMNS = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attributes", "more"]
+
+
+def _stretches(path: Path) -> Iterator[pd.DataFrame]:  # all columns as text; the index counts lines from 0
+    "The lines of genes and exons."
+    text = dict(dtype=str, quoting=3, na_filter=False, skip_blank_lines=False)
+    with whole_file(path), open_text(path) as handle:
+        stretches = pd.read_csv(
+            handle, sep="\t", header=None, names=_COLUMNS, index_col=False, chunksize=200_000, **text
+        )
+        for table in stretches:
+            yield table[table["feature"].isin(["gene", "exon"]) & ~table["chrom"].str.startswith("#")]
+
+# %% ../../nbs/10_data/40_gtf.ipynb #5f9d07e3
+def _with_places(
+    table: pd.DataFrame,  # of `_stretches`
+    path: Path,
+) -> pd.DataFrame:
+    "The same with places as numbers, if each is one."
+    good = table["start"].str.fullmatch(r"\d{1,18}") & table["end"].str.fullmatch(r"\d{1,18}")
+    place = table[["start", "end"]].where(good, "0").astype(np.int64)
+    good &= (place["start"] >= 1) & (place["end"] >= place["start"])
+    good &= table["strand"].isin(["+", "-", ".", "?"]) & (table["chrom"] != "")
+    if not good.all():
+        k = int(np.argmin(good))
+        line = table.iloc[k]
+        what = " ".join(line[["chrom", "feature", "start", "end", "strand"]])
+        hint = "start and end are whole numbers from 1 on, the end is not before the start, the strand is + or -"
+        raise ValueError(f"{path}, line {table.index[k] + 1:,}: {what!r}: {hint}. Correct or remove the line.")
+    return table.assign(**place)
+
+# %% ../../nbs/10_data/40_gtf.ipynb #a52e15b3
 def _features(
     path: str | Path,  # GTF, gzipped or not
 ) -> pd.DataFrame:  # genes and exons with their names
     "The lines of genes and exons."
-    types = {"chrom": str, "strand": str}
-    table = require_extra("bioframe", "io").read_table(str(path), schema="gtf", comment="#", dtype=types)
-    table = table[table["feature"].isin(["gene", "exon"])].reset_index(drop=True)
-    if table.empty or table["attributes"].isna().any():
+    path = require_file(path)
+    try:
+        parts = [_with_places(t, path) for t in _stretches(path)]
+    except pd.errors.ParserError as e:
+        raise ValueError(f"{path} is no GTF file: {e}. It should have nine columns, separated by tabs.") from e
+    table = pd.concat(parts, ignore_index=True)
+    if table.empty or (table["attributes"] == "").any():
         raise ValueError(f"{path} has no exons with attributes in its ninth column. Is it a GTF file?")
     text = table.pop("attributes")
     table = table.assign(**{column: _attribute(text, *names) for column, names in _NAMES.items()})

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-import anndata
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
@@ -19,27 +18,29 @@ from anndata import AnnData
 from ..core import KEYS, logger, shortlist
 from ..data.events import named_coordinates
 from ..data.gtf import COORDINATES, Annotation
+from ..data.hdf5 import read_hdf5
 from ..data.pairs import layer_names, modality_pairs, require_counts, splicing_layers
+from ..data.text import open_text, require_file, whole_file
 from .junctions import JunctionReads, junction_ids, strand_codes, to_introns, union
 from splicevi.io.tables import (
     file_cells,
     name_fault,
-    open_text,
     parse_table,
     read_ahead,
+    read_counts,
     read_table,
     table_start,
-    whole_file,
 )
 
 # %% ../../nbs/20_io/40_formats.ipynb #e71558c7
 def _block_sizes(t: pd.DataFrame, path: str | Path) -> pd.DataFrame:
     "The sizes of the two blocks of BED12 rows."
-    sizes = t[10].str.rstrip(",").str.split(",", expand=True)
-    if sizes.shape[1] != 2 or sizes.isna().any(axis=None):
-        row = int(np.argmax(t[10].str.rstrip(",").str.count(",") != 1)) + 1
+    text = t[10].str.rstrip(",")
+    bad = ~text.str.fullmatch(r"\d{1,18},\d{1,18}").eq(True).to_numpy()
+    if bad.any():
+        row = int(np.argmax(bad)) + 1
         raise ValueError(f"{path}, row {row:,}: a junction has two blocks, not those of sizes {t[10].iloc[row - 1]!r}.")
-    return sizes.astype(np.int64)
+    return text.str.split(",", expand=True).astype(np.int64)
 
 # %% ../../nbs/20_io/40_formats.ipynb #64f13210
 def _anchored(t: pd.DataFrame, path: str | Path) -> tuple[np.ndarray, np.ndarray]:
@@ -66,11 +67,12 @@ def _barcode_reads(
     parts = text.str.split(",").explode()
     row = np.repeat(np.arange(len(text)), text.str.count(",") + 1)
     barcode, colon, n = (parts.str.rpartition(":")[k].to_numpy(object) if len(parts) else np.empty(0) for k in range(3))
-    if (bad := (colon != ":") | ~pd.Series(n, dtype=object).str.isdecimal().to_numpy(bool)).any():
+    if (bad := (colon != ":") | (barcode == "")).any():
         at = int(np.argmax(bad))
         what = f"{parts.iloc[at]!r} is not barcode:reads. Was the file cut off?"
         raise ValueError(f"{path}, row {row[at] + 1:,}: {what}")
-    return pd.DataFrame({"row": row, "barcode": barcode, "reads": n.astype(np.float32)})
+    where = lambda k: f"{path}, row {row[k] + 1:,}: {parts.iloc[k][:60]!r} is not barcode:reads"
+    return pd.DataFrame({"row": row, "barcode": barcode, "reads": read_counts(pd.Series(n, dtype=object), where)})
 
 # %% ../../nbs/20_io/40_formats.ipynb #8e0aeef6
 def _barcoded(
@@ -91,7 +93,7 @@ def _barcode_column(t: pd.DataFrame, path: Path, barcodes: Path | None) -> pd.Se
     "The reads of barcodes: in their own file, in pasted columns, or none."
     if barcodes is None:
         return t[13] if 13 in t and len(t.columns) > 12 and len(t) else None
-    b = read_table(barcodes, {0: "int32"}, text=(1,), widths=(2,))
+    b = read_table(barcodes, {0: "int64"}, text=(1,), widths=(2,))
     if len(b) != len(t):
         what = f"{barcodes} has {len(b):,} rows, but {path} lists {len(t):,} junctions"
         raise ValueError(f"{what}; the two belong together line by line.")
@@ -100,7 +102,7 @@ def _barcode_column(t: pd.DataFrame, path: Path, barcodes: Path | None) -> pd.Se
 # %% ../../nbs/20_io/40_formats.ipynb #066a0558
 def _regtools_rows(name: str, path: Path, barcodes: Path | None, sample: bool) -> JunctionReads:
     "The junctions of one BED12 file; with `sample`, cells are called barcode-sample."
-    t = read_table(path, {1: "int64", 2: "int64", 4: "int32"}, text=(5, 10, 11, 13), widths=(12, 14))
+    t = read_table(path, {1: "int64", 2: "int64", 4: "int64"}, text=(5, 10, 11, 13), widths=(12, 14))
     start, end = _anchored(t, path)
     column = _barcode_column(t, path, barcodes)
     if column is None:
@@ -116,6 +118,8 @@ def _paired(files: Mapping, barcodes) -> list:
     if barcodes is None:
         return [None] * len(files)
     if isinstance(barcodes, Mapping):
+        if lost := [k for k in files if k not in barcodes]:
+            raise ValueError(f"barcodes names no file for {shortlist(lost)}; it has {shortlist(barcodes)}.")
         return [barcodes[k] for k in files]
     given = [barcodes] if isinstance(barcodes, (str, Path)) else list(barcodes)
     if len(given) != len(files):
@@ -158,7 +162,7 @@ def _reads_column(t: pd.DataFrame, path: Path) -> np.ndarray:  # (rows,) float32
     columns = [c for c in (3, 4, 5) if c in t]
     for c in columns[::-1]:
         if t[c].str.isdecimal().all():
-            return t[c].to_numpy(np.float32)
+            return read_counts(t[c], lambda k: f"{path}, row {k + 1:,}")
     c = columns[-2]
     row = int(np.argmax(~t[c].str.isdecimal()))
     what = f"no column of reads, {t[c].iloc[row]!r} is not a whole number."
@@ -177,7 +181,9 @@ def _junc_rows(name: str, path: Path, ends: str) -> JunctionReads:
 # %% ../../nbs/20_io/40_formats.ipynb #2cdb0251
 def _cluster_names(rows: pd.Series, path: Path) -> pd.DataFrame:
     "Chromosome, start, end, cluster and strand out of the names of rows."
-    out = rows.str.extract(r"^(?P<chrom>.+):(?P<start>\d+):(?P<end>\d+):(?P<cluster>clu_\d+(?:_(?P<strand>[^:]*))?)$")
+    out = rows.str.extract(
+        r"^(?P<chrom>.+):(?P<start>\d{1,18}):(?P<end>\d{1,18}):(?P<cluster>clu_\d+(?:_(?P<strand>[^:]*))?)$"
+    )
     if (bad := out["cluster"].isna()).any():
         at = int(np.argmax(bad))
         what = f"{rows.iloc[at]!r} is not chr:start:end:clu_number_strand. Is this a table of leafcutter_cluster?"
@@ -185,15 +191,31 @@ def _cluster_names(rows: pd.Series, path: Path) -> pd.DataFrame:
     return out
 
 # %% ../../nbs/20_io/40_formats.ipynb #d56f72b3
-def _numerators(t: pd.DataFrame, path: Path) -> sp.csr_matrix:
+def _fractions(column: pd.Series, path: Path, i: int) -> tuple[np.ndarray, np.ndarray | None]:
+    "Reads of a sample, and those of the clusters where the table has them."
+    parts = column.str.partition("/")
+    where = lambda k: f"{path}, line {k + 2:,}: column {i + 2} is {column.iloc[k]!r}, not reads or reads/total"
+    reads = read_counts(parts[0], where)
+    if not (parts[1] == "/").any():
+        return reads, None
+    totals = read_counts(parts[2], where)
+    if (over := reads > totals).any():
+        k = int(np.argmax(over))
+        what = f"{column.iloc[k]!r} has more reads than its cluster. Are the two in another order?"
+        raise ValueError(f"{path}, line {k + 2:,}: column {i + 2}: {what}")
+    return reads, totals
+
+# %% ../../nbs/20_io/40_formats.ipynb #911adc3b
+def _numerators(t: pd.DataFrame, event: np.ndarray, path: Path) -> sp.csr_matrix:
     "Reads of each sample, whether the table has fractions or not."
-    rows = []
+    rows, code, wrong = [], pd.factorize(event)[0], 0
     for i, c in enumerate(t):
-        reads = t[c].str.partition("/")[0]
-        if (bad := ~reads.str.isdecimal()).any():
-            at = int(np.argmax(bad))
-            raise ValueError(f"{path}, line {at + 2:,}: column {i + 2} is {t[c].iloc[at]!r}, not reads or reads/total.")
-        rows.append(sp.csr_matrix(reads.to_numpy(np.float32)[None]))
+        reads, totals = _fractions(t[c], path, i)
+        rows.append(sp.csr_matrix(reads[None]))
+        wrong += 0 if totals is None else int((np.abs(np.bincount(code, reads)[code] - totals) > 0.5).sum())
+    if wrong:
+        what = f"the totals of {wrong:,} (sample, junction) pairs are not the sum of the cluster's junctions"
+        warnings.warn(f"{path}: {what}; they were derived anew.", stacklevel=4)
     return sp.vstack(rows, format="csr")
 
 # %% ../../nbs/20_io/40_formats.ipynb #4e1e5329
@@ -201,6 +223,9 @@ def _header(path: Path) -> tuple[list[str], int]:  # names of samples, columns o
     "The samples of a count table."
     with open_text(path) as handle:
         names, width = handle.readline().decode().split(), len(handle.readline().split())
+    if names and ":clu_" in names[0]:
+        what = f"{names[0][:60]!r} is a junction where the names of samples are expected. Put a header in front"
+        raise ValueError(f"{path}, line 1: {what}.")
     return (names[-(width - 1) :] if width else names[names[:1] == ["chrom"] :]), width
 
 # %% ../../nbs/20_io/40_formats.ipynb #8c042603
@@ -223,17 +248,15 @@ def _cluster_rows(path: Path) -> JunctionReads:
     where = _cluster_names(t[0], path)
     place = *to_introns(where["start"], where["end"], "leafcutter"), strand_codes(where["strand"].fillna("?"))
     event = (where["chrom"] + ":" + where["cluster"]).to_numpy(object)
-    counts = _numerators(t.iloc[:, 1:], path)
+    counts = _numerators(t.iloc[:, 1:], event, path)
     return JunctionReads(cells, pd.Categorical(where["chrom"]), *place, counts, {KEYS.event: event}, str(path))
 
 # %% ../../nbs/20_io/40_formats.ipynb #ebca0e17
 def _is_count_table(path: Path) -> bool:
     "Is it a table of leafcutter_cluster?"
-    if not path.exists():
-        raise FileNotFoundError(f"There is no file {path}.")
-    with open_text(path) as handle:
-        handle.readline()
-        return b":clu_" in handle.readline().split(b" ")[0] or ".counts" in path.name
+    with whole_file(path), open_text(require_file(path)) as handle:
+        first = [handle.readline().split(b" ")[0] for _ in range(2)]
+    return any(b":clu_" in name for name in first) or ".counts" in path.name
 
 # %% ../../nbs/20_io/40_formats.ipynb #071f724b
 def read_leafcutter(
@@ -252,7 +275,7 @@ def read_leafcutter(
     return union(read_ahead(lambda item: _junc_rows(*item, ends), files.items(), progress), gtf)
 
 # %% ../../nbs/20_io/40_formats.ipynb #c65637c5
-_PLACE = r"^(?P<chrom>.+?)[:_](?P<start>\d+)[-:_](?P<end>\d+)(?:[:_](?P<strand>[+-]))?$"
+_PLACE = r"^(?P<chrom>.+?)[:_](?P<start>\d{1,18})[-:_](?P<end>\d{1,18})(?:[:_](?P<strand>[+-]))?$"
 
 # %% ../../nbs/20_io/40_formats.ipynb #5894ac8e
 def _places(var: pd.DataFrame) -> pd.DataFrame:  # chrom, start, end, strand; no columns where a place is unknown
@@ -262,7 +285,12 @@ def _places(var: pd.DataFrame) -> pd.DataFrame:  # chrom, start, end, strand; no
     out = out.assign(**{c: var[c].astype(object) for c in COORDINATES if c in var})
     if out[["chrom", "start", "end"]].isna().any(axis=None):
         return pd.DataFrame(index=var.index)
-    return out.astype({"start": np.int64, "end": np.int64}).fillna({"strand": "?"})
+    place = out[["start", "end"]].apply(pd.to_numeric, errors="coerce")
+    if (bad := ~((place["start"] >= 1) & (place["end"] >= place["start"]) & (place["end"] < 2**62))).any():
+        k = int(np.argmax(bad))
+        what = f"{bad.sum():,} junctions end before they start or have no place, the first is {var.index[k]}"
+        raise ValueError(f"{what}: {out['start'].iloc[k]} to {out['end'].iloc[k]}.")
+    return out.assign(**place.astype(np.int64)).fillna({"strand": "?"})
 
 # %% ../../nbs/20_io/40_formats.ipynb #769e689d
 def _ids(var: pd.DataFrame) -> pd.Series:
@@ -281,7 +309,11 @@ def _event_column(var: pd.DataFrame, event_key: str | None, path) -> pd.Series:
     if key not in var:
         what = f"var has no column {event_key or KEYS.event!r} with the event of each junction"
         raise ValueError(f"{path}: {what} (it has {shortlist(var, 8) or 'none'}).")
-    return var[key].astype(str)
+    events = var[key].astype(object)
+    if (none := events.isna() | events.astype(str).str.strip().isin(["", "nan", "None", "<NA>"])).any():
+        what = f"{none.sum():,} junctions have no event in var[{key!r}]: {shortlist(var.index[none])}"
+        raise ValueError(f"{path}: {what}. Take them out, or name another column (event_key).")
+    return events.astype(str)
 
 # %% ../../nbs/20_io/40_formats.ipynb #61408394
 def _derive(adata: AnnData, given, path) -> None:
@@ -302,7 +334,7 @@ def read_splicing_dataset(
     event_key: str | None = None,  # column of var with the events; None: event_id, or a name that other pipelines use
 ) -> AnnData:  # cells × junctions with the layers of the data contract; reads in X
     "A table of junction and cluster counts."
-    adata = anndata.read_h5ad(path)
+    adata = read_hdf5(path, "h5ad")
     event = _event_column(adata.var, event_key, path)
     if KEYS.junction_counts not in adata.layers:
         what = f"no layer {KEYS.junction_counts!r} with the reads of each junction (it has {layer_names(adata)})"

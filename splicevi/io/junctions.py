@@ -73,6 +73,9 @@ class JunctionReads:
             first = f"the first in row {k + 1} ({self.chrom[k]}:{self.start[k]}-{self.end[k]})"
             problem = f"{self.source}: {bad:,} introns end before they start, {first}."
             raise ValueError(f"{problem} Is this the right format?")
+        if "" in self.chrom.categories:
+            k = int(np.argmax(self.chrom == ""))
+            raise ValueError(f"{self.source}: row {k + 1:,} has no chromosome. Was the file edited?")
 
 # %% ../../nbs/20_io/10_junctions.ipynb #64c0021e
 def _packed(*columns: np.ndarray) -> np.ndarray | None:
@@ -104,7 +107,8 @@ def unique_introns(
     chrom, start, end, strand = (np.asarray(a) for a in (chrom, start, end, strand))
     key = _packed(chrom, start, end - start, strand)
     if key is None:
-        key = _packed(pd.factorize(chrom.astype(np.int64) << 32 | start)[0], end - start, strand)
+        site = _packed(chrom, pd.factorize(start)[0])
+        key = _packed(pd.factorize(site)[0], pd.factorize(end - start)[0], strand)
     code, unique = pd.factorize(key)
     return code, _first_rows(code, len(unique))
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -21,9 +22,9 @@ from .tables import groups_table
 from ..page import figure_html, page, row_html, section, table_html
 
 # %% auto #0
-__all__ = ['IMAGES', 'PAGE_COLUMNS', 'PAGE_ROWS', 'bed_name', 'bed_fields', 'bed', 'image_kind', 'write_image', 'page_lead',
-           'numbers_html', 'figure_rows', 'event_page', 'svg_text', 'svg_line', 'svg_group', 'snapshot_svg',
-           'hide_lost_widget', 'snapshot']
+__all__ = ['IMAGES', 'PAGE_COLUMNS', 'PAGE_ROWS', 'bed_name', 'bed_word', 'bed_fields', 'bed', 'image_kind', 'write_image',
+           'page_lead', 'numbers_html', 'figure_rows', 'event_page', 'svg_text', 'svg_line', 'svg_group',
+           'snapshot_svg', 'hide_lost_widget', 'snapshot']
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #6dfc9481
 def bed_name(
@@ -34,6 +35,11 @@ def bed_name(
     group = [row.group] if by_group else []
     return "|".join(map(str, [row.junction_id, *group, f"{row.kind}_PSI={row.psi:.3f}", f"reads={row.reads:.0f}"]))
 
+# %% ../../../nbs/70_views/50_explorer/55_export.ipynb #99c213a8
+def bed_word(text) -> str:
+    "A text as a field of BED: blanks, tabs and line breaks become underscores."
+    return re.sub(r"\s+", "_", str(text))
+
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #d13ecf35
 def bed_fields(
     row,  # of `groups_table`, as a named tuple
@@ -41,8 +47,9 @@ def bed_fields(
     by_group: bool,  # whether the name holds the group
 ) -> tuple:  # chrom, start, end, name, score, strand
     "The six fields of a line of BED."
-    name, score = bed_name(row, by_group).replace(" ", "_"), int(np.round(1000 * row.psi))
-    return junction["chrom"], int(junction["start"]) - 1, int(junction["end"]), name, score, junction["strand"]
+    place = bed_word(junction["chrom"]), int(junction["start"]) - 1, int(junction["end"])
+    strand = junction["strand"] if junction["strand"] in ("+", "-") else "."
+    return *place, bed_word(bed_name(row, by_group)), int(np.round(1000 * row.psi)), strand
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #d44a2aa7
 def bed(
@@ -55,7 +62,7 @@ def bed(
     table = groups_table(state.values(), group)
     table = table[(table["kind"] == state.show) & table["psi"].notna()]
     lines = [bed_fields(r, state.junctions.loc[str(r.junction_id)], by_group) for r in table.itertuples()]
-    title = " ".join(filter(None, (state.gene, state.event)))
+    title = " ".join(" ".join(filter(None, (state.gene, state.event))).replace('"', "'").split())
     head = f'track name="{title}" description="{state.show} PSI of {title}" useScore=1'
     return "\n".join([head, *("\t".join(map(str, line)) for line in lines)]) + "\n"
 
