@@ -25,6 +25,7 @@ from ..nn.loader import SplicingKeys, get_store, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
+    field_place,
     field_state,
     forget_data,
     is_internal,
@@ -268,12 +269,12 @@ def require_covariates(adata, registry: dict) -> None:
         if column not in obs:
             raise KeyError(f"The data have no obs[{column!r}], one of the model's continuous_covariate_keys.")
         require_numbers(obs[column], "continuous_covariate_keys")
-    if (field := registered_fields(registry).get(REGISTRY_KEYS.SIZE_FACTOR_KEY, {}).get("data_registry")) is None:
+    if (field := field_place(registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)) is None:
         return
-    part = adata if field.get("mod_key") is None else adata[field["mod_key"]]
-    place, name = getattr(part, field["attr_name"]), field["attr_key"]
-    if name not in place:
-        raise KeyError(f"The data have no {field['attr_name']}[{name!r}], the model's size_factor_key; add it.")
+    modality, where, name = field
+    part = adata if modality is None else adata[modality]
+    if name not in (place := getattr(part, where)):
+        raise KeyError(f"The data have no {where}[{name!r}], the model's size_factor_key; add it.")
     check_size_factor(place[name], np.zeros(part.n_obs, bool), name)
 
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e

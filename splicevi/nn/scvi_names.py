@@ -15,10 +15,10 @@ from torch import Tensor, nn
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields', 'field_state',
-           'field_modality', 'batch_categories', 'covariate_counts', 'setup_method', 'model_name', 'lacking',
-           'set_up_again', 'without_states', 'without_identity', 'is_internal', 'replace_content', 'first_linear',
-           'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done', 'go_on_from',
-           'callback_state', 'set_callback_state']
+           'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method', 'model_name',
+           'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal', 'replace_content',
+           'first_linear', 'category_columns', 'is_masked', 'unmask', 'weights_version', 'end_training', 'counts_done',
+           'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -217,6 +217,12 @@ def field_state(registry: dict, key: str) -> dict:
 def field_modality(registry: dict, key: str) -> str | None:
     "The modality that a field lies in; None for an AnnData."
     return registered_fields(registry).get(key, {}).get("data_registry", {}).get("mod_key")
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #06293447
+def field_place(registry: dict, key: str) -> tuple[str | None, str, str] | None:
+    "Where a field's values lie: the modality, what of it (such as obsm), and the name there; None if unregistered."
+    found = registered_fields(registry).get(key, {}).get("data_registry")
+    return found and (found.get("mod_key"), found["attr_name"], found["attr_key"])
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
