@@ -12,11 +12,13 @@ import re
 import secrets
 import shutil
 import socket
+import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 import anndata
 import mudata
@@ -33,10 +35,10 @@ from torch.overrides import TorchFunctionMode
 # %% auto #0
 __all__ = ['PACKAGES', 'READY', 'UNFINISHED', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD_PICKLED', 'versions', 'builtin',
            'for_scvi', 'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file',
-           'publish', 'clear_unfinished', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle',
-           'require_registry', 'read_model', 'Bounded', 'require_sizes', 'constructor_arguments', 'built',
-           'data_beside', 'loaded', 'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin',
-           'LoadMixin']
+           'steadily', 'publish', 'clear_unfinished', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle',
+           'require_registry', 'read_model', 'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments',
+           'built', 'data_beside', 'loaded', 'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin',
+           'RegistryMixin', 'LoadMixin']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
 from ..core import shortlist
@@ -156,6 +158,15 @@ def saved_file(folder: str | Path, name: str) -> Path:
     ready = Path(folder, READY, name)
     return ready if ready.exists() else Path(folder, name)
 
+
+def steadily(read: Callable[[], Any], tries: int = 50) -> Any:
+    "What is read of a folder where another process may be moving files to their place."
+    for _ in range(tries - 1):
+        with suppress(FileNotFoundError):
+            return read()
+        time.sleep(0.01)
+    return read()
+
 # %% ../../nbs/50_model/22_save.ipynb #439efc95
 def publish(part: Path, target: Path, overwrite: bool = True) -> None:
     "Put the files of a folder in their place, all at once."
@@ -250,7 +261,7 @@ PICKLED = (
 def model_path(dir_path: str | os.PathLike, prefix: str | None = None) -> Path:
     "The file of a saved model."
     path = saved_file(dir_path, f"{prefix or ''}model.pt")
-    if not path.is_file():
+    if not (path.is_file() or (path := saved_file(dir_path, path.name)).is_file()):
         there = sorted(p.name for p in Path(dir_path).glob("*model.pt"))
         more = f"; it has {shortlist(there)}, which prefix= chooses" if there else ""
         raise ValueError(f"There is no saved model {path}{more}.")
@@ -276,7 +287,11 @@ def require_registry(path: Path, attributes: dict) -> None:
 # %% ../../nbs/50_model/22_save.ipynb #2326a673
 def read_model(dir_path: str | os.PathLike, prefix: str | None = None, *parts: str) -> dict:
     "The content of a saved model, or the named parts of it."
-    path = model_path(dir_path, prefix)
+    return steadily(lambda: read_model_file(model_path(dir_path, prefix), *parts))
+
+
+def read_model_file(path: Path, *parts: str) -> dict:
+    "The content of the file of a model, or the named parts of it."
     if is_pickle(path):
         raise ValueError(PICKLED.format(path=path))
     with PlainFile(path) as file:
@@ -341,10 +356,10 @@ def built(cls, saved: dict):
 # %% ../../nbs/50_model/22_save.ipynb #bbf0bb7a
 def data_beside(dir_path, prefix: str | None, registry: dict):
     "The data that were saved with a model; False, and a warning, where there are none."
-    path = saved_file(dir_path, data_name(registry, prefix))
-    if path.exists():
-        return read_data(path)
-    message = f"There are no data beside the model ({path.name}) and none were given; it is loaded without."
+    name = data_name(registry, prefix)
+    if saved_file(dir_path, name).exists() or saved_file(dir_path, name).exists():
+        return steadily(lambda: read_data(saved_file(dir_path, name)))
+    message = f"There are no data beside the model ({name}) and none were given; it is loaded without."
     warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
     return False
 

@@ -6,8 +6,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch
 import numpy as np
@@ -20,9 +21,19 @@ from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
 from ..core import Limits
 from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
+from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
-from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from splicevi.model.run import (
+    MemoryMixin,
+    Stopper,
+    TrainingRun,
+    interrupt_stops,
+    lock,
+    memory_advice,
+    quiet_lightning,
+    unlock,
+)
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import history_logger, runner_class
 
@@ -31,7 +42,7 @@ __all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURV
            'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names',
            'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
-           'TrainMixin']
+           'TrainMixin', 'of_training']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -95,9 +106,25 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/75_train.ipynb #4f6c87ec
+explain(
+    train_resume="""
+    checkpoint
+        Folder for a checkpoint of the run (see :mod:`splicevi.model.checkpoint`), which is replaced at the start of
+        epochs; `True` for ``splicevi-checkpoint`` in :attr:`scvi.settings.logging_dir`, as with `resume` alone.
+    checkpoint_every
+        Epochs from one checkpoint to the next.
+    resume
+        Whether to go on from the checkpoint, with the curve of an uninterrupted run: `True`, or ``"auto"`` to start
+        anew where there is none. Data and options have to be those of the earlier run, but for `max_epochs`.
+    """,
+)
+
 # %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
+    Train by amortised variational inference on expression and splicing together.
+
     An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has
     learnt, is trained and has its history. A second one interrupts at once.
 
@@ -113,6 +140,7 @@ explain(
         how.
     background
         Whether to train in a thread and return at once.
+    %(train_resume)s
     **kwargs
         To :class:`scvi.train.Trainer` (callbacks, logger, strategy, enable_progress_bar, …); `plan_config` and
         `trainer_config` take scvi-tools' configs.
@@ -125,7 +153,9 @@ explain(
     Raises
     ------
     RuntimeError
-        If the model is being trained already.
+        If the model is being trained already, or another run writes its checkpoints to the same folder.
+    FileNotFoundError, ValueError
+        If there is no checkpoint to resume from, or it is of other data or options.
     """,
 )
 
@@ -184,6 +214,9 @@ PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))
 TRAIN_ARGUMENTS = OPTIONS | {
     "early_stopping_monitor": OneOf(CURVES),
     "background": FLAG,
+    "checkpoint": AnyOf((FLAG, Text("a folder"), Is(("PurePath",))), optional=True),
+    "checkpoint_every": COUNT,
+    "resume": OneOf((True, False, "auto")),
     "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
     "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
     "callbacks": ListOf(
@@ -311,7 +344,7 @@ def with_history(logger) -> list | bool | None:
     return [history_logger(), *(logger if isinstance(logger, Iterable) else [logger])]
 
 # %% ../../nbs/50_model/75_train.ipynb #b875aa89
-class TrainMixin:
+class TrainMixin(MemoryMixin):
     "Training with the plan of `splicevi.nn.plan`."
 
     def _lone_cell(self, n_train: int, batch_size: int) -> bool:
@@ -321,7 +354,7 @@ class TrainMixin:
 
 # %% ../../nbs/50_model/75_train.ipynb #2b3074b7
 @patch
-def _prepare(self: TrainMixin, given: dict, trainer: dict):
+def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence = ()):
     "The runner of a training, which knows the cells, the plan and the trainer."
     split = split_options(given)
     splitter = self._data_splitter_cls(self.adata_manager, **split)
@@ -332,27 +365,48 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     check_warmup(given)
     splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
     splitter.setup()
-    if self._starts_from_data and not self.is_trained_:
+    for c in checkpoints:
+        c.watch(self, splitter)
+    if self._starts_from_data and not self.is_trained_ and not any(c.saved for c in checkpoints):
         self._start_from_data(self._pca, np.sort(splitter.train_idx))
     with quiet_lightning():
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
         return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
+# %% ../../nbs/50_model/75_train.ipynb #10f86aea
+@patch
+def _leave_usable(self: TrainMixin, runner, error: BaseException) -> None:
+    "A training that did not end by itself: the model can be asked, if an interrupt ended it after a step."
+    self.module.eval()
+    self.to_device(runner.device)
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+    if runner.training_plan.n_steps_done and (stopped or self.is_trained_):
+        splitter = runner.data_splitter
+        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
+        self.test_indices, self.is_trained_ = splitter.test_idx, True
+
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch
-def _run(self: TrainMixin, runner) -> None:
-    "Train, and unlock the model whatever happens."
+def _run(self: TrainMixin, runner, checkpoints: Sequence = ()) -> None:
+    "Train, and leave a usable and unlocked model whatever happens."
     try:
         runner.training_plan.train()
-        with quiet_lightning():
+        with quiet_lightning(), memory_advice(("batch_size", "max_epochs", "accelerator")):
             runner()
+    except BaseException as e:
+        self._leave_usable(runner, e)
+        raise
     finally:
+        for c in checkpoints:
+            c.lock.release()
         unlock(self)
 
 # %% ../../nbs/50_model/75_train.ipynb #87daee87
 @patch
-def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool) -> TrainingRun | None:
+def _start(
+    self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool, checkpoints: Sequence = ()
+) -> TrainingRun | None:
     "Train here or in the background."
     lock(self)
     try:
@@ -362,9 +416,9 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
         unlock(self)
         raise
     if background:
-        return TrainingRun(lambda: self._run(runner), stopper, watchers[0].recorder)
+        return TrainingRun(lambda: self._run(runner, checkpoints), stopper, watchers[0].recorder)
     with interrupt_stops(stopper):
-        self._run(runner)
+        self._run(runner, checkpoints)
     if stopper.requested and not is_drawn(watchers):
         warnings.warn(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
@@ -393,16 +447,28 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
     for c in callbacks:
         getattr(c, "check_model", lambda model: None)(self)  # before the start changes a weight
-    trainer = kwargs | {"callbacks": [*callbacks, stopper], "logger": with_history(kwargs.get("logger"))}
+    watchers, checkpoints = [c for c in callbacks if hasattr(c, "watch")], checkpoints_of(self, given)
+    trainer = kwargs | {"callbacks": [*checkpoints, *callbacks, stopper], "logger": with_history(kwargs.get("logger"))}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
-    runner = self._prepare(given, trainer)
-    watchers = [c for c in callbacks if hasattr(c, "watch")]
-    return self._start(runner, stopper, watchers, given["background"])
+    try:
+        with memory_advice(given):
+            runner = self._prepare(given, trainer, checkpoints)
+        return self._start(runner, stopper, watchers, given["background"], checkpoints)
+    except BaseException:
+        for c in checkpoints:
+            c.lock.release()
+        raise
+
+# %% ../../nbs/50_model/75_train.ipynb #acf8486f
+def of_training(method):
+    "A method whose arguments are checked by the table above, and explained by the texts above."
+    method.__doc__ = "%(train)s"
+    return docs.dedent(takes(trainer_names, **TRAIN_ARGUMENTS)(method))
 
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
-@docs.dedent
+@of_training
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
@@ -434,12 +500,11 @@ def train(
     plan_kwargs: dict | None = None,
     dashboard=False,
     background: bool = False,
+    checkpoint: str | os.PathLike | bool | None = None,
+    checkpoint_every: int = 1,
+    resume: bool | str = False,
     **kwargs,
 ) -> TrainingRun | None:
-    """Train by amortised variational inference on expression and splicing together.
-
-    %(train)s
-    """
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
 
 # %% ../../nbs/50_model/75_train.ipynb #2490fa70

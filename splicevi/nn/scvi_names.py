@@ -17,10 +17,10 @@ from ..core import quiet_logs
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
-           'field_state', 'field_place', 'field_modality', 'batch_categories', 'covariate_counts', 'setup_method',
+           'field_state', 'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method',
            'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
            'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
-           'go_on_from']
+           'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -74,6 +74,7 @@ NAMES = {  # where a name is -> what it is for
     "scvi.train:AdversarialTrainingPlan.loss_adversarial_classifier": "loss of the batch classifier",
     "scvi.data.fields:BaseAnnDataField.view_state_registry": "defined: fields of events and of optional layers",
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
+    "scvi.train._callbacks:LoudEarlyStopping": "its checks during the warm-up are counted in `_current_step`",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
 }
 
@@ -221,15 +222,16 @@ def field_state(registry: dict, key: str) -> dict:
     "What a field knows of the data it was registered with; empty if it was not registered."
     return registered_fields(registry).get(key, {}).get("state_registry", {})
 
-# %% ../../nbs/40_nn/05_scvi_names.ipynb #0e849858
-def field_place(registry: dict, key: str) -> dict:
-    "Where a field lies (`attr_name` such as obs, `attr_key`); empty if it was not registered."
-    return registered_fields(registry).get(key, {}).get("data_registry", {})
-
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #c728b1f9
 def field_modality(registry: dict, key: str) -> str | None:
     "The modality that a field lies in; None for an AnnData."
-    return field_place(registry, key).get("mod_key")
+    return registered_fields(registry).get(key, {}).get("data_registry", {}).get("mod_key")
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #06293447
+def field_place(registry: dict, key: str) -> tuple[str | None, str, str] | None:
+    "Where a field's values lie: the modality, what of it (such as obsm), and the name there; None if unregistered."
+    found = registered_fields(registry).get(key, {}).get("data_registry")
+    return found and (found.get("mod_key"), found["attr_name"], found["attr_key"])
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
@@ -336,3 +338,17 @@ def go_on_from(trainer, epoch: int, steps: int, batches: int) -> None:
     total = loop.epoch_loop.manual_optimization.optim_step_progress.total
     total.ready = total.completed = steps
     loop.epoch_loop._batches_that_stepped = batches
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #9936926a
+def callback_state(callback) -> dict:
+    "What a callback wants to be kept; scvi-tools' early stopping has a counter that Lightning's knows nothing of."
+    more = {"_current_step": callback._current_step} if hasattr(callback, "_current_step") else {}
+    return dict(callback.state_dict()) | more
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #7bf10133
+def set_callback_state(callback, state: dict) -> None:
+    "Give a callback what it had wanted to be kept."
+    state = dict(state)
+    if "_current_step" in state:
+        callback._current_step = state.pop("_current_step")
+    callback.load_state_dict(state)
