@@ -29,8 +29,9 @@ def mdata():
 
 
 @pytest.fixture
-def fresh(mdata):
-    "A model that is not trained."
+def fresh(mdata, tmp_path, monkeypatch):
+    "A model that is not trained; what scvi-tools logs goes to an empty folder."
+    monkeypatch.setattr(scvi.settings, "logging_dir", tmp_path / "logs")
     scvi.settings.seed = 0
     return SPLICEVI(mdata, n_latent=4, n_hidden=16)
 

@@ -25,8 +25,8 @@ from ..nn.loader import SplicingKeys, get_store, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
+    field_place,
     field_state,
-    field_values,
     forget_data,
     is_internal,
     registered_fields,
@@ -269,9 +269,10 @@ def require_covariates(adata, registry: dict) -> None:
         if column not in obs:
             raise KeyError(f"The data have no obs[{column!r}], one of the model's continuous_covariate_keys.")
         require_numbers(obs[column], "continuous_covariate_keys")
-    if REGISTRY_KEYS.SIZE_FACTOR_KEY not in registered_fields(registry):
+    if (field := field_place(registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)) is None:
         return
-    place, name = field_values(adata, registry, REGISTRY_KEYS.SIZE_FACTOR_KEY)
+    modality, where, name = field
+    place = getattr(adata if modality is None else adata[modality], where)
     if name not in place:
         raise KeyError(f"The data have no {name!r}, the model's size_factor_key, in obs or obsm; add it.")
     check_size_factor(place[name], np.zeros(adata.n_obs, bool), name)

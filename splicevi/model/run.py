@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import atexit
 import inspect
-import logging
 import re
 import signal
 import threading

@@ -508,5 +508,4 @@ def train(
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
 
 # %% ../../nbs/50_model/75_train.ipynb #2490fa70
-TrainMixin.train = takes(trainer_names, **TRAIN_ARGUMENTS)(TrainMixin.train)
 USUAL = {k: p.default for k, p in inspect.signature(TrainMixin.train).parameters.items() if p.default is not p.empty}
