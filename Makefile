@@ -3,18 +3,25 @@
 # make test              the notebooks and tests/ under one pytest run
 # make test-slow         the same with the slow cells and tests
 # make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
+# make test-latest       the tests with the newest versions that were tried, in .venv-latest (CONSTRAINTS=/dev/null: with today's)
+# make test-floor        the tests with the lowest versions that settings.ini allows, in .venv-floor (Python 3.11)
+# make bench             the tests that compare times, for a machine that does nothing else
 # make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
 PYTHON  ?= python3
 DATA    ?= example
 OUT     ?= demo
 OPTIONS ?=
-VENV    := .venv
+VENV    ?= .venv
+EXTRAS  ?= dev
+TESTS   ?=
+CONSTRAINTS ?= constraints.txt
 BIN     := $(VENV)/bin
-FACTS   := settings.ini setup.py pyproject.toml constraints.txt
-PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
+FACTS   := settings.ini setup.py pyproject.toml $(CONSTRAINTS)
+# from the environment, as a constraint of pip's own configuration would go before one of the command line
+PIP     := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-browser format readme clean help
+.PHONY: demo test test-slow test-latest test-floor test-browser bench format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -22,10 +29,22 @@ demo: $(VENV)/.installed
 	$(BIN)/splicevi train $(DATA) $(OUT) $(OPTIONS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(TESTS)
+
+bench: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m timed
+
+# a variable that is given on the command line of make goes before these
+test-latest:
+	$(MAKE) test VENV=.venv-latest CONSTRAINTS=$(or $(filter-out constraints.txt,$(CONSTRAINTS)),constraints-latest.txt) EXTRAS=dev,scvi
+
+# the development tools need a newer fastcore, so what belongs to notebooks and formats is left to the other two
+FLOOR := $(addprefix --ignore=tests/test_,notebooks.py project.py browser.py)
+test-floor:
+	$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=io,notebook,image,test TESTS="$(FLOOR) tests"
 
 test-slow: $(VENV)/.installed-dev
-	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m "not cuda and not browser"
+	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m "not cuda and not browser and not timed"
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py
@@ -45,12 +64,12 @@ $(VENV)/.installed: $(FACTS)
 	  { echo "splicevi needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
-	$(PIP) torch==2.13.0
+	$(PIP) $(or $(shell grep -s '^torch==' $(CONSTRAINTS)),torch)
 	$(PIP) -e .
 	@touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) -e '.[dev]'
+	$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

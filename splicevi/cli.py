@@ -9,6 +9,7 @@ __all__ = ['CHOICES', 'RESULTS', 'FACTS', 'COMMANDS', 'train', 'read', 'cell_col
 # %% ../nbs/81_cli.ipynb #cc87ad37
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -29,6 +30,7 @@ def train(
     max_epochs: int = 0,  # epochs at most; 0 chooses 40 to 400 by the number of cells
     lr: float = 1e-3,  # learning rate
     batch_size: int = 128,  # cells of a mini-batch
+    resume: bool = False,  # note in OUT/checkpoint how far the run is, and go on from there
     n_latent: int = 20,  # dimensions of the latent space
     hold_out: float = 0.25,  # share of the observed events to hide for the evaluation; 0 trains on all
     label_key: str = None,  # column of obs to colour by; cell_type where there is one, clusters otherwise
@@ -51,6 +53,8 @@ def train(
     _check_out(settings)
     with console(quiet), staged(Path(out)) as folder:
         _run(settings, folder)
+    if resume:
+        shutil.rmtree(_checkpoint(settings), ignore_errors=True)
     print(
         f"{out}/report.html   the page to look at first\n"
         f'{out}/model/        splicevi.SPLICEVI.load("{out}/model", adata=...)\n'
@@ -146,12 +150,14 @@ def _part(
 # %% ../nbs/81_cli.ipynb #58dfab98
 def _take_layer(adata, layer: str | None, target: str) -> None:
     "Copy a layer to where the data contract has it."
-    from splicevi.core import KEYS
+    from splicevi.core import KEYS, shortlist
 
     if adata is None or not layer:
         return
     if layer not in adata.layers:
-        raise UserError(f"there is no layer {layer!r} (there are: {', '.join(adata.layers) or 'none'})")
+        raise UserError(
+            f"there is no layer {layer!r} (there are: {shortlist([k for k in adata.layers if k], 20) or 'none'})"
+        )
     if target == "X":
         adata.X = adata.layers[layer].copy()
     elif target != layer:
@@ -265,6 +271,11 @@ def _new_model(mdata, settings: Mapping):
     chosen = {k: settings[k] for k in ("n_latent", "gene_likelihood", "modality_weights", "modality_penalty")}
     return SPLICEVI(mdata, **chosen)
 
+# %% ../nbs/81_cli.ipynb #f710d2c2
+def _checkpoint(settings: Mapping) -> Path:
+    "Where a run notes how far it is; gone when it is done."
+    return Path(settings["out"], "checkpoint")
+
 # %% ../nbs/81_cli.ipynb #cf22eaef
 def _fit(mdata, settings: Mapping):
     "A trained model."
@@ -282,6 +293,8 @@ def _fit(mdata, settings: Mapping):
             n_epochs_kl_warmup=min(20, epochs),
             accelerator=settings["accelerator"],
             enable_progress_bar=False,
+            checkpoint=_checkpoint(settings) if settings["resume"] else None,
+            resume="auto" if settings["resume"] else False,
             dashboard=False if settings["quiet"] else TrainingDashboard("console"),
         )
     logger.info("Trained for %d epochs.", len(model.history["elbo_train"]))

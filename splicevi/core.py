@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
            'find_obs_column', 'obs_column', 'refusal', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
-           'fewer_warnings', 'console', 'look_up', 'listing', 'lazy_names']
+           'fewer_warnings', 'quiet_logs', 'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
 import errno
@@ -448,6 +448,22 @@ def fewer_warnings() -> Iterator[None]:
         warnings.filterwarnings("ignore", message="Sparse CSR tensor support")
         warnings.showwarning = lambda message, *_, **__: logger.warning("note: %s", message)
         yield
+
+# %% ../nbs/00_core.ipynb #c67e0eea
+@contextmanager
+def quiet_logs(
+    *names: str,  # of loggers, such as "scvi"
+) -> Iterator[None]:
+    "Within, these loggers pass on warnings only, unless they were set to DEBUG."
+    logs = [log for log in map(logging.getLogger, names) if log.getEffectiveLevel() > logging.DEBUG]
+    before = [log.level for log in logs]
+    for log in logs:
+        log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
+    try:
+        yield
+    finally:
+        for log, level in zip(logs, before):
+            log.setLevel(level)
 
 # %% ../nbs/00_core.ipynb #7b5b86f8
 @contextmanager

@@ -239,6 +239,32 @@ def test_failure_keeps_the_old_result(file, tmp_path, monkeypatch, capsys):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "small.h5mu"]
 
 
+def test_resume(file, tmp_path, monkeypatch):
+    "A run with --resume that went down goes on where it was when the command is given again, to the same curve."
+    from splicevi.nn.plan import SplicingTrainingPlan
+
+    step, command = SplicingTrainingPlan.training_step, ["train", str(file), "--max_epochs", "3", "--quiet"]
+
+    def down(self, *args):
+        if self.current_epoch == 2:
+            raise SystemExit("down")
+        return step(self, *args)
+
+    monkeypatch.setattr(SplicingTrainingPlan, "training_step", down)
+    with pytest.raises(SystemExit):
+        cli.main([*command, str(tmp_path / "out"), "--resume"])
+    assert [p.name for p in (tmp_path / "out" / "checkpoint").glob("*.pt")] == ["checkpoint.pt"]
+    seen = []
+    monkeypatch.setattr(
+        SplicingTrainingPlan, "training_step", lambda s, *a: (seen.append(s.current_epoch), step(s, *a))[1]
+    )
+    assert cli.main([*command, str(tmp_path / "out"), "--resume"]) == 0
+    assert set(seen) == {2} and sorted(p.name for p in (tmp_path / "out").iterdir()) == WRITTEN
+    assert cli.main([*command, str(tmp_path / "whole")]) == 0
+    one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("out", "whole"))
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name, ari", [("scmixology", 0.9), ("brie_gastrulation", -1)])
 def test_real_data(real_data, tmp_path, name, ari):

@@ -644,11 +644,11 @@ def test_random_events(seed):
     assert np.allclose(Contrast(a[:, shuffle], event[shuffle]).prior.weights, c.prior.weights)
 
 
-@settings(max_examples=15, deadline=None)
-@given(st.integers(0, 10**6), st.floats(-3, 3), st.floats(0.0, 0.4))
-def test_shift_of_unchanged_genes(seed, shift, changed):
+@pytest.mark.parametrize("seed", range(15))
+def test_shift_of_unchanged_genes(seed):
     "The common fold change is found wherever it lies, and moves nothing but itself."
     rng = np.random.default_rng(seed)
+    shift, changed = rng.uniform(-3, 3), rng.uniform(0, 0.4)
     error, up = rng.uniform(0.05, 0.3, 400), rng.random(400) < changed
     lfc = rng.normal(np.where(up, rng.normal(1.5, 1, 400), 0), error)
     zero, moved, turned = (fit_folds(v, error**2) for v in (lfc, lfc + shift, -lfc))
@@ -703,18 +703,32 @@ def test_moved_reads_keep_their_number():
     )
 
 
-@settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.2]))
-def test_scatter_of_batches(seed, scatter):
-    "The scatter that was put in comes out; reads are worth less for it, never more."
+def scattered(seed, scatter):
+    "Reads of two groups in two batches each, with scatter between them; their events; the scatter that is found."
     rng = np.random.default_rng(seed)
     event, usage = np.repeat(np.arange(800), 2), rng.uniform(0.1, 0.9, 800)
     n = rng.integers(0, 300, (4, 800))
     own = rng.beta(usage * (1 / scatter - 1), (1 - usage) * (1 / scatter - 1), n.shape) if scatter else usage
     y = rng.binomial(n, own)
     a = np.stack([y, n - y], axis=-1).reshape(4, -1).astype(float)
-    found = batch_scatter([a[:2], a[2:]], event)
-    assert found == pytest.approx(scatter, rel=0.25, abs=0.002)
+    return a, event, batch_scatter([a[:2], a[2:]], event)
+
+
+@pytest.mark.parametrize("scatter", [0.0, 0.02, 0.2])
+def test_scatter_of_batches(scatter):
+    "The scatter that was put in comes out on average over many data sets, and of none is it far from that."
+    found = np.array([scattered(seed, scatter)[2] for seed in range(60)])
+    assert found.mean() == pytest.approx(
+        scatter, rel=0.15, abs=0.001
+    )  # on the safe side: large scatter is found a bit larger
+    assert found.std() < 0.15 * scatter + 0.002
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.02, 0.2]))
+def test_scattered_reads_are_worth_less(seed, scatter):
+    "Reads are worth less where batches scatter, never more."
+    a, event, found = scattered(seed, scatter)
     less = downweighted(a, event, found)
     assert (
         (less <= a.sum(0) + 1e-9).all()

@@ -1,6 +1,8 @@
 """Events against a plain search through junctions, annotation, lengths, and PSI of cassette exons worked by hand."""
 
+import sys
 import time
+import tracemalloc
 import warnings
 from collections import defaultdict
 
@@ -94,15 +96,40 @@ def many_junctions(n):
     return pd.DataFrame({"chrom": chrom, "start": start, "end": end, "strand": np.where(gene % 2, "+", "-")})
 
 
+def work(function, *args) -> tuple[int, int]:
+    "Calls that a function makes, and the bytes that it needs at most."
+    calls = 0
+
+    def count(frame, event, arg):
+        nonlocal calls
+        calls += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    function(*args)
+    sys.setprofile(None)
+    tracemalloc.start()
+    function(*args)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    return calls, peak
+
+
+def test_work_is_linear_in_junctions():
+    "Ten times as many junctions need ten times the memory, and hardly more calls: none is made for each junction."
+    few, many = (work(find_events, many_junctions(n)) for n in (20_000, 200_000))
+    assert find_events(many_junctions(20_000))["event_id"].nunique() > 2000
+    assert many[0] < 3 * few[0] and many[1] < 15 * few[1], (few, many)
+
+
+@pytest.mark.timed
 def test_time_is_linear_in_junctions():
     "Ten times as many junctions, a million, take not much more than ten times as long."
     seconds = {}
     for n in (100_000, 1_000_000):
         t = many_junctions(n)
         began = time.perf_counter()
-        got = find_events(t)
+        find_events(t)
         seconds[n] = time.perf_counter() - began
-        assert got["event_id"].nunique() > n / 10
     assert seconds[1_000_000] < 30 * seconds[100_000]
 
 

@@ -682,7 +682,7 @@ def test_many_groups_keep_the_arcs_readable(mdata):
     assert "6 of 9 groups" in ex.figures("arcs")["arcs"].layout.title.text
 
 
-@pytest.mark.slow
+@pytest.mark.timed
 def test_one_event_of_100_000_cells_is_quick():
     "Another event, with all figures of an open widget, costs less than encoding the cells, which is done once."
     mdata = simulate(n_cells=100_000, n_genes=200, n_junctions=600, observed=0.12)

@@ -550,7 +550,7 @@ def test_regtools_with_barcodes(root):
     assert counts(got) == want
 
 
-@pytest.mark.slow
+@pytest.mark.timed
 def test_many_cells(tmp_path):
     "A cell takes as long among 300 cells as among 50, each of 150,000 rows."
     rng, names = np.random.default_rng(0), [f"{i}.SJ.out.tab" for i in range(20)]

@@ -901,7 +901,7 @@ def test_save_replaces_a_model_only_when_it_is_written(build, tmp_path, monkeypa
     with pytest.raises(ValueError, match="overwrite"):
         model.save(tmp_path / "m")
     with monkeypatch.context() as patch:
-        patch.setattr(torch, "save", lambda obj, path, **_: (open(path, "wb").write(b"half"), 1 / 0))
+        patch.setattr(torch, "save", lambda obj, file, **_: (file.write(b"half"), 1 / 0))
         with pytest.raises(ZeroDivisionError):
             model.save(tmp_path / "m", overwrite=True)
     assert (tmp_path / "m" / "model.pt").read_bytes() == before and [p.name for p in tmp_path.iterdir()] == ["m"]

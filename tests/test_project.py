@@ -30,7 +30,18 @@ def project_files(root: Path) -> list[Path]:
             ["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, capture_output=True, text=True, check=True
         ).stdout
         return [Path(p) for p in out.split("\0") if p and (root / p).is_file()]
-    skip = (".venv", ".pytest_cache", "__pycache__", "demo", "build", "dist", "_proc", "_docs")
+    skip = (
+        ".venv",
+        ".venv-latest",
+        ".venv-floor",
+        ".pytest_cache",
+        "__pycache__",
+        "demo",
+        "build",
+        "dist",
+        "_proc",
+        "_docs",
+    )
     files = (p.relative_to(root) for p in root.rglob("*") if p.is_file())
     return [p for p in files if not any(part in skip or part.endswith(".egg-info") for part in p.parts)]
 
@@ -339,10 +350,32 @@ def test_installed_copy_holds_every_module(copy, tmp_path_factory):
     assert (target / "bin" / "splicevi").exists()
 
 
-def test_makefile_and_constraints_name_one_torch(root):
-    "The torch that the Makefile installs first is the one in constraints.txt."
-    pins = (root / "constraints.txt").read_text().split()
-    assert "torch==2.13.0" in pins and "torch==2.13.0" in (root / "Makefile").read_text()
+def pins(root: Path, name: str) -> dict[str, str]:
+    "Versions in a file of constraints."
+    lines = (root / name).read_text().splitlines()
+    return dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
+
+
+@pytest.mark.parametrize("goal,name", [("test", ""), ("test-latest", "-latest"), ("test-floor", "-floor")])
+def test_torch_is_that_of_the_constraints(copy, goal, name):
+    "The torch that make installs first is the one in the constraints of the goal."
+    plan = subprocess.run(["make", "-n", goal], cwd=copy, capture_output=True, text=True, check=True).stdout
+    assert f"torch=={pins(copy, f'constraints{name}.txt')['torch']}\n" in plan
+    assert f"constraints{name}.txt" in plan and f".venv{name}/bin/python -m pytest" in plan
+
+
+def test_floors_are_those_of_the_settings(root):
+    "constraints-floor.txt has the lowest version of each requirement, constraints-latest.txt none that is lower."
+    cfg = ConfigParser(interpolation=None)
+    cfg.read(root / "settings.ini")
+    keys = ("requirements", "io_requirements", "notebook_requirements", "image_requirements")
+    wanted = dict(need.lower().split(">=") for key in keys for need in cfg["DEFAULT"][key].split())
+    floor, latest = pins(root, "constraints-floor.txt"), pins(root, "constraints-latest.txt")
+    number = lambda version: [int(n) for n in version.split(".")]
+    assert len(wanted) > 15
+    for name, lowest in wanted.items():
+        assert re.fullmatch(rf"{re.escape(lowest)}(\.0)*", floor[name]), name
+        assert number(latest[name]) >= number(lowest), name
 
 
 def test_no_print_in_the_library(root):

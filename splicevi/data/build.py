@@ -6,6 +6,7 @@
 __all__ = ['quiet_mudata', 'assemble_mudata', 'cells_with_reads', 'informative_junctions', 'make_mudata', 'hold_out']
 
 # %% ../../nbs/10_data/30_build.ipynb #04d53698
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
@@ -32,9 +33,13 @@ from splicevi.data.pairs import (
 @contextmanager
 def quiet_mudata() -> Iterator[None]:
     "mudata's behaviour from 0.4 on (columns are not copied from the modalities) while the context lasts."
-    options = getattr(mudata, "set_options", None)
-    with options(pull_on_update=False) if options else nullcontext():
-        yield
+    options, root, mute = getattr(mudata, "set_options", None), logging.getLogger(), logging.NullHandler()
+    root.addHandler(mute)  # mudata logs to the root logger, which would be given a handler for good
+    try:
+        with options(pull_on_update=False) if options else nullcontext():
+            yield
+    finally:
+        root.removeHandler(mute)
 
 # %% ../../nbs/10_data/30_build.ipynb #03967d51
 def assemble_mudata(

@@ -23,7 +23,9 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 
 from ..core import KEYS, shortlist
-from .dataset import LoadMixin, needed_features, realign, with_cells_of
+from ..data.build import quiet_mudata
+from .dataset import needed_features, realign, with_cells_of
+from .save import LoadMixin
 from ..nn.loader import SplicingKeys
 from splicevi.nn.scvi_names import (
     batch_categories,
@@ -109,10 +111,13 @@ def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:
     need = needed_features(registry)
     mod_key = field_modality(registry, SplicingKeys.COUNTS)
     parts = {k: data if k is None else data.mod[k] for k in need if k is None or k in data.mod}
-    lacking = [k for k, part in parts.items() if not need[k].isin(part.var_names).all()]
+    events = {k: registered_events(registry, need[k]) if k == mod_key else None for k in parts}
+    lacks = lambda k: (
+        not need[k].isin(parts[k].var_names).all() or (events[k] is not None and KEYS.event not in parts[k].var)
+    )
     new = {}
-    for k in lacking:
-        event = registered_events(registry, need[k]) if k == mod_key else None
+    for k in filter(lacks, parts):
+        event = events[k]
         warn_of_padding(parts[k].var_names, need[k], event, k == mod_key)
         new[k] = pad_features(parts[k], need[k], event)
     if not new:
@@ -187,7 +192,7 @@ def reference_registry(reference_model: str | os.PathLike | BaseModelClass) -> d
     "The registry of a model, or of the folder of a saved one."
     if isinstance(reference_model, BaseModelClass):
         return reference_model.registry_
-    return BaseModelClass.load_registry(os.fspath(reference_model))
+    return LoadMixin.load_registry(reference_model)
 
 # %% ../../nbs/50_model/25_query.ipynb #031b1e89
 class QueryMixin(LoadMixin):
@@ -202,8 +207,8 @@ class QueryMixin(LoadMixin):
         matched by name. Genes that the query lacks count as 0; events of which it lacks a junction count as unobserved.
         The arguments are those of :meth:`scvi.model.base.ArchesMixin.load_query_data`.
         """
-        if isinstance(reference_model, os.PathLike):
-            reference_model = os.fspath(reference_model)
+        if isinstance(reference_model, str | os.PathLike):
+            reference_model = cls.load(reference_model, False, accelerator="cpu")
         if adata is None or reference_model is None:
             return super().load_query_data(adata, reference_model, *args, **kwargs)
         registry = reference_registry(reference_model)
@@ -258,7 +263,8 @@ class PrepareMixin(QueryMixin):
             return out
         for k in out.mod:
             mdata.mod[k] = out.mod[k]
-        mdata.update()
+        with quiet_mudata():
+            mdata.update()
 
     @staticmethod
     def prepare_query_anndata(adata, reference_model, return_reference_var_names: bool = False, inplace: bool = True):

@@ -23,8 +23,8 @@ from .run import Stopper
 from ..nn.loader import get_store
 
 # %% auto #0
-__all__ = ['PHASES', 'LatentMap', 'TrainingRecorder', 'page_size', 'peak_memory', 'resident_memory', 'cuda_memory', 'place_of',
-           'is_library', 'fault', 'end_of', 'error_of', 'logged_numbers', 'warmup_epochs', 'model_facts',
+__all__ = ['PHASES', 'KEPT', 'LatentMap', 'TrainingRecorder', 'page_size', 'peak_memory', 'resident_memory', 'cuda_memory',
+           'place_of', 'is_library', 'fault', 'end_of', 'error_of', 'logged_numbers', 'warmup_epochs', 'model_facts',
            'RecordingCallback']
 
 # %% ../../nbs/50_model/40_record.ipynb #cd0723ca
@@ -382,3 +382,19 @@ def _end(self: RecordingCallback, trainer, phase: str, message: str = "", where:
         trainer.early_stopping_callback.early_stopping_reason = None  # or it is printed below the view
     self.recorder.phase, self.recorder.message, self.recorder.where = phase, message, where
     self.changed(trainer, now=True)
+
+# %% ../../nbs/50_model/40_record.ipynb #29248112
+KEPT = ("curves", "seconds", "waited", "overhead")  # of a record, when a run goes on in another process
+
+
+@patch
+def state_dict(self: RecordingCallback) -> dict:
+    "What of the record is kept with a checkpoint."
+    return {k: getattr(self.recorder, k) for k in KEPT}
+
+
+@patch
+def load_state_dict(self: RecordingCallback, state: dict) -> None:
+    "Go on with a record that was kept."
+    for k in KEPT:
+        setattr(self.recorder, k, state[k])

@@ -6,25 +6,27 @@
 from __future__ import annotations
 
 import atexit
-import logging
+import inspect
+import re
 import signal
 import threading
 import warnings
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
-from functools import partial
+from functools import partial, wraps
 
 from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 
-from ..core import logger
+from ..core import logger, quiet_logs
 from ..nn.scvi_names import end_training
 
 # %% auto #0
-__all__ = ['REMARKS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning', 'lock', 'unlock',
-           'end_forgotten', 'TrainingRun']
+__all__ = ['REMARKS', 'NO_MEMORY', 'LESS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning',
+           'out_of_memory', 'memory_advice', 'with_memory_advice', 'MemoryMixin', 'lock', 'unlock', 'end_forgotten',
+           'TrainingRun']
 
 # %% ../../nbs/50_model/30_run.ipynb #3d74f858
 def pass_on(requested: bool, trainer) -> None:
@@ -98,21 +100,68 @@ def without_warnings(
 
 # %% ../../nbs/50_model/30_run.ipynb #12ea29db
 @contextmanager
-def quiet_lightning(
-    quiet: bool = True,
-) -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
     "Within, Lightning's remarks on its own workings are left out."
-    if not quiet:
+    with quiet_logs("lightning.pytorch", "lightning.fabric"), without_warnings(REMARKS):
         yield
-        return
-    log = logging.getLogger("lightning.pytorch")
-    level = log.level
-    log.setLevel(max(log.getEffectiveLevel(), logging.WARNING))
+
+# %% ../../nbs/50_model/30_run.ipynb #7c54d2a8
+NO_MEMORY = re.compile("out of memory|can.t allocate memory|not enough memory|ALLOC_FAILED", re.IGNORECASE)
+LESS = {  # argument -> how it asks for less memory
+    "batch_size": "a smaller batch_size",
+    "indices": "fewer cells at once (indices)",
+    "gene_list": "fewer genes (gene_list)",
+    "junction_list": "fewer junctions (junction_list)",
+    "n_samples": "fewer samples (n_samples)",
+    "max_epochs": "a cap on the pairs that the partial encoder holds at once (SPLICEVI(max_nobs=…))",
+    "accelerator": 'accelerator="cpu" where the GPU is too small',
+}
+
+# %% ../../nbs/50_model/30_run.ipynb #a1f01cae
+def out_of_memory(error: BaseException) -> bool:
+    "Whether an error says that memory ran out."
+    return isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and bool(NO_MEMORY.search(str(error))))
+
+# %% ../../nbs/50_model/30_run.ipynb #7e52cea0
+@contextmanager
+def memory_advice(
+    arguments: Iterable[str],  # names of the arguments of what is done within
+) -> Iterator[None]:
+    "Within, an error of memory that ran out says what asks for less."
     try:
-        with without_warnings(REMARKS):
-            yield
-    finally:
-        log.setLevel(level)
+        yield
+    except (MemoryError, RuntimeError) as e:
+        if not out_of_memory(e) or "Memory ran out" in str(e):
+            raise
+        less = [text for name, text in LESS.items() if name in arguments]
+        kind = MemoryError if isinstance(e, MemoryError) else type(e)
+        raise kind(f"Memory ran out; try {', '.join(less)}. ({e})") from e
+
+# %% ../../nbs/50_model/30_run.ipynb #4950575a
+def with_memory_advice(method: Callable) -> Callable:
+    "A method that says what to do when memory runs out."
+    arguments = tuple(inspect.signature(method).parameters)
+
+    @wraps(method)
+    def advised(*args, **kwargs):
+        with memory_advice(arguments):
+            return method(*args, **kwargs)
+
+    return advised
+
+# %% ../../nbs/50_model/30_run.ipynb #75577c5c
+class MemoryMixin:
+    "Advice for all methods that work in mini-batches."
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        for name in dir(cls):
+            method = inspect.getattr_static(cls, name)
+            if name.startswith("_") or name == "train" or not inspect.isfunction(method) or hasattr(method, "advised"):
+                continue  # training gives its own advice
+            if "batch_size" in inspect.signature(method).parameters:
+                setattr(cls, name, with_memory_advice(method))
+                getattr(cls, name).advised = True
 
 # %% ../../nbs/50_model/30_run.ipynb #258510a1
 _TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()

@@ -19,14 +19,14 @@ from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
-from ..core import KEYS, logger, shortlist
+from ..core import KEYS, logger, quiet_logs, shortlist
 from ..data.arguments import READ_FIRST, Entries, Is, Names, Text, takes
 from ..data.checks import check_mudata
 from ..data.on_disk import RowsOnDisk, readable
 from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
-from ..nn.scvi_names import setup_arguments
+from ..nn.scvi_names import setup_arguments, setup_call
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
@@ -34,7 +34,7 @@ __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHI
            'UsedJointCategories', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs',
            'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers', 'splicing_fields',
            'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields', 'check_registered',
-           'mudata_fields', 'register', 'SetupMixin', 'gene_columns', 'gene_totals', 'content_problems',
+           'mudata_fields', 'DataManager', 'register', 'SetupMixin', 'gene_columns', 'gene_totals', 'content_problems',
            'check_content', 'anndata_fields', 'AnnDataSetupMixin']
 
 # %% ../../nbs/50_model/10_setup.ipynb #733b4108
@@ -476,11 +476,26 @@ def mudata_fields(
     check_registered(mdata, where, rna_layer, layers)
     return out
 
+# %% ../../nbs/50_model/10_setup.ipynb #9892f846
+class DataManager(AnnDataManager):
+    "scvi-tools' manager; it prints the name of the method that registered the data."
+
+    @staticmethod
+    def view_setup_method_args(registry: dict) -> None:
+        "Print how the data of a registry were set up."
+        import rich.pretty
+
+        name, arguments = setup_call(registry)
+        rich.print(f"Setup via `{name}` with arguments:")
+        rich.pretty.pprint(arguments)
+        rich.print()
+
 # %% ../../nbs/50_model/10_setup.ipynb #e2beb754
 def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: dict, **kwargs) -> None:
     "Register fields of a data set for a class of models."
-    manager = AnnDataManager(fields=found, setup_method_args=setup)
-    manager.register_fields(data, **kwargs)
+    manager = DataManager(fields=found, setup_method_args=setup)
+    with quiet_logs("scvi"):
+        manager.register_fields(data, **kwargs)
     cls.register_manager(manager)
 
 # %% ../../nbs/50_model/10_setup.ipynb #25b32de9

@@ -13,8 +13,8 @@ from scvi.model.base import ArchesMixin, BaseModelClass, UnsupervisedTrainingMix
 from ..core import Limits
 from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
+from .ecosystem import EcosystemMixin
 from .expression import ExpressionMixin
-from .latent import LatentMixin
 from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
@@ -237,7 +237,7 @@ class SPLICEVI(
     DifferentialMixin,
     SmoothedSplicingMixin,
     ExpressionMixin,
-    LatentMixin,
+    EcosystemMixin,
     ConstructorMixin,
     PrepareMixin,
     VAEMixin,

@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import inspect
+import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 
 import lightning.pytorch
 import numpy as np
@@ -18,18 +20,29 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
 from ..core import Limits
-from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, takes
+from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
+from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
-from .run import Stopper, TrainingRun, interrupt_stops, lock, quiet_lightning, unlock
+from splicevi.model.run import (
+    MemoryMixin,
+    Stopper,
+    TrainingRun,
+    interrupt_stops,
+    lock,
+    memory_advice,
+    quiet_lightning,
+    unlock,
+)
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
-from ..nn.scvi_names import runner_class
+from ..nn.scvi_names import history_logger, runner_class
 
 # %% auto #0
 __all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
-           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'names_of', 'trainer_names',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names',
            'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
-           'check_warmup', 'watching_callbacks', 'is_drawn', 'TrainMixin']
+           'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
+           'TrainMixin', 'of_training']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -93,9 +106,25 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/75_train.ipynb #4f6c87ec
+explain(
+    train_resume="""
+    checkpoint
+        Folder for a checkpoint of the run (see :mod:`splicevi.model.checkpoint`), which is replaced at the start of
+        epochs; `True` for ``splicevi-checkpoint`` in :attr:`scvi.settings.logging_dir`, as with `resume` alone.
+    checkpoint_every
+        Epochs from one checkpoint to the next.
+    resume
+        Whether to go on from the checkpoint, with the curve of an uninterrupted run: `True`, or ``"auto"`` to start
+        anew where there is none. Data and options have to be those of the earlier run, but for `max_epochs`.
+    """,
+)
+
 # %% ../../nbs/50_model/75_train.ipynb #d73ad756
 explain(
     train="""
+    Train by amortised variational inference on expression and splicing together.
+
     An interrupt (Ctrl-C, or the kernel's ■) ends training after the current mini-batch: the model keeps what it has
     learnt, is trained and has its history. A second one interrupts at once.
 
@@ -111,8 +140,10 @@ explain(
         how.
     background
         Whether to train in a thread and return at once.
+    %(train_resume)s
     **kwargs
-        To :class:`scvi.train.Trainer` (callbacks, strategy, enable_progress_bar, …).
+        To :class:`scvi.train.Trainer` (callbacks, logger, strategy, enable_progress_bar, …); `plan_config` and
+        `trainer_config` take scvi-tools' configs.
 
     Returns
     -------
@@ -122,7 +153,9 @@ explain(
     Raises
     ------
     RuntimeError
-        If the model is being trained already.
+        If the model is being trained already, or another run writes its checkpoints to the same folder.
+    FileNotFoundError, ValueError
+        If there is no checkpoint to resume from, or it is of other data or options.
     """,
 )
 
@@ -157,7 +190,7 @@ def names_of(*functions) -> list[str]:
 
 def trainer_names() -> list[str]:
     "What **kwargs of `train` may be."
-    return [*names_of(Trainer, lightning.pytorch.Trainer), "trainer_config", "ckpt_path"]
+    return [*names_of(Trainer, lightning.pytorch.Trainer), "plan_config", "trainer_config", "ckpt_path"]
 
 
 def plan_names() -> list[str]:
@@ -181,6 +214,9 @@ PLAN = OPTIONS | {"scale_adversarial_loss": AnyOf((Limits(0), OneOf(("auto",))))
 TRAIN_ARGUMENTS = OPTIONS | {
     "early_stopping_monitor": OneOf(CURVES),
     "background": FLAG,
+    "checkpoint": AnyOf((FLAG, Text("a folder"), Is(("PurePath",))), optional=True),
+    "checkpoint_every": COUNT,
+    "resume": OneOf((True, False, "auto")),
     "accelerator": AnyOf((OneOf(ACCELERATORS), Is(("Accelerator",)))),
     "devices": AnyOf((COUNT, OneOf((-1, "auto")), ListOf(Limits(0, whole=True)), Text("a number"))),
     "callbacks": ListOf(
@@ -279,8 +315,36 @@ def is_drawn(callbacks: list) -> bool:
     "Whether one of the callbacks draws a view of the training."
     return any(getattr(c, "draws", False) for c in callbacks)
 
+# %% ../../nbs/50_model/75_train.ipynb #1fb3b7c8
+def set_options(config, name: str) -> dict:
+    "Options that were set in a config of scvi-tools, or all of a dictionary."
+    if config is None or isinstance(config, Mapping):
+        return dict(config or {})
+    if not callable(getattr(config, "to_kwargs", None)):
+        raise TypeError(f"{name}={config!r} must be a dictionary or a config of scvi.train.")
+    usual = type(config)().to_kwargs()
+    return {k: v for k, v in config.to_kwargs().items() if k not in usual or v != usual[k]}
+
+# %% ../../nbs/50_model/75_train.ipynb #9a127fc7
+def with_configs(given: dict, kwargs: dict, usual: Mapping) -> tuple[dict, dict]:
+    "Arguments of `train` and of the trainer with what the configs among them set; arguments that were given win."
+    kwargs, given = dict(kwargs), dict(given)
+    plan, trainer = (set_options(kwargs.pop(k, None), k) for k in ("plan_config", "trainer_config"))
+    for k, v in (trainer | plan).items():
+        if k in usual and given[k] == usual[k]:
+            given[k] = v
+    given["plan_kwargs"] = {k: v for k, v in plan.items() if k not in usual} | (given["plan_kwargs"] or {})
+    return given, {k: v for k, v in trainer.items() if k not in usual} | kwargs
+
+# %% ../../nbs/50_model/75_train.ipynb #5ed314f7
+def with_history(logger) -> list | bool | None:
+    "Loggers of the user after the one that keeps `model.history`."
+    if logger is None or isinstance(logger, bool):
+        return logger
+    return [history_logger(), *(logger if isinstance(logger, Iterable) else [logger])]
+
 # %% ../../nbs/50_model/75_train.ipynb #b875aa89
-class TrainMixin:
+class TrainMixin(MemoryMixin):
     "Training with the plan of `splicevi.nn.plan`."
 
     def _lone_cell(self, n_train: int, batch_size: int) -> bool:
@@ -290,7 +354,7 @@ class TrainMixin:
 
 # %% ../../nbs/50_model/75_train.ipynb #2b3074b7
 @patch
-def _prepare(self: TrainMixin, given: dict, trainer: dict):
+def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence = ()):
     "The runner of a training, which knows the cells, the plan and the trainer."
     split = split_options(given)
     splitter = self._data_splitter_cls(self.adata_manager, **split)
@@ -301,27 +365,48 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict):
     check_warmup(given)
     splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
     splitter.setup()
-    if self._starts_from_data and not self.is_trained_:
+    for c in checkpoints:
+        c.watch(self, splitter)
+    if self._starts_from_data and not self.is_trained_ and not any(c.saved for c in checkpoints):
         self._start_from_data(self._pca, np.sort(splitter.train_idx))
-    with quiet_lightning(is_drawn(trainer["callbacks"])):
+    with quiet_lightning():
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
         return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
 
+# %% ../../nbs/50_model/75_train.ipynb #10f86aea
+@patch
+def _leave_usable(self: TrainMixin, runner, error: BaseException) -> None:
+    "A training that did not end by itself: the model can be asked, if an interrupt ended it after a step."
+    self.module.eval()
+    self.to_device(runner.device)
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+    if runner.training_plan.n_steps_done and (stopped or self.is_trained_):
+        splitter = runner.data_splitter
+        self.train_indices, self.validation_indices = splitter.train_idx, splitter.val_idx
+        self.test_indices, self.is_trained_ = splitter.test_idx, True
+
 # %% ../../nbs/50_model/75_train.ipynb #5a49001d
 @patch
-def _run(self: TrainMixin, runner, quiet: bool) -> None:
-    "Train, and unlock the model whatever happens."
+def _run(self: TrainMixin, runner, checkpoints: Sequence = ()) -> None:
+    "Train, and leave a usable and unlocked model whatever happens."
     try:
         runner.training_plan.train()
-        with quiet_lightning(quiet):
+        with quiet_lightning(), memory_advice(("batch_size", "max_epochs", "accelerator")):
             runner()
+    except BaseException as e:
+        self._leave_usable(runner, e)
+        raise
     finally:
+        for c in checkpoints:
+            c.lock.release()
         unlock(self)
 
 # %% ../../nbs/50_model/75_train.ipynb #87daee87
 @patch
-def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool) -> TrainingRun | None:
+def _start(
+    self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool, checkpoints: Sequence = ()
+) -> TrainingRun | None:
     "Train here or in the background."
     lock(self)
     try:
@@ -331,9 +416,9 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
         unlock(self)
         raise
     if background:
-        return TrainingRun(lambda: self._run(runner, is_drawn(watchers)), stopper, watchers[0].recorder)
+        return TrainingRun(lambda: self._run(runner, checkpoints), stopper, watchers[0].recorder)
     with interrupt_stops(stopper):
-        self._run(runner, is_drawn(watchers))
+        self._run(runner, checkpoints)
     if stopper.requested and not is_drawn(watchers):
         warnings.warn(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
@@ -346,6 +431,8 @@ def _start(self: TrainMixin, runner, stopper: Stopper, watchers: list, backgroun
 @patch
 def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
+    given, kwargs = with_configs(given, kwargs, USUAL)
+    check_arguments(given | kwargs, TRAIN_ARGUMENTS)
     if (words := given["lr_scheduler_metric"].split("_"))[0] == "reconstruction" and words[1] != "loss":
         self.need(words[1])
     if not any(p.requires_grad for p in self.module.parameters()):
@@ -360,16 +447,28 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
     for c in callbacks:
         getattr(c, "check_model", lambda model: None)(self)  # before the start changes a weight
-    trainer = kwargs | {"callbacks": [*callbacks, stopper]}
+    watchers, checkpoints = [c for c in callbacks if hasattr(c, "watch")], checkpoints_of(self, given)
+    trainer = kwargs | {"callbacks": [*checkpoints, *callbacks, stopper], "logger": with_history(kwargs.get("logger"))}
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
-    runner = self._prepare(given, trainer)
-    watchers = [c for c in callbacks if hasattr(c, "watch")]
-    return self._start(runner, stopper, watchers, given["background"])
+    try:
+        with memory_advice(given):
+            runner = self._prepare(given, trainer, checkpoints)
+        return self._start(runner, stopper, watchers, given["background"], checkpoints)
+    except BaseException:
+        for c in checkpoints:
+            c.lock.release()
+        raise
+
+# %% ../../nbs/50_model/75_train.ipynb #acf8486f
+def of_training(method):
+    "A method whose arguments are checked by the table above, and explained by the texts above."
+    method.__doc__ = "%(train)s"
+    return docs.dedent(takes(trainer_names, **TRAIN_ARGUMENTS)(method))
 
 # %% ../../nbs/50_model/75_train.ipynb #281778bd
 @patch
-@docs.dedent
+@of_training
 def train(
     self: TrainMixin,
     max_epochs: int = 500,
@@ -401,13 +500,12 @@ def train(
     plan_kwargs: dict | None = None,
     dashboard=False,
     background: bool = False,
+    checkpoint: str | os.PathLike | bool | None = None,
+    checkpoint_every: int = 1,
+    resume: bool | str = False,
     **kwargs,
 ) -> TrainingRun | None:
-    """Train by amortised variational inference on expression and splicing together.
-
-    %(train)s
-    """
     return self._train(**{k: v for k, v in locals().items() if k != "self"})
 
-# %% ../../nbs/50_model/75_train.ipynb #2a097054
-TrainMixin.train = takes(trainer_names, **TRAIN_ARGUMENTS)(TrainMixin.train)
+# %% ../../nbs/50_model/75_train.ipynb #2490fa70
+USUAL = {k: p.default for k, p in inspect.signature(TrainMixin.train).parameters.items() if p.default is not p.empty}

@@ -141,6 +141,19 @@ def configure_optimizers(self: SplicingTrainingPlan):
     parameters = self.adversarial_classifier.parameters()
     return [main, torch.optim.Adam(parameters, lr=1e-3, eps=0.01, weight_decay=self.weight_decay)], self._schedulers
 
+# %% ../../nbs/40_nn/80_plan.ipynb #cd4e49d7
+@patch
+def schedule_states(self: SplicingTrainingPlan) -> list[dict]:
+    "State of each schedule."
+    return [s.state_dict() for s in self._schedulers]
+
+
+@patch
+def set_schedule_states(self: SplicingTrainingPlan, states: list[dict]) -> None:
+    "Go on with schedules from their states."
+    for s, state in zip(self._schedulers, states):
+        s.load_state_dict(state)
+
 # %% ../../nbs/40_nn/80_plan.ipynb #f5d8b2e9
 @patch
 def on_train_epoch_end(self: SplicingTrainingPlan) -> None:

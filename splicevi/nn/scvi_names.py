@@ -11,12 +11,16 @@ from collections.abc import Callable, Mapping
 from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
 
+from ..core import quiet_logs
+
 # %% auto #0
-__all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'find', 'made', 'has', 'moved', 'setup_arguments',
-           'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class', 'forget_data',
-           'registered_fields', 'field_state', 'field_modality', 'field_values', 'batch_categories', 'covariate_counts',
-           'setup_method', 'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask',
-           'end_training']
+__all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
+           'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
+           'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
+           'field_state', 'field_modality', 'field_place', 'field_values', 'batch_categories', 'covariate_counts',
+           'setup_method', 'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity',
+           'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training',
+           'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -52,17 +56,25 @@ NAMES = {  # where a name is -> what it is for
     f"{MODEL}._check_if_trained": "a warning where an untrained model is asked",
     f"{MODEL}._make_data_loader": "mini-batches of a prediction",
     f"{MODEL}._data_loader_cls": "replaced: mini-batches of observed pairs",
+    f"{MODEL}._get_user_attributes": "what a model keeps besides its weights",
+    f"{MODEL}._get_most_recent_anndata_manager": "a loaded model takes the data that were set up for it",
+    f"{MODEL}._register_manager_for_instance": "a loaded model takes the data that were set up for it",
+    "scvi.data._download:_download": "a saved model is fetched where it is not on disk",
+    "scvi.model._utils:parse_device_args": "the device that a model is loaded to",
     f"{MIXIN}._data_splitter_cls": "replaced: splits over these mini-batches",
     f"{MIXIN}._training_plan_cls": "replaced: the plan of this library",
     f"{MIXIN}._train_runner_cls": "runs the training",
+    "scvi.train._logger:SimpleLogger.history": "curves of a training beside the user's loggers",
     "scvi.module.base:BaseModuleClass._get_inference_input": "defined: arguments of the encoders",
     "scvi.module.base:BaseModuleClass._get_generative_input": "defined: arguments of the decoders",
+    "scvi.data:AnnDataManager.view_setup_method_args": "extended: it names the method that was called",
     "scvi.data:AnnDataManager.get_state_registry": "categories of the batches",
     "scvi.nn:FCLayers.inject_into_layer": "which layers have columns for categories",
     "scvi.train:AdversarialTrainingPlan.compute_and_log_metrics": "the ELBO's parts are collected",
     "scvi.train:AdversarialTrainingPlan.loss_adversarial_classifier": "loss of the batch classifier",
     "scvi.data.fields:BaseAnnDataField.view_state_registry": "defined: fields of events and of optional layers",
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
+    "scvi.train._callbacks:LoudEarlyStopping": "its checks during the warm-up are counted in `_current_step`",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
 }
 
@@ -72,9 +84,11 @@ OBJECTS = {  # attributes, separated by spaces -> an object that has to have the
         made("scvi.nn:FCLayers", 2, 3, n_cat_list=[2]),
         "columns of categories, and starting values",
     ),
-    "fit_loop.min_epochs fit_loop.epoch_loop.min_steps should_stop callback_metrics sanity_checking": (
+    "fit_loop.min_epochs fit_loop.epoch_loop.min_steps should_stop callback_metrics sanity_checking "
+    "fit_loop.epoch_progress.current fit_loop.epoch_progress.total fit_loop.epoch_loop._batches_that_stepped "
+    "fit_loop.epoch_loop.manual_optimization.optim_step_progress.total": (
         made("lightning.pytorch:Trainer", logger=False, enable_checkpointing=False, accelerator="cpu", barebones=True),
-        "training is ended early, and the curves are read",
+        "training is ended early or resumed, and the curves are read",
     ),
 }
 
@@ -86,6 +100,7 @@ REGISTRY = {  # constant -> the key that it names in every release so far
     "_DR_MOD_KEY": "mod_key",
     "_SETUP_METHOD_NAME": "setup_method_name",
     "_SETUP_ARGS_KEY": "setup_args",
+    "_MODEL_NAME_KEY": "model_name",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #b63ba9ae
@@ -156,12 +171,46 @@ def runner_class(model) -> type:
     "What runs the training of a model."
     return model._train_runner_cls
 
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #b5384c99
+def history_logger():
+    "The logger of which scvi-tools makes the history of a model."
+    return find("scvi.train._logger:SimpleLogger")()
+
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #28c70ce2
 def forget_data(model, data) -> None:
     "Let a model forget a data set other than its own."
     managers = model._per_instance_manager_store.get(model.id, {})
     if data is not None and (known := model.get_anndata_manager(data)):
         managers.pop(known.adata_uuid, None)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #9d03ad88
+def kept_attributes(model) -> dict:
+    "What a model keeps besides its weights: its attributes whose name ends with an underscore."
+    return {k: v for k, v in model._get_user_attributes() if k.endswith("_") and not k.startswith("_")}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #7e11998b
+def attach_data(model, data) -> None:
+    "Take a data set that was set up as a model's own."
+    manager = model._get_most_recent_anndata_manager(data, required=True)
+    model._register_manager_for_instance(manager)
+    model._adata, model._adata_manager = data, manager
+    model.registry_, model.summary_stats = manager.registry, manager.summary_stats
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #84d29479
+def fetch(
+    url: str | None,  # where it is, None: nowhere
+    folder: str,
+    name: str,  # of the file
+) -> None:
+    "Fetch a file of a saved model that is not on disk."
+    with quiet_logs("scvi"):
+        find("scvi.data._download:_download")(url, folder, name)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #05c83e4d
+def device_of(accelerator: str, device: int | str):  # torch.device
+    "The device that two arguments of Lightning mean."
+    parse = find("scvi.model._utils:parse_device_args")
+    return parse(accelerator, device, return_device="torch", validate_single_device=True)[2]
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #e90384d8
 def registered_fields(registry: dict) -> dict:
@@ -178,12 +227,18 @@ def field_modality(registry: dict, key: str) -> str | None:
     "The modality that a field lies in; None for an AnnData."
     return registered_fields(registry).get(key, {}).get("data_registry", {}).get("mod_key")
 
-# %% ../../nbs/40_nn/05_scvi_names.ipynb #0a6b870e
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #06293447
+def field_place(registry: dict, key: str) -> tuple[str | None, str, str] | None:
+    "Where a field's values lie: the modality, what of it (such as obsm), and the name there; None if unregistered."
+    found = registered_fields(registry).get(key, {}).get("data_registry")
+    return found and (found.get("mod_key"), found["attr_name"], found["attr_key"])
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #2e2d16ed
 def field_values(adata, registry: dict, key: str):
     "Where the values of a field are: `obs` or `obsm` of the data set or of a modality, and their name there."
-    place = registered_fields(registry)[key]["data_registry"]
-    part = adata if place.get("mod_key") is None else adata[place["mod_key"]]
-    return getattr(part, place["attr_name"]), place["attr_key"]
+    modality, attribute, name = field_place(registry, key)
+    part = adata if modality is None else adata[modality]
+    return getattr(part, attribute), name
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
@@ -199,6 +254,44 @@ def covariate_counts(registry: dict) -> list[int]:
 def setup_method(registry: dict) -> str:  # "setup_anndata" or "setup_mudata"
     "The method that registered the data."
     return registry["setup_method_name"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #c5952731
+def setup_call(registry: dict) -> tuple[str, dict]:  # e.g. "SPLICEVI.setup_mudata", {"batch_key": "batch"}
+    "How the data were registered: the method with its class, and the arguments."
+    return f"{registry['model_name']}.{setup_method(registry)}", registry["setup_args"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #c33e6113
+def model_name(registry: dict) -> str:
+    "The class whose setup made a registry."
+    return registry["model_name"]
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #6130c9d7
+def lacking(registry) -> set[str]:  # empty: nothing
+    "Which keys a registry lacks, of those that a model is made from."
+    wanted = {"field_registries", "setup_method_name", "setup_args", "model_name"}
+    return wanted - registry.keys() if isinstance(registry, dict) else wanted
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #6d056558
+def set_up_again(cls, data, registry: dict) -> None:
+    "Register a data set as that of a registry was."
+    method = setup_method(registry)
+    if method not in ("setup_anndata", "setup_mudata"):
+        raise ValueError(f"The registry names {method!r}, which sets nothing up.")
+    getattr(cls, method)(data, source_registry=registry, **registry["setup_args"])
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #34361c3a
+def without_states(registry: dict) -> dict:
+    "A registry without what the fields know of the data."
+    fields = {k: v | {"state_registry": {}} for k, v in registered_fields(registry).items()}
+    return dict(registry) | {"field_registries": fields}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #07e3033f
+IDENTITY = ("_scvi_uuid", "_scvi_manager_uuid")  # in `uns`: by them scvi-tools knows an object, so a copy has others
+
+
+def without_identity(uns: Mapping) -> dict:
+    "Unstructured annotation that can be another object's."
+    return {k: v for k, v in uns.items() if k not in IDENTITY}
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #5911c1eb
 def is_internal(column) -> bool:
@@ -235,3 +328,34 @@ def end_training(trainer) -> None:
     "Tell a trainer to stop after the current mini-batch; this overrules a least number of epochs."
     trainer.fit_loop.min_epochs = trainer.fit_loop.epoch_loop.min_steps = 0
     trainer.should_stop = True
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #fc9712a9
+def counts_done(trainer) -> dict[str, int]:
+    "Epochs, steps of the optimisers and mini-batches that a trainer has done."
+    loop = trainer.fit_loop
+    steps = loop.epoch_loop.manual_optimization.optim_step_progress.total.completed
+    return {"epoch": trainer.current_epoch, "steps": steps, "batches": loop.epoch_loop._batches_that_stepped}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #d9a2e5a6
+def go_on_from(trainer, epoch: int, steps: int, batches: int) -> None:
+    "Let a trainer that is about to start count from there."
+    loop = trainer.fit_loop
+    for progress in (loop.epoch_progress.current, loop.epoch_progress.total):
+        progress.ready = progress.started = progress.processed = progress.completed = epoch
+    total = loop.epoch_loop.manual_optimization.optim_step_progress.total
+    total.ready = total.completed = steps
+    loop.epoch_loop._batches_that_stepped = batches
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #9936926a
+def callback_state(callback) -> dict:
+    "What a callback wants to be kept; scvi-tools' early stopping has a counter that Lightning's knows nothing of."
+    more = {"_current_step": callback._current_step} if hasattr(callback, "_current_step") else {}
+    return dict(callback.state_dict()) | more
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #7bf10133
+def set_callback_state(callback, state: dict) -> None:
+    "Give a callback what it had wanted to be kept."
+    state = dict(state)
+    if "_current_step" in state:
+        callback._current_step = state.pop("_current_step")
+    callback.load_state_dict(state)
