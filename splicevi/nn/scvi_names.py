@@ -17,10 +17,10 @@ from ..core import quiet_logs
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
-           'field_state', 'field_modality', 'field_place', 'field_values', 'batch_categories', 'covariate_counts',
-           'setup_method', 'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity',
-           'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training',
-           'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
+           'field_state', 'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method',
+           'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
+           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
+           'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -232,13 +232,6 @@ def field_place(registry: dict, key: str) -> tuple[str | None, str, str] | None:
     "Where a field's values lie: the modality, what of it (such as obsm), and the name there; None if unregistered."
     found = registered_fields(registry).get(key, {}).get("data_registry")
     return found and (found.get("mod_key"), found["attr_name"], found["attr_key"])
-
-# %% ../../nbs/40_nn/05_scvi_names.ipynb #2e2d16ed
-def field_values(adata, registry: dict, key: str):
-    "Where the values of a field are: `obs` or `obsm` of the data set or of a modality, and their name there."
-    modality, attribute, name = field_place(registry, key)
-    part = adata if modality is None else adata[modality]
-    return getattr(part, attribute), name
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
