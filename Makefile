@@ -2,6 +2,7 @@
 # make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
 # make test              the notebooks and tests/ under one pytest run
 # make test-slow         the same with the slow cells and tests
+# make docs              the pages of nbs/ as a site in _docs/site
 # make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
 # make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
@@ -14,7 +15,7 @@ BIN     := $(VENV)/bin
 FACTS   := settings.ini setup.py pyproject.toml constraints.txt
 PIP     := $(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt
 
-.PHONY: demo test test-slow test-browser format readme clean help
+.PHONY: demo docs test test-slow test-browser format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -36,6 +37,9 @@ format: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python tools/docs.py
+
 readme: $(VENV)/.installed-dev
 	$(BIN)/python tools/readme.py
 
@@ -51,6 +55,10 @@ $(VENV)/.installed: $(FACTS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 clean:
