@@ -2,6 +2,7 @@
 # make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
 # make test              the notebooks and tests/ under one pytest run
 # make test-slow         the same with the slow cells and tests
+# make docs              the pages of nbs/ as a site in _docs/site
 # make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
 # make test-latest       the tests with the newest versions that were tried, in .venv-latest (CONSTRAINTS=/dev/null: with today's)
 # make test-floor        the tests with the lowest versions that settings.ini allows, in .venv-floor (Python 3.11)
@@ -21,7 +22,7 @@ FACTS   := settings.ini setup.py pyproject.toml $(CONSTRAINTS)
 # from the environment, as a constraint of pip's own configuration would go before one of the command line
 PIP     := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo test test-slow test-latest test-floor test-browser bench format readme clean help
+.PHONY: demo docs test test-slow test-latest test-floor test-browser bench format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -55,6 +56,9 @@ format: $(VENV)/.installed-dev
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_export
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/nbdev_clean
 
+docs: $(VENV)/.installed-docs
+	$(BIN)/python tools/docs.py
+
 readme: $(VENV)/.installed-dev
 	$(BIN)/python tools/readme.py
 
@@ -70,6 +74,10 @@ $(VENV)/.installed: $(FACTS)
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) -e '.[$(EXTRAS)]'
+	@touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed-dev
+	$(PIP) -e '.[docs]'
 	@touch $@
 
 clean:

@@ -252,8 +252,8 @@ def test_exports_are_shown(root):
     assert share >= 0.7, f"{share:.0%}; not shown:\n" + "\n".join(w for w, shown in named.items() if not shown)
 
 
-def test_readme_is_the_index_notebook(root):
-    "README.md is what tools/readme.py makes of nbs/index.ipynb."
+def test_pages_follow_from_the_notebooks(root):
+    "README, CONTRIBUTING, the sidebar and llms.txt are what tools/readme.py makes of the notebooks."
     done = subprocess.run(
         [sys.executable, root / "tools" / "readme.py", "--check"], capture_output=True, text=True, check=False
     )
