@@ -149,7 +149,9 @@ def posterior_predictive_sample(
     """Counts drawn from the model for each cell, given its posterior.
 
     Gene counts have the cell's library size; reads of an event are drawn where it was observed, as many as were
-    observed. A cell without a modality gets no counts of it. :mod:`scvi.criticism` compares them with the data.
+    observed. A cell without a modality gets no counts of it. To compare them with the data, give
+    ``scvi.criticism.PosteriorPredictiveCheck`` an AnnData with whole counts in ``X``; ``create_criticism_report`` reads
+    ``X`` of every modality, which is PSI here.
 
     Parameters
     ----------
