@@ -54,7 +54,9 @@ def train(
     with console(quiet), staged(Path(out)) as folder:
         _run(settings, folder)
     if resume:
-        shutil.rmtree(_checkpoint(settings), ignore_errors=True)
+        from splicevi.model.checkpoint import remove_checkpoint
+
+        remove_checkpoint(_checkpoint(settings))
     print(
         f"{out}/report.html   the page to look at first\n"
         f'{out}/model/        splicevi.SPLICEVI.load("{out}/model", adata=...)\n'

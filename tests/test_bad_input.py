@@ -932,7 +932,7 @@ IO = [
     row("star", "UTF-16", star(utf16(STAR_LINE.format(1, 9, 3))), ValueError, "UTF-16", "iconv"),
     row("star", "Latin letters", star(b"chr\xe9\t1\t9\t1\t1\t1\t3\t0\t20\n"), ValueError, "c1.SJ.out.tab", "UTF-8"),
     row("star", "zip", star(b"PK\x03\x04" + RUBBISH), ValueError, "zip archive; unpack"),
-    row("star", "BAM", star(gzip.compress(b"BAM\x01" + RUBBISH)), ValueError, "BAM file", "extracted"),
+    row("star", "BAM", star(gzip.compress(b"BAM\x01" + RUBBISH)), ValueError, "BAM file", "read_bam"),
     row("star", "gzip cut off", star(packed(STAR_LINE.format(1, 9, 3) * 999)[:-20]), ValueError, "cut off",
         "Copy it again"),
     row("star", "gzip rubbish", star(b"\x1f\x8b" + RUBBISH), ValueError, "gzipped file is damaged"),

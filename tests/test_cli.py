@@ -254,6 +254,7 @@ def test_resume(file, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main([*command, str(tmp_path / "out"), "--resume"])
     assert [p.name for p in (tmp_path / "out" / "checkpoint").glob("*.pt")] == ["checkpoint.pt"]
+    (tmp_path / "out" / "checkpoint" / "mine.txt").touch()
     seen = []
     monkeypatch.setattr(
         SplicingTrainingPlan, "training_step", lambda s, *a: (seen.append(s.current_epoch), step(s, *a))[1]
