@@ -260,7 +260,8 @@ def test_resume(file, tmp_path, monkeypatch):
         SplicingTrainingPlan, "training_step", lambda s, *a: (seen.append(s.current_epoch), step(s, *a))[1]
     )
     assert cli.main([*command, str(tmp_path / "out"), "--resume"]) == 0
-    assert set(seen) == {2} and sorted(p.name for p in (tmp_path / "out").iterdir()) == WRITTEN
+    assert set(seen) == {2} and sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*WRITTEN, "checkpoint"])
+    assert [p.name for p in (tmp_path / "out" / "checkpoint").iterdir()] == ["mine.txt"]  # a file of the user
     assert cli.main([*command, str(tmp_path / "whole")]) == 0
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("out", "whole"))
     pd.testing.assert_frame_equal(one, two, check_exact=True)

@@ -150,8 +150,7 @@ def test_full_disk(tmp_path, kind):
 
 def test_import_writes_through_a_link(tmp_path):
     "OUT may be a link to a larger disk, whether there is a file behind it or not yet."
-    words = "c1 c2\nchr1:200:401:clu_1_+ 3 1\nchr1:200:801:clu_1_+ 1 5\n"
-    lay(tmp_path, x_counts=words, disk__old_h5mu="old")
+    lay(tmp_path, x_counts=PERIND, disk__old_h5mu="old")
     for name in ("old", "new"):
         link = tmp_path / f"{name}.h5mu"
         link.symlink_to(f"disk/{name}.h5mu")

@@ -285,7 +285,7 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 6  # frames between a warning here and the line that calls `train`
+STACK = 7  # frames between a warning here and the line that calls `train`
 
 
 def without_validation(given: dict) -> dict:
@@ -446,7 +446,7 @@ def _start(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
             "the model keeps what it has learnt.",
             UserWarning,
-            stacklevel=STACK - 1,
+            stacklevel=STACK - 2,
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #c6549622
@@ -461,7 +461,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
             UserWarning,
-            stacklevel=STACK - 2,
+            stacklevel=STACK - 3,
         )
         self.is_trained_ = True
         return None
