@@ -20,19 +20,7 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
 from ..core import Limits
-from splicevi.data.arguments import (
-    COUNT,
-    FLAG,
-    MAYBE_COUNT,
-    AnyOf,
-    Entries,
-    Is,
-    ListOf,
-    OneOf,
-    Text,
-    check_arguments,
-    takes,
-)
+from ..data.arguments import COUNT, FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
@@ -178,11 +166,11 @@ TRAIN_LIMITS = {
     "lr": POSITIVE,
     "train_size": Limits(0, 1, above=True, optional=True),
     "validation_size": Limits(0, 1, optional=True),
-    "batch_size": MAYBE_COUNT,
+    "batch_size": Limits(1, whole=True, optional=True),
     "weight_decay": Limits(0),
     "eps": Limits(0),
     "early_stopping_patience": Limits(0, whole=True),
-    "check_val_every_n_epoch": MAYBE_COUNT,
+    "check_val_every_n_epoch": Limits(1, whole=True, optional=True),
     "n_steps_kl_warmup": STEPS,
     "n_epochs_kl_warmup": STEPS,
     "lr_factor": Limits(0, 1, above=True),
