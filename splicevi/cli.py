@@ -9,7 +9,6 @@ __all__ = ['CHOICES', 'RESULTS', 'FACTS', 'COMMANDS', 'train', 'read', 'cell_col
 # %% ../nbs/81_cli.ipynb #cc87ad37
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
