@@ -9,7 +9,6 @@ __all__ = ['CHOICES', 'RESULTS', 'FACTS', 'COMMANDS', 'train', 'read', 'cell_col
 # %% ../nbs/81_cli.ipynb #cc87ad37
 import logging
 import os
-import shutil
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -54,7 +53,9 @@ def train(
     with console(quiet), staged(Path(out)) as folder:
         _run(settings, folder)
     if resume:
-        shutil.rmtree(_checkpoint(settings), ignore_errors=True)
+        from splicevi.model.checkpoint import remove_checkpoint
+
+        remove_checkpoint(_checkpoint(settings))
     print(
         f"{out}/report.html   the page to look at first\n"
         f'{out}/model/        splicevi.SPLICEVI.load("{out}/model", adata=...)\n'

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['KEYS', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'modality_keys', 'require_extra', 'Limits', 'check_number',
-           'find_obs_column', 'obs_column', 'refusal', 'atomic_file', 'write_file', 'atomic_folder', 'UserError',
-           'fewer_warnings', 'quiet_logs', 'console', 'look_up', 'listing', 'lazy_names']
+           'find_obs_column', 'obs_column', 'part_prefix', 'clear_left', 'refusal', 'atomic_file', 'write_file',
+           'atomic_folder', 'UserError', 'fewer_warnings', 'quiet_logs', 'console', 'look_up', 'listing', 'lazy_names']
 
 # %% ../nbs/00_core.ipynb #e3501ccb
 import errno
@@ -181,7 +181,7 @@ def _machine() -> str:
     return f"{zlib.crc32((platform.node() + processes).encode()):08x}"
 
 # %% ../nbs/00_core.ipynb #a8fffb84
-def _part_prefix() -> str:
+def part_prefix() -> str:
     "How names of temporary files of this process begin."
     return f".splicevi-{_machine()}-{os.getpid()}-"
 
@@ -204,7 +204,7 @@ def _is_left(name: str) -> bool:
     return found is not None and not _is_running(int(found[1]))
 
 # %% ../nbs/00_core.ipynb #1960080d
-def _clear_left(folder: Path) -> None:
+def clear_left(folder: Path) -> None:
     "Remove what killed processes left in a folder."
     with suppress(OSError):
         for name in filter(_is_left, os.listdir(folder)):
@@ -217,8 +217,9 @@ def _clear_left(folder: Path) -> None:
                 part.unlink() if part.is_symlink() or part.is_file() else shutil.rmtree(part, ignore_errors=True)
 
 # %% ../nbs/00_core.ipynb #7fc4c034
-def refusal(place: Path) -> OSError | None:
-    "Why no file can be put there."
+def refusal(path: str | Path) -> OSError | None:
+    "Why no file can be put there; where it is a link, why none can be put at its end."
+    place = Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
     if place.is_symlink():
         return OSError(f"{place} is a link that leads back to itself; remove it.")
     if not place.parent.is_dir():
@@ -238,9 +239,9 @@ def _part(
     suffix: str = "",
 ):
     "Make an empty temporary file or folder."
-    _clear_left(home)
+    clear_left(home)
     try:
-        return make(prefix=_part_prefix(), suffix=suffix, dir=home)
+        return make(prefix=part_prefix(), suffix=suffix, dir=home)
     except OSError as e:
         why = f"{path} cannot be written, as the folder {home} takes no new file: {e.strerror}."
         raise type(e)(f"{why} Choose another place.") from e
@@ -423,7 +424,7 @@ def atomic_folder(
     if place.is_symlink() or (place.exists() and not place.is_dir()):
         raise NotADirectoryError(f"{path} is not a folder; give another name.")
     with _folders_above(place):
-        _clear_left(place.parent)
+        clear_left(place.parent)
         part = Path(_part(tempfile.mkdtemp, place if place.exists() else place.parent, path))
         try:
             with _room_for(path, part):

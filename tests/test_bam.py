@@ -238,6 +238,24 @@ def test_strand_from_library_motif_and_annotation(tmp_path):
         assert names(gtf=gtf) == ["chr1:151:250:-"]
 
 
+def test_the_genome_is_opened_once_for_all_chromosomes(tmp_path, monkeypatch):
+    "A draft assembly has thousands of scaffolds, and a process may have a thousand open files."
+    chroms, fasta = {f"s{i}": 400 for i in range(40)}, tmp_path / "genome.fa"
+    fasta.write_text("".join(f">{c}\n{'A' * 150}GT{'A' * 96}AG{'A' * 150}\n" for c in chroms))
+    pysam.faidx(str(fasta))
+    lines, opened = [sam(101, "50M100N50M", chrom=c) for c in chroms], []
+    path = write(tmp_path / "a.bam", lines, header(chroms=chroms))
+
+    class Counted(pysam.FastaFile):
+        def __init__(self, *args, **kwargs):
+            opened.append(self)
+
+    monkeypatch.setattr(pysam, "FastaFile", Counted)
+    splicing = io.read_bam(path, "all", genes=None, fasta=fasta)["splicing"]
+    assert sorted(splicing.var_names) == sorted(f"{c}:151:250:+" for c in chroms)
+    assert len(opened) == 1 and opened[0].closed
+
+
 def test_reads_that_do_not_know_their_strand_follow_the_others(tmp_path):
     "A molecule with one read of known and one of unknown strand is one molecule; a pair is one fragment."
     lines = [

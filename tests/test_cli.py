@@ -254,12 +254,14 @@ def test_resume(file, tmp_path, monkeypatch):
     with pytest.raises(SystemExit):
         cli.main([*command, str(tmp_path / "out"), "--resume"])
     assert [p.name for p in (tmp_path / "out" / "checkpoint").glob("*.pt")] == ["checkpoint.pt"]
+    (tmp_path / "out" / "checkpoint" / "mine.txt").touch()
     seen = []
     monkeypatch.setattr(
         SplicingTrainingPlan, "training_step", lambda s, *a: (seen.append(s.current_epoch), step(s, *a))[1]
     )
     assert cli.main([*command, str(tmp_path / "out"), "--resume"]) == 0
-    assert set(seen) == {2} and sorted(p.name for p in (tmp_path / "out").iterdir()) == WRITTEN
+    assert set(seen) == {2} and sorted(p.name for p in (tmp_path / "out").iterdir()) == sorted([*WRITTEN, "checkpoint"])
+    assert [p.name for p in (tmp_path / "out" / "checkpoint").iterdir()] == ["mine.txt"]  # a file of the user
     assert cli.main([*command, str(tmp_path / "whole")]) == 0
     one, two = (pd.read_csv(tmp_path / name / "history.csv") for name in ("out", "whole"))
     pd.testing.assert_frame_equal(one, two, check_exact=True)

@@ -436,7 +436,14 @@ def test_two_runs_do_not_share_checkpoints(mdata, tmp_path):
     os.kill(holder, signal.SIGKILL)
     assert end_of(holder) == -signal.SIGKILL
     first, second = build(mdata), build(mdata)
-    first.train(callbacks=[Meanwhile(lambda: refused(second, run))], **run)
+
+    def both_refused():
+        "A refusal in this process does not free the folder for others."
+        refused(second, run)
+        with pytest.raises(RuntimeError, match=f"process {os.getpid()}"):
+            in_another_process(FolderLock(tmp_path / "c").take)
+
+    first.train(callbacks=[Meanwhile(both_refused)], **run)
     second.train(resume=True, **run)
     assert_same_run(first, second)
 
@@ -454,6 +461,49 @@ class Meanwhile(Callback):
 def refused(model, run) -> None:
     with pytest.raises(RuntimeError, match="Another run"):
         model.train(**run)
+
+
+def in_another_process(work) -> None:
+    "Do something in a child that knows of no lock of its parent; its RuntimeError is raised here."
+    told, tell = os.pipe()
+
+    def child():
+        checkpoints._HELD.clear()
+        try:
+            work()
+        except RuntimeError as e:
+            os.write(tell, str(e).encode())
+
+    end_of(forked(child))
+    os.close(tell)
+    with open(told) as text:
+        if said := text.read():
+            raise RuntimeError(said)
+
+
+def test_a_second_training_leaves_the_first_alone(mdata):
+    "It is refused before it gives the weights their start again."
+    model, seen = build(mdata), []
+
+    def again():
+        before = weights(model)
+        with pytest.raises(RuntimeError, match="being trained already"):
+            model.train(max_epochs=1, **QUIET)
+        seen.append(same_weights(before, weights(model)))
+
+    model.train(max_epochs=2, callbacks=[Later(again)], **QUIET)
+    assert seen == [True]
+
+
+class Later(Meanwhile):
+    "Does something after the first epoch."
+
+    def on_train_start(self, *args):
+        pass
+
+    def on_train_epoch_end(self, trainer, *args):
+        if trainer.current_epoch == 0:
+            self.work()
 
 
 # ---------------------------------------------------------------- workers

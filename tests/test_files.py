@@ -148,6 +148,16 @@ def test_full_disk(tmp_path, kind):
     assert texts(tmp_path) == {"x.h5": "old"}
 
 
+def test_import_writes_through_a_link(tmp_path):
+    "OUT may be a link to a larger disk, whether there is a file behind it or not yet."
+    lay(tmp_path, x_counts=PERIND, disk__old_h5mu="old")
+    for name in ("old", "new"):
+        link = tmp_path / f"{name}.h5mu"
+        link.symlink_to(f"disk/{name}.h5mu")
+        assert cli.main(["import", "leafcutter", str(tmp_path / "x.counts"), str(link), "--quiet", "--overwrite"]) == 0
+        assert link.is_symlink() and mudata.read_h5mu(tmp_path / f"disk/{name}.h5mu")["splicing"].shape == (2, 2)
+
+
 def test_links_stay_links(tmp_path):
     "A result that is a link, to a file or a folder, is written where it points to; modes of files are kept."
     lay(tmp_path, disk__a_txt="old", disk__model__weights="old", disk__model__mine="mine", out__x="x")

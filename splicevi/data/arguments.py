@@ -4,11 +4,12 @@
 
 # %% auto #0
 __all__ = ['FLAG', 'COUNT', 'SHARE', 'MAYBE_COUNT', 'NOT_NEGATIVE', 'READ_FIRST', 'SHARED', 'TABLES', 'shown', 'Kind', 'nearest',
-           'OneOf', 'Flag', 'Text', 'Names', 'Rows', 'Is', 'Callables', 'AnyOf', 'ListOf', 'refuse_unknown',
+           'OneOf', 'Flag', 'Text', 'is_list', 'Names', 'Rows', 'Is', 'Callables', 'AnyOf', 'ListOf', 'refuse_unknown',
            'check_arguments', 'Entries', 'takes']
 
 # %% ../../nbs/10_data/02_arguments.ipynb #b90816fe
 import inspect
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -91,6 +92,11 @@ class Text(Kind):
             return TypeError, "is no text"
         return None if value.strip() else (ValueError, "is empty")
 
+# %% ../../nbs/10_data/02_arguments.ipynb #dbf335fa
+def is_list(value) -> bool:
+    "Whether there are several values that can be looked at more than once."
+    return np.iterable(value) and hasattr(value, "__len__")
+
 # %% ../../nbs/10_data/02_arguments.ipynb #c6ea3580
 @dataclass(frozen=True)
 class Names(Kind):
@@ -105,9 +111,9 @@ class Names(Kind):
     def fault(self, value):
         if isinstance(value, str):
             return None if value.strip() else (ValueError, "is empty")
-        if isinstance(value, Mapping) or not np.iterable(value) or not all(isinstance(v, str) for v in value):
+        if not is_list(value) or isinstance(value, Mapping) or not all(isinstance(v, str) for v in value):
             return TypeError, "is no list of names"
-        if again := sorted({v for v in value if list(value).count(v) > 1}):
+        if again := sorted(name for name, n in Counter(value).items() if n > 1):
             return ValueError, f"names {shortlist(again)} twice"
         return None if self.empty or len(value) else (ValueError, "is empty")
 
@@ -183,7 +189,7 @@ class ListOf(Kind):
         return f"a list of which each is {self.kind}" + f", or {self.kind}" * self.alone
 
     def fault(self, value):
-        return None if np.iterable(value) and not isinstance(value, str) else (TypeError, "is no list")
+        return None if is_list(value) and not isinstance(value, str) else (TypeError, "is no list")
 
     def check(self, name: str, value) -> None:
         if self.alone and value is not None and not np.iterable(value):

@@ -35,8 +35,8 @@ _OTHERS = {
     b"\xfd7zXZ": "compressed by xz; unpack it, or use gzip",
     b"\x28\xb5\x2f\xfd": "compressed by zstd; unpack it, or use gzip",
     b"\x89HDF": "an HDF5 file (h5ad, h5mu)",
-    b"BAM\x01": "a BAM file; the junctions have to be extracted from it first",
-    b"CRAM": "a CRAM file; the junctions have to be extracted from it first",
+    b"BAM\x01": "a BAM file; splicevi.io.read_bam reads it",
+    b"CRAM": "a CRAM file; splicevi.io.read_bam reads it",
     b"\xff\xfe": "text in UTF-16; store it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
     b"\xfe\xff": "text in UTF-16; store it as UTF-8 (iconv -f UTF-16 -t UTF-8)",
 }

@@ -19,7 +19,7 @@ from ..core import KEYS, logger, shortlist
 from ..data.events import named_coordinates
 from ..data.gtf import COORDINATES, Annotation
 from ..data.hdf5 import read_hdf5
-from ..data.pairs import layer_names, modality_pairs, require_counts, splicing_layers
+from ..data.pairs import layer_names, modality_pairs, require_counts, splicing_layers, without_event
 from ..data.text import open_text, require_file, whole_file
 from .junctions import JunctionReads, junction_ids, strand_codes, to_introns, union
 from splicevi.io.tables import (
@@ -310,7 +310,7 @@ def _event_column(var: pd.DataFrame, event_key: str | None, path) -> pd.Series:
         what = f"var has no column {event_key or KEYS.event!r} with the event of each junction"
         raise ValueError(f"{path}: {what} (it has {shortlist(var, 8) or 'none'}).")
     events = var[key].astype(object)
-    if (none := events.isna() | events.astype(str).str.strip().isin(["", "nan", "None", "<NA>"])).any():
+    if (none := without_event(events)).any():
         what = f"{none.sum():,} junctions have no event in var[{key!r}]: {shortlist(var.index[none])}"
         raise ValueError(f"{path}: {what}. Take them out, or name another column (event_key).")
     return events.astype(str)

@@ -27,7 +27,7 @@ from splicevi.io.alignments import (
     open_bam,
     tag_strand,
 )
-from .landmarks import Genome, Landmarks, tag_genes
+from .landmarks import Genome, Landmarks, open_genome, tag_genes
 
 # %% ../../nbs/20_io/55_molecules.ipynb #6cceaaea
 def _molecule(read, umi_tag: str | None) -> int | None:  # 0: count the read; None: it does not count
@@ -152,10 +152,10 @@ def counts(self: GeneTally) -> dict[str, dict[int, int]]:
 class ChromCounter:
     "Junctions and genes of the reads of a chromosome."
 
-    def __init__(self, chrom: str, rules: ReadRules, marks: Landmarks, names: dict[str, str]):
+    def __init__(self, chrom: str, rules: ReadRules, marks: Landmarks, names: dict[str, str], genome=None):
         self.chrom, self.rules, self.names, self.tags = chrom, rules, names, marks.tags
         self.sites, self.exons = marks.prepared(chrom, rules.snap)
-        self.genome = Genome(marks.fasta, chrom)
+        self.genome = Genome(genome, chrom)
         self.tally, self.genes = Tally(), GeneTally()
 
 # %% ../../nbs/20_io/55_molecules.ipynb #1e548dde
@@ -309,8 +309,9 @@ def _run(job: Job, cells: Cells, counter: Callable, concerns: Callable | None = 
 def count_junctions(job: Job) -> Counted:
     "Junctions and genes of a file or of one of its chromosomes."
     names, cells = {}, Cells({c: i for i, c in enumerate(job.cells or ())}, job.cells is not None)
-    make = lambda chrom: ChromCounter(chrom, job.rules, job.marks, names)
-    counters = _run(job, cells, make, concerned(job.marks))
+    with open_genome(job.marks.fasta) as genome:
+        make = lambda chrom: ChromCounter(chrom, job.rules, job.marks, names, genome)
+        counters = _run(job, cells, make, concerned(job.marks))
     genes = [(g, c, n) for one in counters for g, seen in one.genes.counts().items() for c, n in seen.items()]
     junctions, reads = _tallied(counters, ["start", "end", "strand"])
     return Counted(list(cells.number), junctions, reads, pd.DataFrame(genes, columns=["gene", "cell", "n"]), names)

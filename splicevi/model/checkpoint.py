@@ -5,6 +5,7 @@
 # %% ../../nbs/50_model/72_checkpoint.ipynb #c93d0ce8
 from __future__ import annotations
 
+import errno
 import json
 import os
 import random
@@ -29,9 +30,9 @@ from ..nn.loader import get_store
 from ..nn.scvi_names import callback_state, counts_done, end_training, go_on_from, set_callback_state
 
 # %% auto #0
-__all__ = ['FILE', 'LOCK', 'IN_USE', 'FREE', 'checkpoint_folder', 'FolderLock', 'crc', 'described', 'data_facts', 'run_facts',
-           'differences', 'random_state', 'set_random_state', 'CheckpointCallback', 'callbacks_with_state',
-           'read_checkpoint', 'require_same_run', 'checkpoint_to_resume', 'checkpoints_of']
+__all__ = ['FILE', 'LOCK', 'IN_USE', 'FREE', 'checkpoint_folder', 'FolderLock', 'remove_checkpoint', 'crc', 'described',
+           'data_facts', 'run_facts', 'differences', 'random_state', 'set_random_state', 'CheckpointCallback',
+           'callbacks_with_state', 'read_checkpoint', 'require_same_run', 'checkpoint_to_resume', 'checkpoints_of']
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #28bdb934
 FILE, LOCK = "checkpoint.pt", ".lock"
@@ -52,11 +53,16 @@ _HELD: set[Path] = set()  # folders that this process has locked
 
 
 def _lock_file(file) -> None:
-    "Lock an open file; `OSError` if another process has. Windows has no such lock."
-    with suppress(ImportError):
+    "Lock an open file; `BlockingIOError` if another process has. Windows and some network disks have no such lock."
+    try:
         import fcntl
 
         fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except ImportError:
+        pass
+    except OSError as e:
+        if e.errno in (errno.EACCES, errno.EAGAIN):
+            raise BlockingIOError(e.errno, "the file is locked") from e
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #e25b9f7c
 IN_USE = "Another run ({who}) is training with the checkpoints of {folder}; wait for it, or give another folder."
@@ -70,16 +76,17 @@ class FolderLock:
 
     def take(self) -> None:
         "Lock it; raise if another run has."
+        if self.folder.resolve() in _HELD:  # to open and close its file would free the lock
+            raise RuntimeError(IN_USE.format(who="of this process", folder=self.folder))
         with explained("The checkpoint", self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             file = (self.folder / LOCK).open("a+")
         try:
-            if self.folder.resolve() in _HELD:
-                raise BlockingIOError
             _lock_file(file)
-        except OSError as e:
-            file.seek(0)
-            who = file.read().strip() or "of this process"
+        except BlockingIOError as e:
+            with file:
+                file.seek(0)
+                who = file.read().strip() or "in another process"
             raise RuntimeError(IN_USE.format(who=who, folder=self.folder)) from e
         self.file = file
         self._sign()
@@ -101,6 +108,14 @@ def release(self: FolderLock) -> None:
         _HELD.discard(self.folder.resolve())
         self.file.close()
         self.file = None
+
+# %% ../../nbs/50_model/72_checkpoint.ipynb #64877cfb
+def remove_checkpoint(folder: Path) -> None:
+    "Remove the checkpoint of a run that is done, and its folder if nothing else is in it."
+    for name in (FILE, LOCK):
+        (folder / name).unlink(missing_ok=True)
+    with suppress(OSError):  # other files stay
+        folder.rmdir()
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #5e1295e6
 def crc(*parts) -> int:

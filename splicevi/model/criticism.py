@@ -14,17 +14,18 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from torch import Tensor, distributions
 
-from ..core import obs_column
+from ..core import Limits, obs_column
+from ..data.arguments import MAYBE_COUNT, Text, takes
 from .decode import seeded
-from .docs import docs
+from .docs import docs, explain
 from .latent import LatentMixin
 from ..nn.batch import splicing_batch
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_modality, warn_untrained
 
 # %% auto #0
-__all__ = ['gene_counts', 'scattered_psi', 'event_reads', 'junction_reads', 'drawn_reads', 'CriticismMixin', 'sparse_counts',
-           'log_weight', 'aggregated']
+__all__ = ['SEED', 'DOF', 'gene_counts', 'scattered_psi', 'event_reads', 'junction_reads', 'drawn_reads', 'CriticismMixin',
+           'sparse_counts', 'log_weight', 'aggregated']
 
 # %% ../../nbs/50_model/58_criticism.ipynb #e23b3fcd
 def gene_counts(
@@ -94,6 +95,15 @@ def drawn_reads(likelihood, logits: Tensor, batch) -> Tensor:  # (pairs,)
 class CriticismMixin(LatentMixin):
     "Reads drawn from the model, likelihoods, and how likely a cell is in a sample."
 
+
+SEED, DOF = Limits(0, 2**32 - 1, whole=True, optional=True), Limits(0, above=True, optional=True)
+explain(
+    seed="""
+    seed
+        Of the random numbers; `None` goes on with torch's.
+    """,
+)
+
 # %% ../../nbs/50_model/58_criticism.ipynb #529e9ea8
 @patch
 def _draw(self: CriticismMixin, tensors: dict[str, Tensor], q: dict) -> dict[str, tuple[Tensor, ...]]:
@@ -137,6 +147,7 @@ def _places(self: CriticismMixin) -> dict[str, tuple[str | None, int, int]]:
 # %% ../../nbs/50_model/58_criticism.ipynb #208b062f
 @patch
 @docs.dedent
+@takes(seed=SEED)
 @torch.inference_mode()
 def posterior_predictive_sample(
     self: CriticismMixin,
@@ -148,10 +159,9 @@ def posterior_predictive_sample(
 ):
     """Counts drawn from the model for each cell, given its posterior.
 
-    Gene counts have the cell's library size; reads of an event are drawn where it was observed, as many as were
-    observed. A cell without a modality gets no counts of it. To compare them with the data, give
-    ``scvi.criticism.PosteriorPredictiveCheck`` an AnnData with whole counts in ``X``; ``create_criticism_report`` reads
-    ``X`` of every modality, which is PSI here.
+    Gene counts have the cell's library size, and an event as many reads as were observed. A cell without a modality
+    gets no counts of it. ``scvi.criticism.PosteriorPredictiveCheck`` compares them with an AnnData with whole counts in
+    ``X``; ``create_criticism_report`` reads ``X`` of every modality, which is PSI here.
 
     Parameters
     ----------
@@ -160,8 +170,7 @@ def posterior_predictive_sample(
     n_samples
         Draws for each cell.
     %(batch_size)s
-    seed
-        Of the draws; `None` goes on with torch's random numbers.
+    %(seed)s
 
     Returns
     -------
@@ -221,8 +230,7 @@ def get_marginal_ll(
     %(batch_size)s
     return_mean
         Whether the mean over the cells is returned, or each cell's value.
-    seed
-        Of the points; `None` goes on with torch's random numbers.
+    %(seed)s
 
     Returns
     -------
@@ -261,6 +269,7 @@ def aggregated(posterior: distributions.Normal, rows, dof: float | None = None) 
 # %% ../../nbs/50_model/58_criticism.ipynb #9a49ef02
 @patch
 @docs.dedent
+@takes(dof=DOF)
 def get_aggregated_posterior(
     self: CriticismMixin,
     adata=None,
@@ -283,6 +292,7 @@ def get_aggregated_posterior(
 # %% ../../nbs/50_model/58_criticism.ipynb #cfbe9140
 @patch
 @docs.dedent
+@takes(sample_key=Text("a column of obs", optional=True), num_cells_posterior=MAYBE_COUNT, dof=DOF)
 def differential_abundance(
     self: CriticismMixin,
     adata=None,

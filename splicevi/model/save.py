@@ -11,7 +11,6 @@ import platform
 import re
 import secrets
 import shutil
-import socket
 import time
 import warnings
 from collections.abc import Callable, Iterator
@@ -33,15 +32,14 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 # %% auto #0
-__all__ = ['PACKAGES', 'READY', 'UNFINISHED', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD_PICKLED', 'versions', 'builtin',
-           'for_scvi', 'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file',
-           'steadily', 'publish', 'clear_unfinished', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle',
-           'require_registry', 'read_model', 'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments',
-           'built', 'data_beside', 'loaded', 'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin',
-           'RegistryMixin', 'LoadMixin']
+__all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD_PICKLED', 'versions', 'builtin', 'for_scvi',
+           'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file', 'steadily',
+           'publish', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle', 'require_registry', 'read_model',
+           'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments', 'built', 'data_beside', 'loaded',
+           'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
-from ..core import shortlist
+from ..core import clear_left, part_prefix, shortlist
 from ..data.build import assemble_mudata, quiet_mudata
 from .dataset import AlignMixin, needed_features, realign
 from .plain import PlainFile, damaged, packed
@@ -138,7 +136,7 @@ def read_data(path: Path) -> MuData | AnnData:
         return mudata.read_h5mu(path) if path.suffix == ".h5mu" else anndata.read_h5ad(path)
 
 # %% ../../nbs/50_model/22_save.ipynb #86e77c09
-READY, UNFINISHED = ".ready", ".saving-"
+READY = ".ready"
 
 
 def settle(folder: Path) -> None:
@@ -186,25 +184,6 @@ def publish(part: Path, target: Path, overwrite: bool = True) -> None:
         settle(target)
     raise OSError(errno.EBUSY, f"{target / READY} can't be put in place")
 
-# %% ../../nbs/50_model/22_save.ipynb #68a2eadd
-def _is_gone(process: int) -> bool:
-    "Whether there is no such process."
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False
-    return False
-
-
-def clear_unfinished(home: Path) -> None:
-    "Remove what killed saves of this machine have left in a folder."
-    for left in home.glob(f"{UNFINISHED}{socket.gethostname()}-*"):
-        process = left.name.split("-")[-2]
-        if process.isdigit() and os.name == "posix" and _is_gone(int(process)):
-            shutil.rmtree(left, ignore_errors=True)
-
 # %% ../../nbs/50_model/22_save.ipynb #c22237ca
 @contextmanager
 def staged(target: str | Path, overwrite: bool = True) -> Iterator[Path]:
@@ -212,8 +191,8 @@ def staged(target: str | Path, overwrite: bool = True) -> Iterator[Path]:
     target = Path(target)
     home = target if target.is_dir() else target.parent
     home.mkdir(parents=True, exist_ok=True)
-    clear_unfinished(home)
-    part = home / f"{UNFINISHED}{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    clear_left(home)
+    part = home / f"{part_prefix()}{secrets.token_hex(4)}"
     part.mkdir()
     try:
         yield part

@@ -20,7 +20,7 @@ from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
 from ..core import Limits
-from ..data.arguments import FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
+from ..data.arguments import COUNT, FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
 from .record import RecordingCallback
@@ -38,9 +38,9 @@ from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import history_logger, runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'SHARE', 'COUNT', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
-           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names',
-           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+__all__ = ['POSITIVE', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN', 'TRAIN_ARGUMENTS',
+           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names', 'plan_names',
+           'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
            'TrainMixin', 'of_training']
 
@@ -160,13 +160,12 @@ explain(
 )
 
 # %% ../../nbs/50_model/75_train.ipynb #2f827564
-POSITIVE, SHARE = Limits(0, above=True), Limits(0, 1, optional=True)
-COUNT, STEPS = Limits(1, whole=True), Limits(0, whole=True, optional=True)  # of anything; of warm-up
+POSITIVE, STEPS = Limits(0, above=True), Limits(0, whole=True, optional=True)  # STEPS: of a warm-up
 TRAIN_LIMITS = {
     "max_epochs": COUNT,
     "lr": POSITIVE,
     "train_size": Limits(0, 1, above=True, optional=True),
-    "validation_size": SHARE,
+    "validation_size": Limits(0, 1, optional=True),
     "batch_size": Limits(1, whole=True, optional=True),
     "weight_decay": Limits(0),
     "eps": Limits(0),
@@ -274,7 +273,7 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 6  # frames between a warning here and the line that calls `train`
+STACK = 7  # frames between a warning here and the line that calls `train`
 
 
 def without_validation(given: dict) -> dict:
@@ -402,21 +401,32 @@ def _run(self: TrainMixin, runner, checkpoints: Sequence = ()) -> None:
             c.lock.release()
         unlock(self)
 
+# %% ../../nbs/50_model/75_train.ipynb #23e243e1
+@patch
+def _locked(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence):
+    "The runner of a training; from here on no other training may touch the model."
+    lock(self)
+    try:
+        with memory_advice(given):
+            return self._prepare(given, trainer, checkpoints)
+    except BaseException:
+        unlock(self)
+        raise
+
 # %% ../../nbs/50_model/75_train.ipynb #87daee87
 @patch
 def _start(
     self: TrainMixin, runner, stopper: Stopper, watchers: list, background: bool, checkpoints: Sequence = ()
 ) -> TrainingRun | None:
-    "Train here or in the background."
-    lock(self)
+    "Train the locked model, here or in the background."
     try:
         for w in watchers:
             w.watch(self, background)
+        if background:
+            return TrainingRun(lambda: self._run(runner, checkpoints), stopper, watchers[0].recorder)
     except BaseException:
         unlock(self)
         raise
-    if background:
-        return TrainingRun(lambda: self._run(runner, checkpoints), stopper, watchers[0].recorder)
     with interrupt_stops(stopper):
         self._run(runner, checkpoints)
     if stopper.requested and not is_drawn(watchers):
@@ -424,7 +434,7 @@ def _start(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
             "the model keeps what it has learnt.",
             UserWarning,
-            stacklevel=STACK - 1,
+            stacklevel=STACK - 2,
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #c6549622
@@ -439,7 +449,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
             UserWarning,
-            stacklevel=STACK - 2,
+            stacklevel=STACK - 3,
         )
         self.is_trained_ = True
         return None
@@ -452,8 +462,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
     try:
-        with memory_advice(given):
-            runner = self._prepare(given, trainer, checkpoints)
+        runner = self._locked(given, trainer, checkpoints)
         return self._start(runner, stopper, watchers, given["background"], checkpoints)
     except BaseException:
         for c in checkpoints:

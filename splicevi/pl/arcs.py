@@ -84,7 +84,7 @@ def event_lanes(
 ) -> list[Lane]:
     "The lanes of the groups from top to bottom, not yet placed."
     if isinstance(groups, str):
-        raise TypeError(f"groups={groups!r} is a list of columns of psi, such as [{groups!r}].")
+        raise TypeError(f"groups={groups!r} must be a list of columns of psi, such as [{groups!r}].")
     need_columns(psi, groups or [], "psi")
     groups = list(psi.columns) if groups is None else list(groups)
     if lost := [j for j in junctions.index if j not in psi.index]:

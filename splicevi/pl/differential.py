@@ -65,7 +65,7 @@ def volcano_values(
     values["effect"], values["proba"] = (need_numbers(f"ds[{c!r}]", ds[c]) for c in ("effect_size", "proba_ds"))
     values["y"], values["called"] = nines(values["proba"]), called(ds, delta, proba)
     if not isinstance(selected, (str, Iterable, type(None))):
-        raise TypeError(f"selected={selected!r} is a label of ds, or a list of labels.")
+        raise TypeError(f"selected={selected!r} must be a label of ds, or a list of labels.")
     values["chosen"] = values["label"].isin([selected] if isinstance(selected, str) else list(selected or []))
     return values[np.isfinite(values["effect"]) & np.isfinite(values["proba"])].reset_index(drop=True)
 

@@ -119,7 +119,7 @@ def latent(
     coords = coords if isinstance(coords, Mapping) else {"": coords}
     coords = {k: need_coords(f"coords[{k!r}]" if k else "coords", xy) for k, xy in coords.items()}
     if isinstance(labels, str):
-        raise TypeError(f"labels has one label for each cell, such as mdata.obs[{labels!r}].")
+        raise TypeError(f"labels needs one label for each cell, such as mdata.obs[{labels!r}].")
     title = _latent_title(len(coords), getattr(labels, "name", None)) if title is None else plain(title, 640, 16)
     labels = pd.Categorical(labels)
     if not len(labels) or not coords:

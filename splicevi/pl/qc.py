@@ -36,7 +36,7 @@ def coverage_values(
     "What `coverage` draws."
     out = {}
     if not isinstance(mdata, MuData):
-        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
+        raise TypeError(f"mdata must be a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if rna in mdata.mod:
         if rna_layer is not None and rna_layer not in mdata[rna].layers:
             there = shortlist(k for k in mdata[rna].layers if k) or "none"

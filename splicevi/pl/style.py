@@ -84,7 +84,7 @@ def need_mapping(
 ) -> Mapping:  # what was given
     "Complain about what is no mapping."
     if not isinstance(given, Mapping):
-        raise TypeError(f"{what} is a mapping, such as {example}, not {type(given).__name__}.")
+        raise TypeError(f"{what} must be a mapping, such as {example}, not {type(given).__name__}.")
     return given
 
 # %% ../../nbs/60_pl/10_style.ipynb #c5cc46fb
@@ -286,7 +286,7 @@ def need_columns(
 ) -> pd.DataFrame:  # the same table
     "The table, if it has the columns."
     if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"{what} is a pandas DataFrame, not {type(table).__name__}.")
+        raise TypeError(f"{what} must be a pandas DataFrame, not {type(table).__name__}.")
     if lost := [c for c in columns if c not in table]:
         raise KeyError(f"{what} has no column {shortlist(lost, 9)}; it has {shortlist(table.columns, 12) or 'none'}.")
     return table
@@ -323,7 +323,7 @@ def need_coords(
     "Coordinates of cells, or an error that says what they are."
     hint = "such as mdata.obsm['X_umap']"
     if isinstance(xy, str) or hasattr(xy, "obsm"):
-        raise TypeError(f"{what} is an array of coordinates, {hint}, not {type(xy).__name__}.")
+        raise TypeError(f"{what} must be an array of coordinates, {hint}, not {type(xy).__name__}.")
     if (xy := need_numbers(what, xy)).ndim != 2 or xy.shape[1] < least:
         raise ValueError(f"{what} has shape {xy.shape}; it needs (cells, {least} or more), {hint}.")
     return xy

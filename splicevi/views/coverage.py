@@ -45,7 +45,7 @@ def coverage_of(
 ) -> Coverage:
     "The observed events of a MuData."
     if not isinstance(mdata, MuData):
-        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
+        raise TypeError(f"mdata must be a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if splicing not in mdata.mod:
         raise ValueError(f"There is no modality {splicing!r}; there are {shortlist(mdata.mod)}.")
     adata = mdata[splicing]

@@ -20,6 +20,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from ..core import refusal
 from ..pl.style import INK, visible
 
 # %% ../../nbs/70_views/10_page.ipynb #715341d1
@@ -174,12 +175,9 @@ def check_target(
     "The path, if a file can be there."
     if not isinstance(path, (str, Path)):
         raise TypeError(f"path={path!r} is no path of a file, such as 'page.html'.")
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder; name a file in it, such as {path / 'page.html'}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}; make it first.")
-    return path
+    if why := refusal(path):
+        raise why
+    return Path(path)
 
 # %% ../../nbs/70_views/10_page.ipynb #5ddab375
 def page(

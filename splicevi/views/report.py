@@ -218,9 +218,9 @@ def time_section(timing: Mapping[str, float]) -> str:
 def check_report(path: str | Path, mdata: MuData, labels: pd.Series, predictions, scores) -> Path:
     "The path, if a report can be made of these and written there."
     if not isinstance(mdata, MuData):
-        raise TypeError(f"mdata is a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
+        raise TypeError(f"mdata must be a MuData, not {type(mdata).__name__}; splicevi.data.make_mudata makes one.")
     if not isinstance(labels, pd.Series):
-        raise TypeError(f"labels is a Series, such as mdata.obs['cell_type'], not {type(labels).__name__}.")
+        raise TypeError(f"labels must be a Series, such as mdata.obs['cell_type'], not {type(labels).__name__}.")
     if len(labels) != mdata.n_obs:
         raise ValueError(f"labels has {len(labels):,} cells and mdata has {mdata.n_obs:,}.")
     if predictions and scores is None:

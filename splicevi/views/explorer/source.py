@@ -159,7 +159,7 @@ def from_model(model, mdata=None) -> EventData:
     model.need("splicing")
     given = model.adata if mdata is None else mdata
     if not isinstance(given, (AnnData, MuData, type(None))):
-        raise TypeError(f"mdata is a MuData or an AnnData, not {type(given).__name__}.")
+        raise TypeError(f"mdata must be a MuData or an AnnData, not {type(given).__name__}.")
     if given is None:
         raise ValueError("The model was loaded without data; pass them with mdata=.")
     adata = model.aligned(given if given is model.adata else shell(given))
@@ -216,7 +216,7 @@ def group_columns(self: EventData) -> list[str]:
 def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cells,)
     "The group of each cell, its name as text; without a column all cells are one group."
     if not isinstance(column, (str, type(None))):
-        raise TypeError(f"groupby={column!r} is the name of one column of obs, or None.")
+        raise TypeError(f"groupby={column!r} must be the name of one column of obs, or None.")
     if column is None:
         return pd.Categorical(["all cells"] * len(self.obs))
     if column not in self.obs:
