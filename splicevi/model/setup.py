@@ -26,7 +26,7 @@ from ..data.on_disk import RowsOnDisk, readable
 from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
-from ..nn.scvi_names import setup_arguments, setup_call
+from ..nn.scvi_names import is_latest, register_again, setup_arguments, setup_call
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
@@ -489,6 +489,13 @@ class DataManager(AnnDataManager):
         rich.print(f"Setup via `{name}` with arguments:")
         rich.pretty.pprint(arguments)
         rich.print()
+
+# %% ../../nbs/50_model/10_setup.ipynb #ba46823b
+@patch
+def validate(self: DataManager) -> None:
+    "Register the data again, by the categories that are known, if another setup came after this one."
+    if not is_latest(self):
+        register_again(self)
 
 # %% ../../nbs/50_model/10_setup.ipynb #e2beb754
 def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: dict, **kwargs) -> None:
