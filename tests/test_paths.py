@@ -525,3 +525,24 @@ def test_gene_counts_edited_in_an_anndata_are_seen(mdata):
     after = model.get_latent_representation()
     assert not np.allclose(after, before, atol=1e-3)
     np.testing.assert_array_equal(after, model.get_latent_representation(data.copy()))
+
+
+@pytest.mark.parametrize("modality", ["rna", "splicing"])
+def test_features_of_the_own_data_in_another_order_are_refused(mdata, modality):
+    "A model's data are read by position: genes or junctions that were sorted after setup would be taken for others."
+    model = small(mdata.copy())
+    model.adata.mod[modality] = model.adata[modality][:, ::-1].copy()
+    for ask in (model.get_latent_representation, lambda: model.train(max_epochs=1, **QUIET)):
+        with pytest.raises(ValueError, match=rf"features of mdata\['{modality}'\] have been changed since"):
+            ask()
+
+
+def test_views_are_refused_with_what_to_do(mdata):
+    "A part of a data set, or a data set of parts, is copied before it is set up."
+    with pytest.raises(ValueError, match=r"mdata is a view.*mdata = mdata\.copy\(\)"):
+        SPLICEVI.setup_mudata(mdata[:60])
+    parts = mudata.MuData({"rna": mdata["rna"][:, :30], "splicing": mdata["splicing"].copy()})
+    with pytest.raises(ValueError, match=r"mdata\.mod\['rna'\] = mdata\['rna'\]\.copy\(\)"):
+        SPLICEVI.setup_mudata(parts)
+    with pytest.raises(ValueError, match=r"adata = adata\.copy\(\)"):
+        SPLICEVI.setup_anndata(concatenated(mdata)[:60])

@@ -37,8 +37,9 @@ from splicevi.nn.scvi_names import (
 
 # %% auto #0
 __all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
-           'feature_order', 'realign', 'with_cells_of', 'needed_features', 'categories', 'require_known',
-           'require_covariates', 'coded', 'columns_now_and_then', 'edited', 'follow_columns', 'AlignMixin']
+           'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features', 'categories',
+           'require_known', 'require_covariates', 'coded', 'columns_now_and_then', 'edited', 'follow_columns',
+           'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -224,6 +225,20 @@ def with_cells_of(mdata, modalities: dict):
         out.obsm[k] = mdata.obsm[k]
     return out
 
+# %% ../../nbs/50_model/20_dataset.ipynb #bae084fe
+def require_unchanged(adata, need: dict[str | None, pd.Index]) -> None:
+    "Raise if cells or features of a model's own data are others, or in another order, than they were set up."
+    if mods := [k for k in need if k is not None]:
+        require_cells(adata, mods)
+    for k, names in need.items():
+        have = adata.var_names if k is None else adata[k].var_names
+        if not np.array_equal(have, names):
+            where = "the data" if k is None else f"mdata[{k!r}]"
+            raise ValueError(
+                f"The features of {where} have been changed since the model was set up: {len(have):,} now, "
+                f"{len(names):,} then, or in another order. Leave the model's data as they are and pass others as adata=."
+            )
+
 # %% ../../nbs/50_model/20_dataset.ipynb #1ca4a924
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     "Feature names of each modality in a registry; key None for an AnnData."
@@ -345,7 +360,7 @@ class AlignMixin(DataMixin):
             require_known(adata, self.registry_)
             require_covariates(adata, self.registry_)
         elif self.adata is not None:
-            require_cells(self.adata, [k for k in needed_features(self.registry_) if k is not None])
+            require_unchanged(self.adata, needed_features(self.registry_))
         with quiet_logs("scvi"):
             adata = super()._validate_anndata(adata, copy_if_view)
             follow_columns(self.get_anndata_manager(adata, required=True))

@@ -19,9 +19,9 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
            'field_state', 'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method',
-           'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again', 'is_latest', 'without_states',
-           'without_identity', 'is_internal', 'replace_content', 'first_linear', 'category_columns', 'is_masked',
-           'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
+           'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again', 'without_states',
+           'without_identity', 'is_latest', 'is_internal', 'replace_content', 'first_linear', 'category_columns',
+           'is_masked', 'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -283,11 +283,6 @@ def register_again(manager) -> None:
     finally:
         manager.adata = data
 
-
-def is_latest(manager) -> bool:
-    "Whether no other setup of its data came after a manager's."
-    return manager.adata.uns[IDENTITY[1]] == manager.id
-
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #34361c3a
 def without_states(registry: dict) -> dict:
     "A registry without what the fields know of the data."
@@ -301,6 +296,11 @@ IDENTITY = ("_scvi_uuid", "_scvi_manager_uuid")  # in `uns`: by them scvi-tools 
 def without_identity(uns: Mapping) -> dict:
     "Unstructured annotation that can be another object's."
     return {k: v for k, v in uns.items() if k not in IDENTITY}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #3794e74b
+def is_latest(manager) -> bool:
+    "Whether no other setup of its data came after a manager's."
+    return manager.adata.uns[IDENTITY[1]] == manager.id
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #5911c1eb
 def is_internal(column) -> bool:
