@@ -234,10 +234,9 @@ def require_unchanged(adata, need: dict[str | None, pd.Index]) -> None:
         have = adata.var_names if k is None else adata[k].var_names
         if not np.array_equal(have, names):
             where = "the data" if k is None else f"mdata[{k!r}]"
-            raise ValueError(
-                f"The features of {where} have been changed since the model was set up: {len(have):,} now, "
-                f"{len(names):,} then, or in another order. Leave the model's data as they are and pass others as adata=."
-            )
+            size = f"{len(have):,} now, {len(names):,} then, or in another order"
+            fix = "Leave the model's data as they are and pass others as adata=."
+            raise ValueError(f"The features of {where} have been changed since the model was set up: {size}. {fix}")
 
 # %% ../../nbs/50_model/20_dataset.ipynb #1ca4a924
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:
