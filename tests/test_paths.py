@@ -436,3 +436,113 @@ def test_what_has_no_effect_is_told(mdata):
         SPLICEVI(mdata, n_latent=4, modality_weights="concatenate", modality_penalty="MMD")
     with pytest.raises(ValueError, match="max_nobs=0 handles no pair"):
         SPLICEVI(mdata, n_latent=4, max_nobs=0)
+
+
+def small(data, **setup):
+    "A model of the data, trained for two epochs."
+    scvi.settings.seed = 0
+    SPLICEVI.setup_mudata(data, **({"batch_key": "batch"} | setup))
+    model = SPLICEVI(data, n_latent=4, encode_covariates=True)
+    model.train(max_epochs=2, lr=1e-2, batch_size=32, **QUIET)
+    return model
+
+
+def test_cells_in_another_order_in_one_modality_are_refused(mdata):
+    "Rows are put together by position, so a modality in another order would give each cell another cell's splicing."
+    from splicevi.data.metacells import aggregate_cells
+
+    model = small(mdata.copy())
+    mixed = mudata.MuData({"rna": mdata["rna"].copy(), "splicing": mdata["splicing"][::-1].copy()})
+    mixed.obs["batch"], mixed.obs["cell_type"] = mdata.obs["batch"], mdata.obs["cell_type"]
+    mixed.obsm["X_library_size"] = mdata.obsm["X_library_size"]
+    asked = [
+        model.get_latent_representation,
+        model.get_normalized_splicing_DM,
+        lambda d: aggregate_cells(d, "cell_type"),
+    ]
+    for ask in asked:
+        with pytest.raises(ValueError, match=r"mdata\['splicing'\].*another order than in the MuData.*Fix"):
+            ask(mixed)
+    model.adata.mod["splicing"] = model.adata["splicing"][::-1].copy()
+    with pytest.raises(ValueError, match="another order"):
+        model.get_latent_representation()
+
+
+def test_a_second_setup_leaves_the_first_model_its_columns(mdata):
+    "A model trains and is asked with its own batch and covariates, also after its data were set up for another."
+
+    def trained(interfere: bool):
+        data = mdata.copy()
+        scvi.settings.seed = 0
+        SPLICEVI.setup_mudata(data, batch_key="batch", continuous_covariate_keys=["age"])
+        model = SPLICEVI(data, n_latent=4, encode_covariates=True)
+        if interfere:
+            data.obs["other"], data.obs["minus"] = np.arange(120) % 3, -5 * data.obs["age"]
+            SPLICEVI.setup_mudata(data, batch_key="other", continuous_covariate_keys=["minus"])
+        model.train(max_epochs=2, lr=1e-2, batch_size=32, **QUIET)
+        return model
+
+    one, two = trained(False), trained(True)
+    np.testing.assert_array_equal(one.history["elbo_train"], two.history["elbo_train"])
+    np.testing.assert_array_equal(one.get_latent_representation(), two.get_latent_representation())
+
+
+def test_a_second_setup_keeps_the_codes_of_the_first_model(mdata):
+    "The code of a batch that has gone from the data since is not given to another."
+    data = mdata.copy()
+    model = small(data)
+    last = data.obs["batch"].cat.categories[-1]
+    as_last = model.get_normalized_expression(transform_batch=last)[data.obs["batch"] == last]
+    data.obs["batch"] = pd.Categorical([last] * 120)
+    SPLICEVI.setup_mudata(data)
+    np.testing.assert_array_equal(model.get_normalized_expression().loc[as_last.index], as_last)
+    assert set(model.adata_manager.get_from_registry("batch").ravel()) == {1}
+
+
+@pytest.mark.parametrize("column", ["batch", "site", "age"])
+def test_columns_edited_after_setup_are_seen(mdata, column):
+    "What is said of edited cells is what is said of a new object with the same values; unknown ones are refused."
+    data = mdata.copy()
+    model = small(data, categorical_covariate_keys=["site"], continuous_covariate_keys=["age"])
+    before = model.get_latent_representation()
+    data.obs[column] = data.obs[column].to_numpy()[::-1]
+    after = model.get_latent_representation()
+    assert not np.allclose(after, before, atol=1e-3)
+    np.testing.assert_array_equal(after, model.get_latent_representation(data.copy()))
+    data.obs[column] = "unheard of"
+    with pytest.raises((ValueError, TypeError), match="unheard of|numbers are needed"):
+        model.get_latent_representation()
+
+
+def test_gene_counts_edited_in_an_anndata_are_seen(mdata):
+    "Counts that are edited in place among concatenated features are read again, as those of a MuData are."
+    data = concatenated(mdata)
+    SPLICEVI.setup_anndata(data, batch_key="batch")
+    model = SPLICEVI(data, n_latent=4, n_genes=40, n_junctions=60)
+    model.train(max_epochs=2, lr=1e-2, **QUIET)
+    before = model.get_latent_representation()
+    data.X.data *= 5
+    after = model.get_latent_representation()
+    assert not np.allclose(after, before, atol=1e-3)
+    np.testing.assert_array_equal(after, model.get_latent_representation(data.copy()))
+
+
+@pytest.mark.parametrize("modality", ["rna", "splicing"])
+def test_features_of_the_own_data_in_another_order_are_refused(mdata, modality):
+    "A model's data are read by position: genes or junctions that were sorted after setup would be taken for others."
+    model = small(mdata.copy())
+    model.adata.mod[modality] = model.adata[modality][:, ::-1].copy()
+    for ask in (model.get_latent_representation, lambda: model.train(max_epochs=1, **QUIET)):
+        with pytest.raises(ValueError, match=rf"features of mdata\['{modality}'\] have been changed since"):
+            ask()
+
+
+def test_views_are_refused_with_what_to_do(mdata):
+    "A part of a data set, or a data set of parts, is copied before it is set up."
+    with pytest.raises(ValueError, match=r"mdata is a view.*mdata = mdata\.copy\(\)"):
+        SPLICEVI.setup_mudata(mdata[:60])
+    parts = mudata.MuData({"rna": mdata["rna"][:, :30], "splicing": mdata["splicing"].copy()})
+    with pytest.raises(ValueError, match=r"mdata\.mod\['rna'\] = mdata\['rna'\]\.copy\(\)"):
+        SPLICEVI.setup_mudata(parts)
+    with pytest.raises(ValueError, match=r"adata = adata\.copy\(\)"):
+        SPLICEVI.setup_anndata(concatenated(mdata)[:60])

@@ -17,6 +17,7 @@ from mudata import MuData
 from ..core import KEYS, obs_column, shortlist
 from .arguments import MAYBE_COUNT, takes
 from .build import make_mudata
+from .checks import require_cells
 from .pairs import layer_of_counts
 
 # %% ../../nbs/10_data/70_metacells.ipynb #85cf9cc7
@@ -117,6 +118,7 @@ def aggregate_cells(
     rna_layer: str | None = None,  # layer of gene counts; None: X
 ) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
     "Add the counts of cells that belong together."
+    require_cells(mdata, [k for k in (rna, splicing) if k in mdata.mod])
     group = _labels(mdata, by)
     if size is not None:
         group = _pieces(group, size, None if use_rep is None else np.asarray(mdata.obsm[use_rep]), seed)

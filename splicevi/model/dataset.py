@@ -18,6 +18,7 @@ from scvi import REGISTRY_KEYS, settings
 from ..core import quiet_logs, shortlist
 from ..data.arguments import SHARED
 from ..data.build import assemble_mudata
+from ..data.checks import require_cells
 from ..data.pairs import CellStore
 from .docs import docs
 from .setup import check_size_factor, require_numbers
@@ -29,14 +30,16 @@ from splicevi.nn.scvi_names import (
     field_state,
     forget_data,
     is_internal,
+    register_again,
     registered_fields,
     setup_method,
 )
 
 # %% auto #0
-__all__ = ['AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
-           'feature_order', 'realign', 'with_cells_of', 'needed_features', 'categories', 'require_known',
-           'require_covariates', 'AlignMixin']
+__all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
+           'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features', 'categories',
+           'require_known', 'require_covariates', 'coded', 'columns_now_and_then', 'edited', 'follow_columns',
+           'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -201,6 +204,7 @@ def realign(adata, need: dict[str | None, pd.Index]):
     part = lambda k: adata if k is None else adata.mod[k]
     if absent := [k for k in need if k is not None and k not in adata.mod]:
         raise ValueError(f"The model was trained with the modality {shortlist(absent)}, which the data lack.")
+    require_cells(adata, [k for k in need if k is not None])
     what = lambda k: "features" if k is None else f"features of mdata[{k!r}]"
     order = {k: feature_order(part(k).var_names, names, what(k)) for k, names in need.items()}
     if all(v is None for v in order.values()):
@@ -220,6 +224,19 @@ def with_cells_of(mdata, modalities: dict):
     for k in mdata.obsm.keys() - set(mdata.mod):
         out.obsm[k] = mdata.obsm[k]
     return out
+
+# %% ../../nbs/50_model/20_dataset.ipynb #bae084fe
+def require_unchanged(adata, need: dict[str | None, pd.Index]) -> None:
+    "Raise if cells or features of a model's own data are others, or in another order, than they were set up."
+    if mods := [k for k in need if k is not None]:
+        require_cells(adata, mods)
+    for k, names in need.items():
+        have = adata.var_names if k is None else adata[k].var_names
+        if not np.array_equal(have, names):
+            where = "the data" if k is None else f"mdata[{k!r}]"
+            size = f"{len(have):,} now, {len(names):,} then, or in another order"
+            fix = "Leave the model's data as they are and pass others as adata=."
+            raise ValueError(f"The features of {where} have been changed since the model was set up: {size}. {fix}")
 
 # %% ../../nbs/50_model/20_dataset.ipynb #1ca4a924
 def needed_features(registry: dict) -> dict[str | None, pd.Index]:
@@ -277,6 +294,48 @@ def require_covariates(adata, registry: dict) -> None:
         raise KeyError(f"The data have no {name!r}, the model's size_factor_key, in obs or obsm; add it.")
     check_size_factor(place[name], np.zeros(adata.n_obs, bool), name)
 
+# %% ../../nbs/50_model/20_dataset.ipynb #183cdaa3
+def coded(values: pd.Series, known: list) -> np.ndarray:  # (cells,)
+    "Position of each value among the known ones, -1 where there is none."
+    known, cat = pd.Index(known, dtype=object), values.astype("category").cat
+    return np.append(known.get_indexer(pd.Index(cat.categories, dtype=object)), -1)[cat.codes]
+
+# %% ../../nbs/50_model/20_dataset.ipynb #fa998dfa
+CODES = {
+    "batch_key": REGISTRY_KEYS.BATCH_KEY,
+    "labels_key": REGISTRY_KEYS.LABELS_KEY,
+    "categorical_covariate_keys": REGISTRY_KEYS.CAT_COVS_KEY,
+}
+
+
+def columns_now_and_then(manager) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    "Registered columns of obs that are there: name, values (of categories the codes) now, and as they were registered."
+    registry, adata = manager.registry, manager.adata
+    obs = lambda modality: adata.obs if modality is None else adata[modality].obs
+    for argument, column, modality, known in categories(registry):
+        held = manager.get_from_registry(CODES[argument])
+        if column in obs(modality):
+            then = held[column] if isinstance(held, pd.DataFrame) else held
+            yield column, coded(obs(modality)[column], known), np.asarray(then).ravel()
+    key = REGISTRY_KEYS.CONT_COVS_KEY
+    for column in field_state(registry, key).get("columns", []):
+        now = obs(field_modality(registry, key))
+        if column in now:
+            yield column, now[column].to_numpy(), manager.get_from_registry(key)[column].to_numpy()
+
+# %% ../../nbs/50_model/20_dataset.ipynb #43e20b70
+def edited(now: np.ndarray, then: np.ndarray) -> bool:
+    "Whether values differ; those that were registered without a value are left to training, which complains."
+    return bool(((now != then) & (then == then)).any())
+
+
+def follow_columns(manager) -> None:
+    "Register the columns of obs again, by what the model knows, if they were edited."
+    if any(edited(now, then) for _, now, then in columns_now_and_then(manager)):
+        require_known(manager.adata, manager.registry)
+        require_covariates(manager.adata, manager.registry)
+        register_again(manager)
+
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 AN_OBJECT = SHARED["adata"]
 
@@ -299,8 +358,11 @@ class AlignMixin(DataMixin):
             adata = self._realigned_copy(adata)
             require_known(adata, self.registry_)
             require_covariates(adata, self.registry_)
+        elif self.adata is not None:
+            require_unchanged(self.adata, needed_features(self.registry_))
         with quiet_logs("scvi"):
             adata = super()._validate_anndata(adata, copy_if_view)
+            follow_columns(self.get_anndata_manager(adata, required=True))
         register_store(self.get_anndata_manager(adata, required=True), self.junction_events, self.split_at)
         return adata
 

@@ -26,7 +26,7 @@ from ..data.on_disk import RowsOnDisk, readable
 from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
-from ..nn.scvi_names import setup_arguments, setup_call
+from ..nn.scvi_names import is_latest, register_again, setup_arguments, setup_call
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
@@ -34,8 +34,8 @@ __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHI
            'UsedJointCategories', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs',
            'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers', 'splicing_fields',
            'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields', 'check_registered',
-           'mudata_fields', 'DataManager', 'register', 'SetupMixin', 'gene_columns', 'gene_totals', 'content_problems',
-           'check_content', 'anndata_fields', 'AnnDataSetupMixin']
+           'mudata_fields', 'DataManager', 'refuse_views', 'register', 'SetupMixin', 'gene_columns', 'gene_totals',
+           'content_problems', 'check_content', 'anndata_fields', 'AnnDataSetupMixin']
 
 # %% ../../nbs/50_model/10_setup.ipynb #733b4108
 class OptionalLayer(BaseAnnDataField):
@@ -490,9 +490,30 @@ class DataManager(AnnDataManager):
         rich.pretty.pprint(arguments)
         rich.print()
 
+# %% ../../nbs/50_model/10_setup.ipynb #ba46823b
+@patch
+def validate(self: DataManager) -> None:
+    "Register the data again, by the categories that are known, if another setup came after this one."
+    if not is_latest(self):
+        register_again(self)
+
+# %% ../../nbs/50_model/10_setup.ipynb #3138750e
+def refuse_views(data: AnnData | MuData) -> None:
+    "Raise if an object, or a modality of it, is a view: what setup notes down would be lost."
+    kind = "mdata" if isinstance(data, MuData) else "adata"
+    views = {f"{kind}.mod[{k!r}]": f"{kind}[{k!r}]" for k, a in getattr(data, "mod", {}).items() if a.is_view}
+    if data.is_view:
+        views = {kind: kind}
+    if views:
+        fix = "; ".join(f"{name} = {what}.copy()" for name, what in views.items())
+        raise ValueError(
+            f"{shortlist(views.values())} is a view of another object, such as data[mask] is; first: {fix}."
+        )
+
 # %% ../../nbs/50_model/10_setup.ipynb #e2beb754
 def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: dict, **kwargs) -> None:
     "Register fields of a data set for a class of models."
+    refuse_views(data)
     manager = DataManager(fields=found, setup_method_args=setup)
     with quiet_logs("scvi"):
         manager.register_fields(data, **kwargs)

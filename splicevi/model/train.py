@@ -355,6 +355,8 @@ class TrainMixin(MemoryMixin):
 @patch
 def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence = ()):
     "The runner of a training, which knows the cells, the plan and the trainer."
+    if self.adata is not None:
+        self._validate_anndata()  # the columns of this model, where another was set up since
     split = split_options(given)
     splitter = self._data_splitter_cls(self.adata_manager, **split)
     if splitter.n_val == 0:

@@ -151,10 +151,11 @@ def checksum(matrix) -> tuple | None:
     return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
-def _fingerprint(manager: AnnDataManager) -> tuple:
-    "Changes when a registered matrix is replaced, or reads are edited in place."
+def _fingerprint(manager: AnnDataManager, x_is_copied: bool = False) -> tuple:
+    "Changes when a registered matrix is replaced, or reads (and gene counts that are copied) are edited in place."
     x, *others = (registered(manager, k) for k in MATRICES)
-    return (checksum(x) if x is None or is_on_disk(x) else id(x), *map(checksum, others))
+    by_content = x is None or x_is_copied or is_on_disk(x)
+    return (checksum(x) if by_content else id(x), *map(checksum, others))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #252a9447
 _STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
@@ -168,7 +169,8 @@ def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_g
 # %% ../../nbs/40_nn/70_loader.ipynb #bc26a070
 def get_store(manager: AnnDataManager) -> CellStore:
     "The store of a registered data set, built at first use."
-    known, stamp = _STORES[manager], _fingerprint(manager)
+    known = _STORES[manager]
+    stamp = _fingerprint(manager, known["how"][1] is not None)
     if known["stamp"] != stamp:
         known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
     return known["store"]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 
 from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
@@ -18,9 +19,9 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
            'field_state', 'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method',
-           'setup_call', 'model_name', 'lacking', 'set_up_again', 'without_states', 'without_identity', 'is_internal',
-           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
-           'go_on_from', 'callback_state', 'set_callback_state']
+           'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again', 'without_states',
+           'without_identity', 'is_latest', 'is_internal', 'replace_content', 'first_linear', 'category_columns',
+           'is_masked', 'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -272,6 +273,16 @@ def set_up_again(cls, data, registry: dict) -> None:
         raise ValueError(f"The registry names {method!r}, which sets nothing up.")
     getattr(cls, method)(data, source_registry=registry, **registry["setup_args"])
 
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #ef12e2b0
+def register_again(manager) -> None:
+    "Register a manager's data anew, with the categories that it knows."
+    data, known = manager.adata, deepcopy(manager.registry)
+    manager.adata = None
+    try:
+        manager.register_fields(data, known)
+    finally:
+        manager.adata = data
+
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #34361c3a
 def without_states(registry: dict) -> dict:
     "A registry without what the fields know of the data."
@@ -285,6 +296,11 @@ IDENTITY = ("_scvi_uuid", "_scvi_manager_uuid")  # in `uns`: by them scvi-tools 
 def without_identity(uns: Mapping) -> dict:
     "Unstructured annotation that can be another object's."
     return {k: v for k, v in uns.items() if k not in IDENTITY}
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #3794e74b
+def is_latest(manager) -> bool:
+    "Whether no other setup of its data came after a manager's."
+    return manager.adata.uns[IDENTITY[1]] == manager.id
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #5911c1eb
 def is_internal(column) -> bool:
