@@ -195,7 +195,7 @@ def test_import_refuses_and_keeps(tmp_path, capsys):
         (["star", str(bad), str(out)], "line 1: 5 columns"),
         (["star", str(tmp_path / "no"), str(out)], "There is no file"),
         (["starsolo", str(tmp_path), str(out)], "--soloFeatures Gene SJ"),
-        (["bam", "x", str(out)], "FORMAT is 'bam'"),
+        (["kallisto", "x", str(out)], "FORMAT is 'kallisto'"),
         (["star", str(bad), str(tmp_path / "x.h5ad")], "end in .h5mu"),
         (["star", str(bad), str(out), "--lengths"], "give --gtf"),
         (["starsolo", str(tmp_path), str(out), "--cells", "best"], "filtered, raw, or a file"),
