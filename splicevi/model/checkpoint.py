@@ -154,7 +154,7 @@ def data_facts(model) -> dict[str, int | None]:
         "features": crc(model.gene_names, model.junction_names),
         "reads": None if pairs is None else crc(pairs.y, pairs.n, pairs.junction),
         "gene counts": None if x is None or isinstance(x, RowsOnDisk) else crc(x.data if hasattr(x, "indptr") else x),
-        "covariates": crc(*(model.adata_manager.get_from_registry(k) for k in others)),
+        "covariates": crc(*(np.asarray(model.adata_manager.get_from_registry(k), float) for k in others)),
     }
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #3fc35378
