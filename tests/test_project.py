@@ -143,6 +143,19 @@ def test_imports_go_down(root):
     assert not wrong, "\n".join(wrong)
 
 
+def test_methods_hide_no_import(root):
+    "No patched-in method has the name of an import of its module: old releases of fastcore set that name to None."
+    for path in (root / "splicevi").rglob("*.py"):
+        body = ast.parse(path.read_text()).body
+        names = lambda n: {a.asname or a.name for a in n.names} if isinstance(n, ast.Import | ast.ImportFrom) else set()
+        patched = {
+            n.name
+            for n in body
+            if isinstance(n, ast.FunctionDef) and any("patch" in ast.unparse(d) for d in n.decorator_list)
+        }
+        assert not patched & set().union(*map(names, body)), path
+
+
 def test_the_arrow_up_is_lazy(root):
     "What points up is imported inside a function, and it is there: the list is not longer than it has to be."
     known = modules(root)

@@ -14,7 +14,7 @@ import pandas as pd
 from fastcore.basics import patch
 
 from ...core import shortlist
-from ...pl.style import visible
+from ...pl.style import visible as shown_as_text  # `visible` is a method below
 
 # %% auto #0
 __all__ = ['Column', 'Condition', 'parse_condition', 'TableView']
@@ -29,7 +29,7 @@ class Column(NamedTuple):
 
 # %% ../../../nbs/70_views/50_explorer/60_table_view.ipynb #50abcd24
 _FORMS = {
-    "text": lambda v: "" if pd.isna(v) else visible(v),
+    "text": lambda v: "" if pd.isna(v) else shown_as_text(v),
     "flag": lambda v: "●" if v is True or v is np.True_ else "",
     "number": lambda v: f"{v:,.0f}",
     "share": lambda v: f"{v:.3f}",
