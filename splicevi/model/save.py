@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
@@ -42,6 +43,7 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
 from ..core import clear_left, part_prefix, shortlist
 from ..data.build import assemble_mudata, quiet_mudata
 from .dataset import AlignMixin, needed_features, realign
+from .lock import require_idle
 from .plain import PlainFile, damaged, packed
 from .setup import DataManager
 from ..nn.loader import get_store, register_store
@@ -491,7 +493,10 @@ def save(
         If the folder exists and `overwrite` is False.
     OSError
         If the files can't be written; the message says why.
+    RuntimeError
+        If the model is being trained in the background.
     """
+    require_idle(self)
     require_ours(anndata_write_kwargs)
     if Path(dir_path).exists() and not overwrite:
         raise ValueError(f"{dir_path} already exists. Give another folder, or pass overwrite=True.")
@@ -507,3 +512,32 @@ def _attach(self: LoadMixin, adata) -> None:
     attach_data(self, adata)
     register_store(self.adata_manager, self.junction_events, self.split_at)
     get_store(self.adata_manager)
+
+# %% ../../nbs/50_model/22_save.ipynb #fb4c6880
+@patch
+def __copy__(self: LoadMixin):
+    "A model that shares weights and data."
+    out = object.__new__(type(self))
+    out.__dict__.update(self.__dict__)
+    return out
+
+
+@patch
+def __deepcopy__(self: LoadMixin, memo: dict):
+    "A model of its own, on the same device, with a copy of the data unless they are on disk."
+    if (data := self.adata if self.adata is not None else False) is not False and not data.isbacked:
+        data = data.copy()
+    with TemporaryDirectory() as folder:
+        self.save(folder, overwrite=True)
+        memo[id(self)] = out = type(self).load(folder, data)
+    out.to_device(self.device)
+    out._starts_from_data = self._starts_from_data
+    return out
+
+
+@patch
+def __reduce_ex__(self: LoadMixin, protocol: int):
+    raise TypeError(
+        f"A {type(self).__name__} can't be pickled. Save it with model.save(folder) and load it in the other process, "
+        f"{type(self).__name__}.load(folder, data)."
+    )
