@@ -37,7 +37,7 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
            'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file', 'steadily',
            'publish', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle', 'require_registry', 'read_model',
            'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments', 'built', 'data_beside', 'loaded',
-           'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin']
+           'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin', 'check_save']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
 from ..core import clear_left, part_prefix, shortlist
@@ -458,6 +458,15 @@ class LoadMixin(RegistryMixin):
         out._starts_from_data = False
         return out
 
+# %% ../../nbs/50_model/22_save.ipynb #d945ffe2
+def check_save(model, dir_path: str | os.PathLike, overwrite: bool, save_anndata: bool) -> None:
+    "Raise where a model can't be saved, or something is there already."
+    require_idle(model)
+    if Path(dir_path).exists() and not overwrite:
+        raise ValueError(f"{dir_path} already exists. Give another folder, or pass overwrite=True.")
+    if save_anndata and model.adata is None:
+        raise ValueError("The model was loaded without data, so there are none to save; leave save_anndata=True out.")
+
 # %% ../../nbs/50_model/22_save.ipynb #f8e99370
 @patch
 def save(
@@ -496,12 +505,8 @@ def save(
     RuntimeError
         If the model is being trained in the background.
     """
-    require_idle(self)
     require_ours(anndata_write_kwargs)
-    if Path(dir_path).exists() and not overwrite:
-        raise ValueError(f"{dir_path} already exists. Give another folder, or pass overwrite=True.")
-    if save_anndata and self.adata is None:
-        raise ValueError("The model was loaded without data, so there are none to save; leave save_anndata=True out.")
+    check_save(self, dir_path, overwrite, save_anndata)
     data = self.adata if save_anndata else None
     write_model(self, Path(dir_path), prefix, overwrite, data, **anndata_write_kwargs)
 
