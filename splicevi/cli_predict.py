@@ -312,6 +312,7 @@ def _write(model, questions: Mapping, cells, data, settings: Mapping) -> dict:  
     rows = list(stretches(cells.n_obs, max(data.shape[1], model.n_genes + model.n_junctions)))
     first = _ask(model, questions, cells, rows[0])
     tables = {place: values.shape[1] for place, values in first.items()}
+    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
     bar = tqdm(total=cells.n_obs, desc="cells", unit=" cells", disable=settings["quiet"] or len(rows) == 1)
     with cell_tables(settings["out"], data, tables) as put, bar, warnings.catch_warnings():
         warnings.simplefilter("ignore")

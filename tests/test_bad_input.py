@@ -1030,6 +1030,83 @@ leafcutter = ("leafcutter", "DIR/x.counts")
 RESULTS = {"out/history.csv": "", "out/mdata.h5mu": "", "out/model/model.pt": "", "out/report.html": ""}
 mine = {"out/mdata.h5mu": "the only copy"}
 
+
+def of_model(*words, out="DIR/new.h5mu", data="DIR/good.h5mu", files=None, command_name="predict", model="DIR/m"):
+    "A call of a command that asks a saved model; DIR/m is one with batches."
+
+    def call(w):
+        w.shared["model"].save(w.folder / "m")
+        given = (command_name, model, data, out, "--accelerator", "cpu", "--quiet", *words)
+        return command(*given, files=files)(w)
+
+    return call
+
+
+def testing(*words, out="DIR/new.csv", name="ds", **more):
+    "The same of a command that compares groups of cells."
+    return of_model(*words, out=out, command_name=name, **more)
+
+
+def unknown_batch(path):
+    "Cells of which one has a batch that the model never saw."
+    mdata = small()
+    mdata.obs["batch"] = mdata.obs["batch"].astype(object)
+    mdata.obs.iloc[-1, mdata.obs.columns.get_loc("batch")] = "batch_9"
+    mdata.write(path)
+
+
+def fewer_genes(path):
+    "Cells without some of the model's genes."
+    mdata = small()
+    mudata.MuData({"rna": mdata["rna"][:, 2:].copy(), "splicing": mdata["splicing"].copy()}).write(path)
+
+
+BY_TYPE = ("--groupby", "cell_type")
+PREDICT = [
+    ("no model", of_model(model="DIR/none"), "MODEL: there is no folder", "splicevi train"),
+    ("a model that is none", of_model(model="DIR/x", files={"x": None}), "There is no saved model"),
+    ("a model that is rubbish", of_model(model="DIR/x", files={"x/model.pt": RUBBISH}), "model.pt"),
+    ("no cells", of_model(data="DIR/none.h5mu"), "There is no file"),
+    ("cells of another kind", of_model(data="DIR/x.csv", files={"x.csv": "a,b\n"}), "x.csv is none of .h5mu, .h5ad"),
+    ("cells that are rubbish", of_model(data="DIR/x.h5mu", files={"x.h5mu": RUBBISH}), "no HDF5 file"),
+    ("an AnnData for a model of a MuData", of_model(data="DIR/x.h5ad", files={"x.h5ad": lambda p: AnnData(np.eye(3)).write_h5ad(p)}), "holds an AnnData; a MuData is needed"),
+    ("a zarr that is none", of_model(data="DIR/x.zarr", files={"x.zarr": None}), "x.zarr cannot be read as a zarr store"),
+    ("a batch that the model never saw", of_model(data="DIR/x.h5mu", files={"x.h5mu": unknown_batch}), "was not trained on batch_9", "load_query_data"),
+    ("genes that are not there", of_model(data="DIR/x.h5mu", files={"x.h5mu": fewer_genes}), "2 of the model's", "are missing from the data"),
+    ("OUT of another kind", of_model(out="DIR/new.csv"), "its name has to end in .h5mu, .h5ad, .zarr"),
+    ("OUT is there, predict", of_model(out="DIR/x.h5mu", files={"x.h5mu": "mine"}), "is there already", "--overwrite"),
+    ("OUT is DATA", of_model("--overwrite", out="DIR/good.h5mu"), "OUT is DATA"),
+    ("OUT is a folder of the user", of_model("--overwrite", out="DIR/x.zarr", files={"x.zarr/notes": "mine"}), "is a folder, and no zarr store"),
+    ("OUT in a folder that takes no file", of_model(out="/proc/splicevi.h5mu"), "/proc"),
+    ("two tables in an h5ad", of_model(out="DIR/new.h5ad"), "an .h5ad has either junctions or genes"),
+    ("nothing wanted", of_model("--what", ","), "--what is ','"),
+    ("something unknown wanted", of_model("--what", "umap"), "it can be latent, psi, smoothed, expression"),
+    ("genes of no expression", of_model("--what", "psi", "--genes", "GENE1"), "--genes chooses columns of expression"),
+    ("an unknown junction", of_model("--junctions", "chr1:1:2:+"), "junctions are not in the model: chr1:1:2:+"),
+    ("an empty list of genes", of_model("--genes", "DIR/x", files={"x": "\n"}), "lists no name"),
+    ("to an unknown batch", of_model("--transform-batch", "Tuesday"), "Tuesday is not there; there are batch_1"),
+    ("no such modality, predict", of_model("--rna", "gex"), "no modality 'gex'", "rna, splicing"),
+    ("no such layer, predict", of_model("--junc-counts-layer", "raw"), "no layer 'raw' in splicing"),
+    ("mini-batch of none", of_model("--batch-size", "0"), "--batch_size is 0"),
+    ("another accelerator", of_model("--accelerator", "abacus"), "'abacus'", "auto, cpu, gpu"),
+    ("no groups", testing(), "say which cells to compare", "--groupby"),
+    ("no such column", testing("--groupby", "colour"), "--groupby='colour' is no column of obs"),
+    ("no such group", testing(*BY_TYPE, "--group1", "type_9"), "--group1: type_9 is not there", "type_1"),
+    ("groups by two ways", testing(*BY_TYPE, "--idx1", "batch == 'batch_1'"), "two ways to choose cells"),
+    ("a query that is none", testing("--idx1", "batch =="), "idx1", "no valid query"),
+    ("a query of no cell", testing("--idx1", "batch == 'x'"), "idx1 holds no cell"),
+    ("delta too large", testing(*BY_TYPE, "--delta", "2"), "--delta=2.0 is out of range", "difference of PSI"),
+    ("false discovery rate of 1", testing(*BY_TYPE, "--fdr", "1"), "--fdr=1.0 is out of range"),
+    ("no draws", testing(*BY_TYPE, "--n-draws", "0"), "--n_draws=0 is out of range"),
+    ("level of genes", testing(*BY_TYPE, "--level", "gene"), "--level='gene' is not one of"),
+    ("batches without correction", testing(*BY_TYPE, "--batchid1", "batch_1"), "needs --batch-correction"),
+    ("unknown batch to decode under", testing(*BY_TYPE, "--batch-correction", "--batchid2", "b"), "--batchid2: b is not there"),
+    ("a table of another kind", testing(*BY_TYPE, out="DIR/new.xlsx"), "has to end in .csv, .tsv"),
+    ("a table that is there", testing(*BY_TYPE, out="DIR/x.csv", files={"x.csv": "mine"}), "is there already"),
+    ("no cells decoded, expression", testing(*BY_TYPE, "--n-samples-overall", "0", name="de"), "--n_samples_overall=0"),
+    ("level of expression", testing(*BY_TYPE, "--level", "event", name="de"), "unrecognized arguments: --level"),
+]  # fmt: skip
+
 CLI = [
     row("cli", name, call, Refused, "splicevi: ", *texts) for name, call, *texts in [
         ("no such command", command("tarin", "DIR/good.h5mu"), "there is no command 'tarin'", "train, check, import"),
@@ -1106,6 +1183,7 @@ CLI = [
          "cells.txt", "UTF-16"),
         ("an empty list of cells", importing("starsolo", "DIR/", "--cells", "DIR/cells.txt", files={"cells.txt": "\n"}),
          "lists no barcode"),
+        *PREDICT,
         ("table without header", importing("leafcutter", "DIR/x", files={"x": PERIND.split("\n", 1)[1]}), "line 1",
          "header"),
     ]

@@ -97,6 +97,7 @@ def test_predictions_are_those_of_python(data, place, model, tmp_path, monkeypat
 
 def test_what_is_chosen(data, place, model, tmp_path):
     "PSI with the cells' own reads, of some junctions, under another batch, from a zarr; and latents alone."
+    pytest.importorskip("zarr")
     data.write_zarr(tmp_path / "data.zarr")
     some = list(data["splicing"].var_names[[7, 2]])
     (tmp_path / "some.txt").write_text("\n".join(some) + "\n")
@@ -167,6 +168,8 @@ def test_one_modality(data, tmp_path):
 @pytest.mark.parametrize("ending", [".h5mu", ".zarr"])
 def test_failure_on_the_way_keeps_the_old_file(place, model, tmp_path, monkeypatch, capsys, ending):
     "A run that is interrupted in its second stretch leaves what was there; one that ends replaces it as a whole."
+    if ending == ".zarr":
+        pytest.importorskip("zarr")
     out, ask = tmp_path / f"out{ending}", cell_file.CellFile.stretch
     words = ("predict", place / "results", place / "data.h5mu", out, "--overwrite")
     if ending == ".zarr":

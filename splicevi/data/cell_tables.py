@@ -70,7 +70,8 @@ def _open_tables(path: Path) -> Iterator:
             yield store
         return
     zarr = require_extra("zarr", "zarr")
-    yield zarr.open_group(str(path), mode="r+", use_consolidated=False)
+    listed = {"use_consolidated": False} if hasattr(zarr.Group, "create_array") else {}  # zarr 2 has no such argument
+    yield zarr.open_group(str(path), mode="r+", **listed)
     zarr.consolidate_metadata(str(path))
 
 # %% ../../nbs/10_data/76_cell_tables.ipynb #61d294e6
