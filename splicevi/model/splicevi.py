@@ -15,6 +15,7 @@ from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
 from .expression import ExpressionMixin
+from .programs import ProgramsMixin
 from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
@@ -235,6 +236,7 @@ class SPLICEVI(
     AnnDataSetupMixin,
     TrainMixin,
     DifferentialMixin,
+    ProgramsMixin,
     SmoothedSplicingMixin,
     ExpressionMixin,
     EcosystemMixin,
