@@ -317,3 +317,111 @@ def test_de_is_that_of_python(place, model, tmp_path):
     assert run("de", place / "results", place / "data.h5mu", tmp_path / "de.csv", *words) == 0
     wanted = model.differential_expression(groupby="day", group1=1, delta=0.4, batch_correction=True, silent=True)
     same(pd.read_csv(tmp_path / "de.csv", index_col="gene"), wanted)
+
+
+# programs
+
+
+@pytest.fixture(scope="module")
+def driven():
+    "A small model of cells with programs, trained for a moment; columns as users have them."
+    mdata = simulate(n_cells=150, n_genes=60, n_junctions=120, n_cell_types=2, observed=0.5, n_programs=2, seed=0)
+    mdata.obs["donor"] = np.arange(150) % 6
+    mdata.obs["age"] = pd.Categorical(np.where(np.arange(150) < 10, None, "old"))
+    SPLICEVI.setup_mudata(mdata, batch_key="batch")
+    model = SPLICEVI(mdata, n_latent=4, modality_penalty="None", splicing_encoder_architecture="vanilla")
+    model.train(**QUICK | dict(max_epochs=10, lr=5e-3, n_epochs_kl_warmup=2))
+    return mdata, model
+
+
+def test_programs_are_slopes_and_correlations(driven):
+    "Activities are uncorrelated within batches, loadings the slopes of decoded PSI, r those of cells within groups."
+    mdata, model = driven
+    found = model.programs(n_programs=2, within="cell_type", n_permutations=50)
+    batch, group = mdata.obs["batch"].astype(str), mdata.obs["batch"].astype(str) + mdata.obs["cell_type"].astype(str)
+    inside = lambda table, by: table - table.groupby(by.to_numpy()).transform("mean")
+    activity = found.activity
+    np.testing.assert_allclose(activity.groupby(batch.to_numpy()).mean(), 0, atol=1e-4)
+    np.testing.assert_allclose(activity.T @ activity / len(activity), np.eye(2), atol=1e-3)
+    slopes = inside(model.get_normalized_splicing(), batch).T @ activity / len(activity)
+    np.testing.assert_allclose(found.junctions, slopes, atol=1e-4)
+    genes = inside(np.log2(model.get_normalized_expression()), batch).T @ activity / len(activity)
+    np.testing.assert_allclose(found.genes, genes, atol=1e-3)
+    counts = mdata["rna"].to_df()
+    log = np.log1p(1e4 * counts.div(counts.sum(1), axis=0))
+    for row in found.regulators.groupby("program").head(3).itertuples():
+        a, e = inside(activity[row.program], group), inside(log[row.gene], group)
+        assert row.r == pytest.approx(np.corrcoef(a, e)[0, 1], abs=1e-3)
+    assert (found.regulators["p_value"] >= 1 / 51).all() and (found.unit, found.n_units) == ("cells", 150)
+    assert (found.regulators["p_adjusted"] >= found.regulators["p_value"] - 1e-9).all()
+
+
+def test_programs_repeat_and_travel(driven, tmp_path):
+    "The same numbers again, after saving and loading, for a copy in memory, and for part of the cells by name."
+    mdata, model = driven
+    first, again = (model.programs(n_permutations=20) for _ in range(2))
+    pd.testing.assert_frame_equal(first.regulators, again.regulators)
+    model.save(tmp_path / "model")
+    loaded = SPLICEVI.load(tmp_path / "model", mdata.copy(), accelerator="cpu").programs(n_permutations=20)
+    pd.testing.assert_frame_equal(loaded.activity, first.activity, atol=1e-4)
+    part = model.programs(mdata[30:100].copy(), n_permutations=20)
+    assert list(part.activity.index) == list(mdata.obs_names[30:100]) and part.n_units == 70
+
+
+def test_what_users_say_of_programs(driven):
+    "Samples by number, labels that are missing, regulators by symbol in another case, several columns."
+    mdata, model = driven
+    symbols = mdata["rna"].var.query("regulates != ''")["gene_name"].str.capitalize().tolist()
+    found = model.programs(sample_key="donor", within=["cell_type", "age"], regulators=symbols, n_permutations=20)
+    assert (found.unit, found.n_units) == ("samples", 6) and set(found.regulators["symbol"].str.capitalize()) == set(
+        symbols
+    )
+    assert model.programs(within="age", n_permutations=5).n_units == 140
+    table = found.table(n=2)
+    assert list(table.index) == list(found.activity) and table["share"].is_monotonic_decreasing
+    assert table["regulators"].str.count(r"\(").eq(2).all()
+
+
+def test_programs_of_other_models(driven, data):
+    "Splicing alone has no regulators; unknown symbols and alignment are told of; without reads there is no activity."
+    alone = MuData({"splicing": data["splicing"].copy()})
+    SPLICEVI.setup_mudata(alone, modalities={"junc_ratio_layer": "splicing"})
+    model = SPLICEVI(alone, n_latent=3)
+    model.train(**QUICK)
+    found = model.programs(min_share=0.01)
+    assert found.regulators is None and found.genes is None and "regulators" not in found.table()
+    with pytest.raises(ValueError, match="no expression"):
+        model.programs(regulators=["QKI"])
+    mdata = simulate(n_cells=80, n_genes=20, n_junctions=40, n_cell_types=2, observed=0.5, unpaired=0.2, seed=0)
+    SPLICEVI.setup_mudata(mdata)
+    model = SPLICEVI(mdata, n_latent=3)
+    model.train(**QUICK)
+    with pytest.warns(UserWarning) as said:
+        found = model.programs(min_share=0.01)
+    text = " ".join(str(w.message) for w in said)
+    assert {w.filename for w in said if "rogram" in str(w.message)} == {__file__}
+    assert "modality_penalty='Jeffreys'" in text and "Programs have no names. None of the 187 regulators" in text
+    assert found.activity.isna().all(axis=1).to_numpy().tolist() == (mdata.obs["measured"] == "expression").tolist()
+    assert model.programs(regulators=list(mdata["rna"].var_names[:3]), min_share=0.01).n_units == 64
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2])
+def test_programs_are_the_true_ones(seed):
+    "On simulated programs |r| is 0.9 or more, one to one, and the true regulator is among the first three."
+    import scvi
+
+    from splicevi.tl import matched
+
+    scvi.settings.seed = 0
+    mdata = simulate(1000, 150, 800, 3, observed=0.5, n_programs=3, seed=seed)
+    SPLICEVI.setup_mudata(mdata, batch_key="batch")
+    model = SPLICEVI(mdata, n_latent=8, modality_penalty="None", splicing_encoder_architecture="vanilla")
+    model.train(**QUICK | dict(max_epochs=100, lr=5e-3, n_epochs_kl_warmup=10, early_stopping=False))
+    found = model.programs(n_permutations=100)
+    program, r = matched(found.activity.to_numpy(), mdata.obsm["program_true"].to_numpy())
+    assert r.min() >= 0.9
+    true = mdata["rna"].var.query("regulates != ''").sort_values("regulates")["gene_name"]
+    for k, symbol in zip(program, true):
+        of_program = found.regulators[found.regulators["program"] == f"program {k + 1}"]
+        assert symbol in list(of_program["symbol"].head(3))
