@@ -14,9 +14,7 @@ from ..core import Limits
 from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
-from .expression import ExpressionMixin
 from .programs import ProgramsMixin
-from .psi import SmoothedSplicingMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
@@ -237,8 +235,6 @@ class SPLICEVI(
     TrainMixin,
     DifferentialMixin,
     ProgramsMixin,
-    SmoothedSplicingMixin,
-    ExpressionMixin,
     EcosystemMixin,
     ConstructorMixin,
     PrepareMixin,
