@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['splicing_factors', 'symbols_of', 'find_regulators']
 
-# %% ../../nbs/10_data/12_factors.ipynb #89bf3277
+# %% ../../nbs/10_data/12_factors.ipynb #45894fb8
 from collections.abc import Sequence
 from importlib.resources import files
 
@@ -14,13 +14,13 @@ import pandas as pd
 
 from ..core import KEYS, shortlist
 
-# %% ../../nbs/10_data/12_factors.ipynb #ce214611
+# %% ../../nbs/10_data/12_factors.ipynb #db8aeeaa
 def splicing_factors() -> pd.DataFrame:  # index: symbol; family
     "The list: human gene symbols of RNA-binding proteins that regulate splicing, and their families."
     with (files("splicevi.data") / "static" / "splicing_factors.csv").open(encoding="utf-8") as file:
         return pd.read_csv(file, index_col="symbol")
 
-# %% ../../nbs/10_data/12_factors.ipynb #d8308fe0
+# %% ../../nbs/10_data/12_factors.ipynb #623e9f09
 def symbols_of(var: pd.DataFrame) -> pd.Series:
     "Symbols of genes: the column gene_name, and names of the genes where it has none."
     names = pd.Series(var.index.astype(str), var.index)
@@ -29,17 +29,18 @@ def symbols_of(var: pd.DataFrame) -> pd.Series:
     given = var[KEYS.gene_name].astype(object)
     return given.where(given.notna() & (given.astype(str).str.strip() != ""), names).astype(str)
 
-# %% ../../nbs/10_data/12_factors.ipynb #7401053f
+# %% ../../nbs/10_data/12_factors.ipynb #7a393617
 def find_regulators(
     var: pd.DataFrame,  # of the genes
-    regulators: Sequence[str] | None = None,  # symbols or names of genes; None: the library's list
+    regulators: Sequence[str] | str | None = None,  # symbols or names of genes; None: the library's list
 ) -> np.ndarray:  # positions of genes
     "Genes that are regulators."
-    wanted = list(splicing_factors().index) if regulators is None else [str(r) for r in regulators]
+    given = [regulators] if isinstance(regulators, str) else regulators
+    wanted = list(splicing_factors().index) if given is None else [str(r) for r in given]
     of = {s.upper() for s in wanted}
     symbols = symbols_of(var)
     found = symbols.str.upper().isin(of).to_numpy() | np.isin(var.index.astype(str), wanted)
     if found.any():
         return np.flatnonzero(found)
     fix = "Give regulators=, gene symbols or names of genes." if regulators is None else "Are they written like them?"
-    raise ValueError(f"None of the {len(wanted):,} regulators is among the genes, such as {shortlist(symbols)}. {fix}")
+    raise ValueError(f"None of {shortlist(wanted)} is among the genes, which are {shortlist(symbols)}. {fix}")

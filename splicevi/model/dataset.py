@@ -373,6 +373,8 @@ class AlignMixin(DataMixin):
             require_covariates(adata, self.registry_)
         elif self.adata is not None:
             require_unchanged(self.adata, needed_features(self.registry_))
+        elif adata is None:
+            raise ValueError("The model was loaded without data; pass the cells as adata=.")
         with quiet_logs("scvi"):
             adata = super()._validate_anndata(adata, copy_if_view)
             follow_columns(self.get_anndata_manager(adata, required=True))

@@ -6,7 +6,7 @@
 __all__ = ['MIN_SAMPLES', 'log_expression', 'within_groups', 'Units', 'units_of', 'shuffled', 'Correlations',
            'regulator_correlations', 'regulator_table']
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #7ac841ff
+# %% ../../nbs/30_tl/85_regulators.ipynb #784f9f8f
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from ..data.arguments import COUNT, SHARED, takes
 from ..data.on_disk import RowsOnDisk
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #efb11c18
+# %% ../../nbs/30_tl/85_regulators.ipynb #7a01790c
 def log_expression(
     x,  # (cells, genes) counts: CSR, array, or rows on disk
     genes: np.ndarray,  # positions
@@ -29,7 +29,7 @@ def log_expression(
         parts.append(np.log1p(1e4 * (some.toarray() if sp.issparse(some) else np.asarray(some)) / total))
     return np.concatenate(parts).astype(np.float32)
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #59ffc521
+# %% ../../nbs/30_tl/85_regulators.ipynb #d95900f5
 def within_groups(
     values: np.ndarray,  # (cells, columns)
     group: np.ndarray,  # (cells,) codes
@@ -39,7 +39,7 @@ def within_groups(
     member = sp.csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))))
     return values - ((member @ values) / n)[group]
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #0d330f55
+# %% ../../nbs/30_tl/85_regulators.ipynb #f4d7a941
 class Units(NamedTuple):
     "What is correlated and shuffled."
 
@@ -56,7 +56,7 @@ def _sample_strata(sample: np.ndarray, batch: np.ndarray) -> np.ndarray:  # (sam
         return np.zeros(n_samples, int)
     return pairs[:, 1]
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #9daea984
+# %% ../../nbs/30_tl/85_regulators.ipynb #47d81df7
 MIN_SAMPLES = 4  # with fewer there are not even 24 ways to shuffle them
 
 
@@ -73,7 +73,7 @@ def units_of(
         return Units(within_groups(activity, group), within_groups(expression, group), group)
     n = sample.max() + 1
     if n < MIN_SAMPLES:
-        raise ValueError(f"There are {n} samples; a correlation over samples needs at least {MIN_SAMPLES}.")
+        raise ValueError(f"Samples: {n}; a correlation over samples needs at least {MIN_SAMPLES}.")
     stratum = _sample_strata(sample, batch)
     one_each = len(np.unique(np.c_[sample, batch], axis=0)) == n and not stratum.any()
     group = (np.zeros_like(batch) if within is None else within) if one_each else group
@@ -81,7 +81,7 @@ def units_of(
     means = [mean @ within_groups(v, group) for v in (activity, expression)]
     return Units(*(within_groups(v, stratum) for v in means), stratum)
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #db1f4905
+# %% ../../nbs/30_tl/85_regulators.ipynb #deeb375c
 def _normed(values: np.ndarray) -> np.ndarray:
     "Columns of norm 1; constant ones are 0."
     values = values - values.mean(0)
@@ -96,7 +96,7 @@ def shuffled(stratum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out[np.argsort(stratum, kind="stable")] = np.lexsort((rng.random(len(stratum)), stratum))
     return out
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #0fae47d6
+# %% ../../nbs/30_tl/85_regulators.ipynb #d3e7282a
 class Correlations(NamedTuple):
     "Of programs and proteins, (programs, proteins) each."
 
@@ -118,7 +118,7 @@ def regulator_correlations(units: Units, n_permutations: int = 1000, seed: int =
         family += null.max() >= size
     return Correlations(r, alone / (n_permutations + 1), family / (n_permutations + 1))
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #51474e64
+# %% ../../nbs/30_tl/85_regulators.ipynb #28d2fd32
 def regulator_table(
     found: Correlations,
     proteins: pd.DataFrame,  # a row for each: index the gene, columns symbol and family

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FACTORS', 'SlopeSums', 'varimax', 'Factors', 'rotated_factors', 'matched']
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #aec519b7
+# %% ../../nbs/30_tl/80_rotation.ipynb #52d9f470
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..core import Limits
 from ..data.arguments import COUNT, takes
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #2d2dae8e
+# %% ../../nbs/30_tl/80_rotation.ipynb #b6b6e44f
 class SlopeSums:
     "Covariances of latent points with each other and with decoded features, within groups of cells."
 
@@ -35,7 +35,7 @@ class SlopeSums:
         self.z, self.y = self.z + member @ z, self.y + member @ y
         self.zz, self.zy = self.zz + z.T @ z, self.zy + z.T @ y
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #96dde94e
+# %% ../../nbs/30_tl/80_rotation.ipynb #bb1474da
 @patch
 def covariances(self: SlopeSums) -> tuple[np.ndarray, np.ndarray]:  # (dimensions, dimensions), (dimensions, features)
     "C and D."
@@ -44,7 +44,7 @@ def covariances(self: SlopeSums) -> tuple[np.ndarray, np.ndarray]:  # (dimension
     total = self.n.sum()
     return (self.zz - z.T @ (z / n)) / total, (self.zy - z.T @ (y / n)) / total
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #6fc7a7e7
+# %% ../../nbs/30_tl/80_rotation.ipynb #d179d311
 @takes(n_iter=COUNT)
 def varimax(
     loadings: np.ndarray,  # (features, factors)
@@ -61,7 +61,7 @@ def varimax(
         before = s.sum()
     return rotation
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #6265f233
+# %% ../../nbs/30_tl/80_rotation.ipynb #beb515f6
 class Factors(NamedTuple):
     "Programs as directions of the latent space, those that explain more first."
 
@@ -72,12 +72,14 @@ class Factors(NamedTuple):
 
 FACTORS = {"n_programs": Limits(1, whole=True, optional=True), "min_share": Limits(0, 1, below=True)}
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #23890a94
+# %% ../../nbs/30_tl/80_rotation.ipynb #8da585c3
 def _principal(
     c: np.ndarray, d: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # S, singular values, right vectors
     "Scores that explain most of the features, one after the other."
     size, axes = np.linalg.eigh(c)
+    if not size.max() > 1e-12:
+        raise ValueError("The latent points do not vary within batches, so there are no programs; give more cells.")
     keep = size > 1e-3 * size.max()
     white = axes[:, keep] / np.sqrt(size[keep])
     u, s, vt = np.linalg.svd(white.T @ d, full_matrices=False)
@@ -97,13 +99,15 @@ def rotated_factors(
     n = int((share >= min_share).sum()) if n_programs is None else n_programs
     if n > len(s):
         raise ValueError(f"n_programs={n}, but the latent points vary in {len(s)} directions only.")
+    if not n:
+        raise ValueError(f"No direction explains min_share={min_share:g} of PSI; the first explains {share[0]:.2f}.")
     rotation = varimax(vt[:n].T * s[:n])
     scores, loadings = scores[:, :n] @ rotation, (vt[:n].T * s[:n]) @ rotation
     explained = (loadings**2).sum(0)
     order = np.argsort(-explained, kind="stable")
     return Factors(scores[:, order], loadings[:, order], explained[order] / (s**2).sum())
 
-# %% ../../nbs/30_tl/80_rotation.ipynb #a3f5cb87
+# %% ../../nbs/30_tl/80_rotation.ipynb #7915480c
 def matched(
     a: np.ndarray,  # (cells, programs)
     b: np.ndarray,  # (cells, others)
