@@ -6,7 +6,7 @@
 __all__ = ['MIN_SAMPLES', 'log_expression', 'within_groups', 'Units', 'units_of', 'shuffled', 'Correlations',
            'regulator_correlations', 'regulator_table']
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #784f9f8f
+# %% ../../nbs/30_tl/85_regulators.ipynb #d8120ed2
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ import scipy.sparse as sp
 from ..data.arguments import COUNT, SHARED, takes
 from ..data.on_disk import RowsOnDisk
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #7a01790c
+# %% ../../nbs/30_tl/85_regulators.ipynb #94cf3db8
 def log_expression(
     x,  # (cells, genes) counts: CSR, array, or rows on disk
     genes: np.ndarray,  # positions
@@ -29,7 +29,7 @@ def log_expression(
         parts.append(np.log1p(1e4 * (some.toarray() if sp.issparse(some) else np.asarray(some)) / total))
     return np.concatenate(parts).astype(np.float32)
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #d95900f5
+# %% ../../nbs/30_tl/85_regulators.ipynb #2b4bcbba
 def within_groups(
     values: np.ndarray,  # (cells, columns)
     group: np.ndarray,  # (cells,) codes
@@ -39,7 +39,7 @@ def within_groups(
     member = sp.csr_matrix((np.ones(len(group)), (group, np.arange(len(group)))))
     return values - ((member @ values) / n)[group]
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #f4d7a941
+# %% ../../nbs/30_tl/85_regulators.ipynb #d05882ab
 class Units(NamedTuple):
     "What is correlated and shuffled."
 
@@ -56,7 +56,7 @@ def _sample_strata(sample: np.ndarray, batch: np.ndarray) -> np.ndarray:  # (sam
         return np.zeros(n_samples, int)
     return pairs[:, 1]
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #47d81df7
+# %% ../../nbs/30_tl/85_regulators.ipynb #2d3bf915
 MIN_SAMPLES = 4  # with fewer there are not even 24 ways to shuffle them
 
 
@@ -81,7 +81,7 @@ def units_of(
     means = [mean @ within_groups(v, group) for v in (activity, expression)]
     return Units(*(within_groups(v, stratum) for v in means), stratum)
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #deeb375c
+# %% ../../nbs/30_tl/85_regulators.ipynb #46a69894
 def _normed(values: np.ndarray) -> np.ndarray:
     "Columns of norm 1; constant ones are 0."
     values = values - values.mean(0)
@@ -96,7 +96,7 @@ def shuffled(stratum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     out[np.argsort(stratum, kind="stable")] = np.lexsort((rng.random(len(stratum)), stratum))
     return out
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #d3e7282a
+# %% ../../nbs/30_tl/85_regulators.ipynb #24ef5604
 class Correlations(NamedTuple):
     "Of programs and proteins, (programs, proteins) each."
 
@@ -118,7 +118,7 @@ def regulator_correlations(units: Units, n_permutations: int = 1000, seed: int =
         family += null.max() >= size
     return Correlations(r, alone / (n_permutations + 1), family / (n_permutations + 1))
 
-# %% ../../nbs/30_tl/85_regulators.ipynb #28d2fd32
+# %% ../../nbs/30_tl/85_regulators.ipynb #b3442415
 def regulator_table(
     found: Correlations,
     proteins: pd.DataFrame,  # a row for each: index the gene, columns symbol and family
