@@ -9,6 +9,7 @@ __all__ = ['group_codes', 'log_normalised', 'expression_pcs', 'neighbor_graph', 
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #9abc1bfb
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -213,7 +214,7 @@ def predicted_psi(
     out, order = np.empty(len(held)), np.argsort(cell, kind="stable")
     cells, first = np.unique(cell[order], return_index=True)
     ends = np.append(first, len(held))
-    with model.data_unchanged():
+    with getattr(model, "data_unchanged", nullcontext)():
         for start in range(0, len(cells), chunk):
             some = cells[start : start + chunk]
             at = order[ends[start] : ends[start + len(some)]]
