@@ -207,6 +207,9 @@ class GroupReads(NamedTuple):
     totals: np.ndarray | None = None  # reads of its event
     cells: np.ndarray | None = None  # cells in which the event was observed
     psi: np.ndarray | None = None  # sum of these cells' PSI
+    shares: np.ndarray | None = None  # sum of the junction's shares of these cells' reads
+    noise: np.ndarray | None = None  # sum of the variances of these shares, in units of that of one read
+    worth: np.ndarray | None = None  # effective reads of the event
 
 # %% ../../nbs/30_tl/20_groups.ipynb #da53db62
 def pair_values(
@@ -228,6 +231,9 @@ def pair_values(
         "totals": lambda: repeat(total),
         "cells": lambda: None,
         "psi": lambda: y / repeat(total) if store.psi is None else store.psi[at],
+        "shares": lambda: y / repeat(total),
+        "noise": lambda: repeat((total + c[event]) / (total * (1 + c[event]))),
+        "worth": lambda: repeat(total * (1 + c[event]) / (total + c[event])),
     }
     return np.diff(indptr), p.junction[at], {k: value[k]() for k in wanted}
 
@@ -262,6 +268,18 @@ def mean_psi(self: GroupReads) -> np.ndarray:
 def pooled_psi(self: GroupReads) -> np.ndarray:
     "PSI of the pooled reads, NaN where there are none."
     return np.divide(self.reads, self.totals, out=np.full(self.reads.shape, np.nan), where=self.totals > 0)
+
+# %% ../../nbs/30_tl/20_groups.ipynb #ac129bf1
+@patch
+def weighted(
+    self: GroupReads,
+    weights: str,  # "cells" or "reads"
+) -> tuple[np.ndarray, np.ndarray]:  # (groups, junctions) independent reads of the junction, and of its event
+    "What each group is worth in independent reads, whose PSI is the mean over cells, or over effective reads."
+    if weights == "reads":
+        return self.effective, self.worth
+    per_cell = np.divide(self.cells, self.noise, out=np.zeros(self.noise.shape), where=self.noise > 0)
+    return self.shares * per_cell, self.cells * per_cell
 
 # %% ../../nbs/30_tl/20_groups.ipynb #b772c1d8
 def check_test(batch_correction: bool, batchid1, batchid2) -> None:
