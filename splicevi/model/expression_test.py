@@ -19,8 +19,8 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from ..core import Limits
-from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, ListOf, OneOf, Text, takes
+from ..core import Limits, obs_column
+from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, AnyOf, ListOf, OneOf, Text, takes
 from .decode import DecodeMixin, pick
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
@@ -34,10 +34,11 @@ from splicevi.tl.groups import (
     sample_rows,
     stack_tables,
 )
+from ..tl.replicates import DonorWarning, donor_codes, nested_message, samples_of, single_donor, with_donor
 
 # %% auto #0
-__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling',
-           'ExpressionTest', 'bayes_names', 'fold_change']
+__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin',
+           'warn_of_donors', 'sampling', 'ExpressionTest', 'bayes_names', 'fold_change']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class Test:
     fdr_target: float = 0.05
     silent: bool = False
     sort: bool = False
+    sample_key: str | bool | None = None  # column of the donors; False: cells are the replicates
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #8e7ef05e
 @patch
@@ -168,6 +170,34 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
             if "same" in how:
                 raise ValueError(f"{text} Use batch_correction=False, or a batch_key whose batches hold both groups.")
             warnings.warn(text, UserWarning, stacklevel=4)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #6180f0d5
+def warn_of_donors(message: str | None) -> None:
+    "A warning that points to the line of the user who called a test."
+    if message:
+        warnings.warn(message, DonorWarning, stacklevel=5)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #f98780c6
+@patch
+def _replicates(
+    self: FoldChangeMixin, adata, found: list[Comparison], test: Test, groupby: str | None
+) -> tuple[list[Comparison], np.ndarray | None]:
+    "The comparisons, of cells that have a donor, and the donor of each cell; None where cells are the replicates."
+    key = test.sample_key
+    if not key:
+        told = None if key is False or test.batch_correction else nested_message(adata.obs, found[0], groupby)
+        warn_of_donors(told)
+        return found, None
+    if key == groupby:
+        raise ValueError(f"sample_key={key!r} is groupby too: a donor is one of several in a group.")
+    donor = donor_codes(obs_column(adata, key, "sample_key"))
+    compared = np.unique(np.concatenate([rows for c in found for rows in c[:2]]))
+    if n := (donor[compared] < 0).sum():
+        warn_of_donors(f"{n:,} of the compared cells have no value of {key!r} and are left out.")
+    found = [with_donor(c, donor) for c in found]
+    for c in found:
+        warn_of_donors(single_donor(c, samples_of(c, donor), key))
+    return found, donor
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #e83720c4
 @patch
@@ -337,6 +367,7 @@ explain(
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #1df061d1
 TEST = {"groupby": Text("a column of obs", optional=True), "delta": Limits(0, optional=True)}
+TEST["sample_key"] = AnyOf((Text("a column of obs"), OneOf((False,))), optional=True)
 BAYES = {
     "use_permutation": FLAG,
     "use_observed_batches": FLAG,
