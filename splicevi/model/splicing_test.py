@@ -44,9 +44,9 @@ from ..tl.scatter import RHO, DonorReads, donor_reads, event_p_values
 from ..tl.strata import STRATUM_FIELDS, standardised
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
            'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
-           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions']
+           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
 NORM_SPLICING = ("dm_posterior_mean", "decoder")
@@ -595,6 +595,14 @@ def _wanted(self: DifferentialMixin, test: SplicingTest, junction_list: Sequence
         raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")
     return columns_of(junction_list, self.junction_names, "junctions")
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #c5b6e211
+CHECKS = ("weights_disagree", "p_value", "q_value", "donor_scatter", "donors_paired", "n_donors1", "n_donors2")
+
+
+def checks_last(table: pd.DataFrame) -> pd.DataFrame:
+    "The table with the columns that check the others at its end."
+    return table[[*(k for k in table if k not in CHECKS), *(k for k in CHECKS if k in table)]]
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch
 @docs.dedent
@@ -639,7 +647,7 @@ def differential_splicing(
     make = self._junction_table if level == "junction" else self._event_table
     answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
     tables = [make(adata, answer(pair), wanted, test) for pair in found]
-    table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
+    table = checks_last(stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"]))
     if len(found) == 1 or test.mode != "change":
         return table
     return table.assign(is_ds_fdr_all=call_over_all(table["proba_ds"], test.fdr_target))
