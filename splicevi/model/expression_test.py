@@ -447,6 +447,19 @@ def fold_change(table: pd.DataFrame) -> pd.Series:
     'Log2 of group 1 over group 2, or in a table without it ("vanilla" mode) the difference of their shares.'
     return table["lfc_mean"] if "lfc_mean" in table else table["scale1"] - table["scale2"]
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #083b19de
+@patch
+def _expression_tables(
+    self: FoldChangeMixin, adata, found: list[Comparison], donor: np.ndarray | None, test: ExpressionTest
+) -> pd.DataFrame:
+    "The tables of all comparisons, one below the other."
+    bar = track(found, style="tqdm", description="DE", disable=test.silent)
+    tables = [self._fold_changes(adata, c, test, donor) for c in bar]
+    table = stack_tables(tables, found, test.sort_by("proba_de"), fold_change)
+    if len(found) == 1 or test.mode != "change":
+        return table
+    return table.assign(is_de_fdr_all=call_over_all(table["proba_de"], test.fdr_target))
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #08b75f69
 @patch
 @docs.dedent
@@ -490,13 +503,7 @@ def differential_expression(
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    found, donor = self._replicates(adata, found, test, groupby)
-    bar = track(found, style="tqdm", description="DE", disable=silent)
-    tables = [self._fold_changes(adata, c, test, donor) for c in bar]
-    table = stack_tables(tables, found, test.sort_by("proba_de"), fold_change)
-    if len(found) == 1 or mode != "change":
-        return table
-    return table.assign(is_de_fdr_all=call_over_all(table["proba_de"], fdr_target))
+    return self._expression_tables(adata, *self._replicates(adata, found, test, groupby), test)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #af50e622
 FoldChangeMixin.differential_expression = takes(bayes_names, **TEST, **BAYES)(FoldChangeMixin.differential_expression)

@@ -482,6 +482,20 @@ def _event_table(
         return table
     return table.assign(**{KEYS.gene_name: names[KEYS.gene_name].to_numpy()[top]})
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #40233223
+explain(
+    weights="""
+    weights
+        Whose PSI a group's is: ``"cells"`` for the mean over the cells in which the event was observed, ``"reads"`` for
+        that over effective reads. With ``"reads"`` deep cells count more. That is sharper (on simulated truth it finds
+        3 more of 100), but where two subtypes splice differently and change their depth, it takes that for splicing.
+    strata
+        Column of ``obs``, such as cell types within the groups. The PSI of both groups are then means over strata with
+        the same weights, their shares of the compared cells, so that a change of composition is no effect. Strata
+        in which an event was read in one group only are left out for it.
+    """,
+)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #690cd598
 explain(
     differential_splicing_arguments="""
@@ -512,14 +526,7 @@ explain(
         all events.
     %(sort)s
     %(sample_key)s
-    weights
-        Whose PSI a group's is: ``"cells"`` for the mean over the cells in which the event was observed, ``"reads"`` for
-        that over effective reads. With ``"reads"`` deep cells count more. That is sharper (on simulated truth it finds
-        3 more of 100), but where two subtypes splice differently and change their depth, it takes that for splicing.
-    strata
-        Column of ``obs``, such as cell types within the groups. The PSI of both groups are then means over strata with
-        the same weights, their shares of the compared cells, so that a change of composition is no effect. Strata
-        in which an event was read in one group only are left out for it.
+    %(weights)s
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
         `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
@@ -603,6 +610,26 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
     "The table with the columns that check the others at its end."
     return table[[*(k for k in table if k not in CHECKS), *(k for k in CHECKS if k in table)]]
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b
+@patch
+def _splicing_tables(
+    self: DifferentialMixin,
+    adata,
+    found: list[Comparison],
+    donor: np.ndarray | None,  # (cells,) donor of each cell
+    wanted: np.ndarray,  # junctions
+    test: SplicingTest,
+    codes: tuple | None,  # batches to decode each group under
+) -> pd.DataFrame:
+    "The tables of all comparisons, one below the other."
+    make = self._junction_table if test.level == "junction" else self._event_table
+    answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
+    tables = [make(adata, answer(pair), wanted, test) for pair in found]
+    table = checks_last(stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"]))
+    if len(found) == 1 or test.mode != "change":
+        return table
+    return table.assign(is_ds_fdr_all=call_over_all(table["proba_ds"], test.fdr_target))
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch
 @docs.dedent
@@ -643,11 +670,4 @@ def differential_splicing(
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    found, donor = self._replicates(adata, found, test, groupby)
-    make = self._junction_table if level == "junction" else self._event_table
-    answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
-    tables = [make(adata, answer(pair), wanted, test) for pair in found]
-    table = checks_last(stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"]))
-    if len(found) == 1 or test.mode != "change":
-        return table
-    return table.assign(is_ds_fdr_all=call_over_all(table["proba_ds"], test.fdr_target))
+    return self._splicing_tables(adata, *self._replicates(adata, found, test, groupby), wanted, test, codes)

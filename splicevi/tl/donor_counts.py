@@ -11,13 +11,13 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import stats
 
-from .fold_changes import KAPPA, GroupMean, mean_of_counts
+from .fold_changes import GroupMean, mean_of_counts
 from .replicates import Samples
 from .scatter import in_both, log_positive, scatter_chance
 
 # %% auto #0
-__all__ = ['TAU2', 'counts_by_donor', 'DonorCounts', 'donor_counts', 'CountLevels', 'log_spread', 'relative', 'between', 'within',
-           'count_information', 'CountedDonors', 'counted_donors', 'donor_mean', 'gene_p_values']
+__all__ = ['TAU2', 'HALF', 'counts_by_donor', 'DonorCounts', 'donor_counts', 'CountLevels', 'log_spread', 'relative', 'between',
+           'within', 'count_information', 'CountedDonors', 'counted_donors', 'donor_mean', 'gene_p_values']
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #eb2697a7
 def counts_by_donor(
@@ -148,15 +148,16 @@ def counted_donors(
     return CountedDonors(counts, expected, np.where(paired[:, None], own, chance), paired)
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #b6ac43d9
+HALF = 0.5  # a count, as in Jeffreys' prior
+
+
 def donor_mean(
     found: CountedDonors,
     group: int,  # 0 or 1
     under: np.ndarray,  # (genes,) counts expected under the batches to compare in
 ) -> GroupMean:  # at each level
     "Expression of a group of donors, (tau, genes)."
-    counts, expected = found.counts[:, group], found.expected[:, group]
-    worth = np.divide(counts, counts[0], out=np.ones_like(counts), where=counts[0] > 0)
-    return mean_of_counts(counts, expected, under, KAPPA * worth)
+    return mean_of_counts(found.counts[:, group], found.expected[:, group], under, HALF)
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #4040a91f
 def gene_p_values(
