@@ -5,13 +5,17 @@
 # %% ../../nbs/40_nn/70_loader.ipynb #ca3f57ed
 from __future__ import annotations
 
+import warnings
 import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
@@ -23,17 +27,20 @@ from splicevi.data.pairs import (
     ObservedPairs,
     at_pairs,
     event_codes,
+    indptr_of,
     observed_pairs,
     require_counts,
     take_ranges,
     without_event,
 )
 from .batch import PAIR
+from .fused import compiled, in_parts, is_large
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
-           'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
-           'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise', 'EventField',
+           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'checksum',
+           'register_store', 'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays',
+           'expression_arrays', 'CellDataset', 'one_ahead', 'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -41,7 +48,28 @@ class SplicingKeys:
 
     COUNTS, TOTALS, PSI, MASK, EVENT = "junction_counts", "event_counts", "junction_ratio", "psi_mask", "event"
 
+# %% ../../nbs/40_nn/70_loader.ipynb #8f08c194
+def grouped_otherwise(
+    one: np.ndarray,  # (junctions,) codes of groups, -1: in none
+    other: np.ndarray,  # (junctions,) the same by another grouping
+) -> np.ndarray:  # (junctions,) bool
+    "Features that are in no group with the same members in both; what is in no group in one of them is left out."
+    both = (one >= 0) & (other >= 0)
+    size = lambda *codes: (
+        pd.DataFrame(dict(enumerate(codes)))[both].groupby(list(range(len(codes))))[0].transform("size")
+    )
+    out = np.zeros(len(one), bool)
+    together = size(one, other)
+    out[both] = (together != size(one)) | (together != size(other))
+    return out
+
 # %% ../../nbs/40_nn/70_loader.ipynb #8eaadbf0
+EVENTS_DIFFER = (
+    "{n:,} junctions are in other events in the data's event_id than in the model's; reads are counted by the model's "
+    "events. Give the data the event_id of the training data, or train a model on these events."
+)
+
+
 class EventField(BaseAnnDataField):
     "Registers the event (ATSE) of each junction; features without one, such as genes, have code -1."
 
@@ -57,6 +85,10 @@ class EventField(BaseAnnDataField):
         return {"codes": codes, "names": events.to_numpy()}
 
     def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+        if KEYS.event in adata_target.var:
+            known, here = np.asarray(state_registry["codes"]), self.register_field(adata_target)["codes"]
+            if n := int(grouped_otherwise(known, here).sum()):
+                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=settings.warnings_stacklevel)
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:
@@ -176,13 +208,9 @@ def get_store(manager: AnnDataManager) -> CellStore:
     return known["store"]
 
 # %% ../../nbs/40_nn/70_loader.ipynb #54c82df2
-def splicing_arrays(
-    store: CellStore,
-    rows: np.ndarray,  # (cells,) rows of the data set
-) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
-    "The observed pairs of some cells."
+def arrays_by_numpy(store: CellStore, rows: np.ndarray, at: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of `SplicingBatch` of some cells, whose pairs are at `at`."
     p = store.pairs
-    at, indptr = take_ranges(p.indptr, rows)
     observations, observation_indptr = take_ranges(p.observation_indptr, rows)
     y, total, event = p.y[at], p.observation_total[observations], p.observation_event[observations]
     observation = np.repeat(np.arange(len(observations)), p.event_size[event])
@@ -193,14 +221,64 @@ def splicing_arrays(
         junction=p.junction[at],
         y=y,
         n=n,
-        psi=y / n if store.psi is None else store.psi[at],
-        indptr=indptr.astype(np.int32),
+        psi=y / n,
         observation=observation,
         observation_cell=np.repeat(cells, np.diff(observation_indptr)),
         observation_event=event.astype(np.int64),
         observation_total=total,
-        hit=np.flatnonzero(y),
     )
+
+# %% ../../nbs/40_nn/70_loader.ipynb #f340e08e
+@compiled
+def copy_cells(first, last, rows, pairs, observations, out):
+    "Write the pairs of cells `first` to `last` of a mini-batch, and what is known of each."
+    starts, from_indptr, from_junction, from_y = pairs
+    observation_starts, from_observations, from_event, from_total, event_size = observations
+    cell, junction, y, n, psi, observation, observation_cell, observation_event, observation_total = out
+    for i in range(first, last):
+        p, source, t = starts[i], from_indptr[rows[i]], observation_starts[i]
+        for o in range(from_observations[rows[i]], from_observations[rows[i] + 1]):
+            total = from_total[o]
+            observation_cell[t], observation_event[t], observation_total[t] = i, from_event[o], total
+            for _ in range(event_size[from_event[o]]):
+                cell[p], junction[p], observation[p] = i, from_junction[source], t
+                y[p], n[p], psi[p] = from_y[source], total, from_y[source] / total
+                p, source = p + 1, source + 1
+            t += 1
+
+# %% ../../nbs/40_nn/70_loader.ipynb #f32179b7
+def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
+    "As `arrays_by_numpy`, by compiled code."
+    p, n_pairs = store.pairs, int(indptr[-1])
+    starts = indptr_of(p.observation_indptr[rows + 1] - p.observation_indptr[rows])
+    of_pairs = dict(
+        cell=np.int64, junction=p.junction.dtype, y=p.y.dtype, n=p.y.dtype, psi=p.y.dtype, observation=np.int64
+    )
+    of_observations = dict(observation_cell=np.int64, observation_event=np.int64, observation_total=p.y.dtype)
+    out = {k: np.empty(n_pairs, t) for k, t in of_pairs.items()}
+    out |= {k: np.empty(int(starts[-1]), t) for k, t in of_observations.items()}
+    pairs = (indptr, p.indptr, p.junction, p.y)
+    observations = (starts, p.observation_indptr, p.observation_event, p.observation_total, p.event_size)
+    in_parts(copy_cells, indptr, rows, pairs, observations, tuple(out.values()))
+    return out
+
+# %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
+def splicing_arrays(
+    store: CellStore,
+    rows: np.ndarray,  # (cells,) rows of the data set
+) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
+    "The observed pairs of some cells."
+    p = store.pairs
+    indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
+    if large := is_large(indptr[-1]):
+        out = arrays_at_once(store, rows, indptr)
+    if not large or store.psi is not None:
+        at = take_ranges(p.indptr, rows)[0]
+    if not large:
+        out = arrays_by_numpy(store, rows, at, indptr)
+    if store.psi is not None:
+        out["psi"] = store.psi[at]
+    return out | {"indptr": indptr.astype(np.int32), "hit": np.flatnonzero(out["y"])}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -209,7 +287,12 @@ def expression_arrays(
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
     block = x[rows]
-    block = block.toarray() if sp.issparse(block) else np.asarray(block)
+    if sp.issparse(block):
+        block = block.tocsr()
+        block.sum_duplicates()
+        block.eliminate_zeros()
+        hit = np.repeat(np.arange(len(rows)) * block.shape[1], np.diff(block.indptr)) + block.indices
+        return {REGISTRY_KEYS.X_KEY: block.toarray().astype(np.float32, copy=False), "x_hit": hit}
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
@@ -256,11 +339,24 @@ class _Cells:
         return CellDataset(self.manager, indices)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
+def one_ahead(items: Iterator) -> Iterator:
+    "The same items, each made in a thread while the one before is in use."
+    with ThreadPoolExecutor(1, "splicevi-loader") as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+# %% ../../nbs/40_nn/70_loader.ipynb #ca3250e1
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
     def __init__(self, adata_manager: AnnDataManager, *args, **kwargs):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        batches = super().__iter__()
+        return batches if self.num_workers else one_ahead(batches)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
