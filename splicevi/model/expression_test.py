@@ -460,6 +460,15 @@ def _expression_tables(
         return table
     return table.assign(is_de_fdr_all=call_over_all(table["proba_de"], test.fdr_target))
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #1964085f
+@patch
+def _can_answer(self: FoldChangeMixin, test: ExpressionTest) -> None:
+    "Raise if the question is one that the model cannot answer."
+    self.need("expression")
+    warn_untrained(self)
+    test.check()
+    self._chosen_batches(test)
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #08b75f69
 @patch
 @docs.dedent
@@ -496,10 +505,7 @@ def differential_expression(
     %(differential_expression_table)s
     """
     test = pick(ExpressionTest, locals(), extra=kwargs)
-    self.need("expression")
-    warn_untrained(self)
-    test.check()
-    self._chosen_batches(test)
+    self._can_answer(test)
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
