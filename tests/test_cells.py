@@ -263,7 +263,7 @@ OTHERWISE = dict(
     groupby="cell_type", group1="type_1", group2="type_2", delta="0.3", fdr="0.2", level="event", mode="vanilla",
     batch_correction=None, batchid1="batch_1", batchid2="batch_2", norm_splicing_function="decoder", junctions="chr1",
     no_change="0.01", n_draws="10", n_samples_overall="7", seed="5", sort=None, no_stats=None, batch_size="16",
-    idx1="day == 0", idx2="day == 1",
+    idx1="day == 0", idx2="day == 1", sample_key="batch", weights="reads", strata="batch",
 )  # fmt: skip
 NEEDS = dict(idx1=[], idx2=["--idx1", "day == 0"], batchid1=["--batch-correction"], batchid2=["--batch-correction"])
 
