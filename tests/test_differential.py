@@ -112,6 +112,7 @@ def test_columns(ds, model, mdata):
         "group1",
         "group2",
         "higher_in",
+        "weights_disagree",
     ]
     assert list(ds.index) == list(mdata["splicing"].var_names)
     assert (

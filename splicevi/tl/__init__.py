@@ -12,7 +12,8 @@ from ..core import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "groups": "call_at_fdr",
+        "groups": "call_at_fdr call_over_all",
+        "replicates": "DonorWarning",
         "event_test": "called",
         "donors": "pseudobulk beta_binomial_test",
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
