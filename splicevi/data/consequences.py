@@ -28,7 +28,7 @@ def junction_forms(
     ways = np.bincount(t["event"], t["one"], len(events.types))
     need = np.where(np.isin(events.types, (CASSETTE, SEVERAL, EXCLUSIVE)), np.minimum(ways, 2), 1)[hits["event"]]
     one, other = (hits["one"] >= need) & (hits["other"] == 0), (hits["other"] > 0) & (hits["one"] == 0)
-    return hits.loc[one | other, ["event", "tx"]].assign(included=one)
+    return hits[["event", "tx"]].assign(included=one)[one | other]
 
 # %% ../../nbs/10_data/47_consequences.ipynb #0b94f362
 def retained_forms(
@@ -49,9 +49,12 @@ def coding_forms(
     models: Models,
 ) -> pd.DataFrame:  # event, included, nmd, cds_a, cds_b
     "Transcripts of both forms of each event that are translated."
-    forms = pd.concat([junction_forms(events, gene, models), retained_forms(events, gene, models)], ignore_index=True)
-    forms = forms.join(models.transcripts[["coding", "nmd", "cds_a", "cds_b"]], on="tx")
-    return forms[forms["coding"].astype(bool)].astype({"included": bool, "nmd": bool})
+    forms = pd.concat([junction_forms(events, gene, models), retained_forms(events, gene, models)])
+    tx = forms["tx"].to_numpy(int)
+    own = {c: models.transcripts[c].to_numpy()[tx] for c in ("coding", "nmd", "cds_a", "cds_b")}
+    forms = forms.astype({"event": int, "included": bool}).assign(**own)
+    return forms[forms["coding"]].reset_index(drop=True)
+
 
 # %% ../../nbs/10_data/47_consequences.ipynb #f91ed81d
 def decaying(
@@ -100,10 +103,10 @@ def event_regions(
     rest = np.setdiff1d(np.flatnonzero(gene >= 0), use["event"])
     tx = references(models.transcripts).reindex(gene[rest])
     reference = models.transcripts[["cds_a", "cds_b"]].reindex(tx).assign(event=rest)
-    use, span = pd.concat([use, reference.dropna()]), event_spans(events)
-    use = use.join(span, on="event").dropna()
+    use = pd.concat([use, reference])
+    use = use.assign(**event_spans(events).iloc[use["event"]].set_axis(use.index)).dropna()
     out = np.zeros((len(events.types), len(REGIONS)), bool)
-    out[use["event"].astype(int), regions(*(use[c].to_numpy(float) for c in ("lo", "hi", "cds_a", "cds_b")))] = True
+    out[use["event"], regions(*(use[c].to_numpy(float) for c in ("lo", "hi", "cds_a", "cds_b")))] = True
     return out
 
 # %% ../../nbs/10_data/47_consequences.ipynb #7eb296f0

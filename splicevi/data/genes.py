@@ -21,7 +21,6 @@ from .pairs import named_layers
 from .shapes import event_shapes
 from .words import WORDS, with_words
 
-
 # %% ../../nbs/10_data/50_genes.ipynb #5404b801
 def _known(
     query: pd.DataFrame,  # row, chrom, start, end, strand
@@ -105,7 +104,6 @@ def event_types(
     events = event_shapes(junctions)
     return events.types[events.table["event"]]
 
-
 # %% ../../nbs/10_data/50_genes.ipynb #cfd97acb
 def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:
     "The same data with another table of junctions or genes."
@@ -116,7 +114,9 @@ def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:
 def annotate(
     junctions: AnnData | pd.DataFrame,  # with chrom, start, end, strand (in var)
     gtf: str | Path | Annotation,
-) -> AnnData | pd.DataFrame:  # with gene_name, gene_id, gene_ties, annotation, and words and weights where there is event_id
+) -> (
+    AnnData | pd.DataFrame
+):  # with gene_name, gene_id, gene_ties, annotation, and words and weights where there is event_id
     "Add genes, known or new, and events in words."
     if isinstance(junctions, AnnData):
         return with_var(junctions, annotate(junctions.var, gtf))
@@ -125,7 +125,6 @@ def annotate(
     out = junctions.assign(**{c: genes[c].to_numpy() for c in genes}, annotation=junction_status(junctions, gtf))
     logger.info("%d of %d junctions have a gene.", genes["gene_id"].notna().sum(), len(genes))
     return with_words(out, gtf) if KEYS.event in out else out
-
 
 # %% ../../nbs/10_data/50_genes.ipynb #7d2e4bdf
 def _junction_table(junctions: AnnData | MuData | pd.DataFrame) -> pd.DataFrame:
