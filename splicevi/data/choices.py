@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['choice_sites', 'exons_at', 'usual_exons', 'apart', 'steps_on', 'meeting_points', 'together', 'choice_types',
-           'between', 'choice_parts', 'included_site', 'choice_weights', 'turned', 'not_one_exon', 'without_parts',
-           'with_annotation']
+           'between', 'choice_parts', 'included_site', 'choice_weights', 'turned', 'not_one_exon', 'chains',
+           'with_chains', 'with_annotation']
 
 # %% ../../nbs/10_data/46_choices.ipynb #b10eca5f
 import numpy as np
@@ -191,24 +191,49 @@ def not_one_exon(
     events: Events,
     gene: np.ndarray,  # (events,) code of the gene, -1: none
     models: Models,
-) -> np.ndarray:  # events
-    "Events with an exon whose start and end are known, and belong to exons that are apart."
+) -> pd.DataFrame:  # rows of `parts`, and gene
+    "Exons of events whose start and end are known, and belong to exons that are apart."
     p = events.parts[np.isin(events.types[events.parts["event"]], (CASSETTE, SEVERAL, EXCLUSIVE))]
     p, e = p.assign(gene=gene[p["event"]]), models.exons
     far, near = e.groupby(["gene", "a"])["b"].max(), e.groupby(["gene", "b"])["a"].min()
     far = far.reindex(pd.MultiIndex.from_frame(p[["gene", "start"]])).to_numpy(float)
     near = near.reindex(pd.MultiIndex.from_frame(p[["gene", "end"]])).to_numpy(float)
-    return p.loc[far < near, "event"].unique()
+    return p[far < near]
+
+
+# %% ../../nbs/10_data/46_choices.ipynb #6bac0c59
+def chains(
+    parts: pd.DataFrame,  # see `not_one_exon`
+    models: Models,
+) -> pd.DataFrame:  # event, start, end, part (label in `parts`): the exons
+    "The exons that a transcript has from the start to the end of a part; the fewest, then of a preferred transcript."
+    own, e = parts.rename_axis("part").reset_index(), models.exons
+    one = own.merge(e[["gene", "tx", "a", "rank"]], left_on=["gene", "start"], right_on=["gene", "a"])
+    both = one.merge(e[["tx", "b", "rank"]], left_on=["tx", "end"], right_on=["tx", "b"])
+    both = both[both["rank_x"] < both["rank_y"]].assign(n=both["rank_y"] - both["rank_x"])
+    both = both.join(models.transcripts["preference"], on="tx")
+    best = both.sort_values(["part", "n", "preference", "tx"]).drop_duplicates("part")
+    inside = best[["event", "part", "tx", "rank_x", "rank_y"]].merge(e[["tx", "rank", "a", "b"]], on="tx")
+    inside = inside[inside["rank"].between(inside["rank_x"], inside["rank_y"])]
+    return inside[["event", "a", "b", "part"]].rename(columns={"a": "start", "b": "end"})
 
 # %% ../../nbs/10_data/46_choices.ipynb #3d8517d1
-def without_parts(
+def with_chains(
     events: Events,
-    some: np.ndarray,  # events
+    gene: np.ndarray,  # (events,) code of the gene, -1: none
+    models: Models,
 ) -> Events:
-    "The same, with some events complex."
+    "Events whose exon is several exons have these; those whose exon is none are complex."
+    wrong = not_one_exon(events, gene, models)
+    found = chains(wrong[events.types[wrong["event"]] != EXCLUSIVE], models)
+    lost = wrong.loc[~wrong.index.isin(found["part"]), "event"].unique()
     types, weights = events.types.copy(), events.weights.copy()
-    types[some], weights[events.table["event"].isin(some)] = COMPLEX, 0
-    return events._replace(types=types, weights=weights, parts=events.parts[~events.parts["event"].isin(some)])
+    types[found["event"].unique()] = SEVERAL
+    types[lost], weights[events.table["event"].isin(lost)] = COMPLEX, 0
+    parts = pd.concat([events.parts.drop(index=wrong.index), found[["event", "start", "end"]]])
+    parts = parts[~parts["event"].isin(lost)].sort_values(["event", "start"], ignore_index=True)
+    return events._replace(types=types, weights=weights, parts=parts)
+
 
 # %% ../../nbs/10_data/46_choices.ipynb #66e75812
 def _with_choices(
@@ -239,7 +264,7 @@ def with_annotation(
     models: Models,
 ) -> Events:
     "Types, parts and weights of events as the transcripts of their genes tell them."
-    events = without_parts(events, not_one_exon(events, gene, models))
+    events = with_chains(events, gene, models)
     for backwards in (False, True):
         if len(events.types):
             events = _with_choices(events, gene, models, backwards)
