@@ -77,13 +77,15 @@ def plain_choice(sites, transcripts):
     closing = [x for x in sites if here[x] and all(k == len(t["exons"]) - 1 and not t["open"][1] for t, k in here[x])]
     if len(sites) - len(closing) <= 1:
         return "alternative last exon", [exon(x) for x in sites if x in usual]
-    onwards = {x: {t["exons"][k + 1][0] for t, k in here[x] if k + 1 < len(t["exons"])} for x in sites}
+    before = dict(zip(sites, (*sites[1:], np.inf)))
+    onto = {x: [t["exons"][k : k + 2] for t, k in here[x] if k + 1 < len(t["exons"])] for x in sites}
+    onto = {x: [(one[1], two[0]) for one, two in ways if one[1] < before[x]] for x, ways in onto.items()}
+    onwards = {x: {y for _, y in ways} for x, ways in onto.items()}
     common = sorted(y for y in set.intersection(*onwards.values()) if y > sites[-1])
     if common and not any(sum(any(a == x for a, _ in t["exons"]) for x in sites) > 1 for t in transcripts):
         out = []
         for x in sites:
-            on = [t["exons"][k : k + 2] for t, k in here[x] if k + 1 < len(t["exons"])]
-            c = Counter(one[1] for one, other in on if other[0] == common[0])
+            c = Counter(end for end, y in onto[x] if y == common[0])
             out.append((x, min(c, key=lambda b, c=c: (-c[b], b))))
         return "mutually exclusive exons", out
     return "complex", []

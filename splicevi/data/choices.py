@@ -17,11 +17,13 @@ from .transcripts import Models, gene_models
 # %% ../../nbs/10_data/46_choices.ipynb #6ebe9f96
 def choice_sites(
     table: pd.DataFrame,  # event, e: junctions of events that share their donor
-) -> pd.DataFrame:  # event, site (where an exon begins), number (from 0 on), of (how many)
+) -> pd.DataFrame:  # event, site (where an exon begins), number (from 0 on), of (how many), next (the site behind)
     "The sites that each event chooses from, in their order."
     sites = table[["event", "e"]].drop_duplicates().sort_values(["event", "e"], ignore_index=True)
-    by = sites.groupby("event")
-    return sites[["event"]].assign(site=sites["e"] + 1, number=by.cumcount(), of=by["e"].transform("size"))
+    by, site = sites.groupby("event"), sites["e"] + 1
+    of, following = by["e"].transform("size"), site.groupby(sites["event"]).shift(-1).fillna(np.inf)
+    return sites[["event"]].assign(site=site, number=by.cumcount(), of=of, next=following)
+
 
 # %% ../../nbs/10_data/46_choices.ipynb #0f7a7ec9
 def exons_at(
@@ -49,8 +51,8 @@ def apart(
     "Whether the exon at a site ends before the next site."
     end = usual_exons(at).set_index(["event", "number"])["b"]
     end = end.reindex(pd.MultiIndex.from_frame(sites[["event", "number"]])).to_numpy(float)
-    following = np.append(sites["site"].to_numpy()[1:], np.nan)
-    return (sites["number"] < sites["of"] - 1).to_numpy() & (end < following)
+    return (sites["number"] < sites["of"] - 1).to_numpy() & (end < sites["next"].to_numpy())
+
 
 # %% ../../nbs/10_data/46_choices.ipynb #6c1936d9
 def steps_on(
@@ -73,7 +75,8 @@ def meeting_points(
     at: pd.DataFrame,  # see `exons_at`
 ) -> pd.Series:  # event to position
     "Where the exons at all sites of an event go on to, if there is such a place behind them."
-    to = at.dropna(subset="after").groupby(["event", "after"])["number"].nunique().rename("n").reset_index()
+    to = at[at["after"].notna() & (at["b"] < at["next"])]
+    to = to.groupby(["event", "after"])["number"].nunique().rename("n").reset_index()
     by = at.groupby("event").agg(of=("of", "first"), site=("site", "max")).loc[to["event"]]
     to = to[(to["n"].to_numpy() == by["of"].to_numpy()) & (to["after"].to_numpy() > by["site"].to_numpy())]
     return to.groupby("event")["after"].min()
@@ -142,7 +145,7 @@ def choice_parts(
     skipped, meets = np.isin(kind, (CASSETTE, SEVERAL)), at["event"].map(meeting_points(at)).to_numpy(float)
     usual = [
         at[skipped & ~two & (at["number"] < at["of"] - 1).to_numpy()],
-        at[(kind == EXCLUSIVE) & (at["after"].to_numpy(float) == meets)],
+        at[(kind == EXCLUSIVE) & (at["after"].to_numpy(float) == meets) & (at["b"] < at["next"]).to_numpy()],
         at[kind == LAST],
     ]
     found = [between(at[skipped & two], models, exons), *(usual_exons(t)[["event", "a", "b"]] for t in usual)]
@@ -200,7 +203,6 @@ def not_one_exon(
     near = near.reindex(pd.MultiIndex.from_frame(p[["gene", "end"]])).to_numpy(float)
     return p[far < near]
 
-
 # %% ../../nbs/10_data/46_choices.ipynb #6bac0c59
 def chains(
     parts: pd.DataFrame,  # see `not_one_exon`
@@ -233,7 +235,6 @@ def with_chains(
     parts = pd.concat([events.parts.drop(index=wrong.index), found[["event", "start", "end"]]])
     parts = parts[~parts["event"].isin(lost)].sort_values(["event", "start"], ignore_index=True)
     return events._replace(types=types, weights=weights, parts=parts)
-
 
 # %% ../../nbs/10_data/46_choices.ipynb #66e75812
 def _with_choices(
