@@ -24,7 +24,6 @@ def choice_sites(
     of, following = by["e"].transform("size"), site.groupby(sites["event"]).shift(-1).fillna(np.inf)
     return sites[["event"]].assign(site=site, number=by.cumcount(), of=of, next=following)
 
-
 # %% ../../nbs/10_data/46_choices.ipynb #0f7a7ec9
 def exons_at(
     sites: pd.DataFrame,  # see `choice_sites`
@@ -52,7 +51,6 @@ def apart(
     end = usual_exons(at).set_index(["event", "number"])["b"]
     end = end.reindex(pd.MultiIndex.from_frame(sites[["event", "number"]])).to_numpy(float)
     return (sites["number"] < sites["of"] - 1).to_numpy() & (end < sites["next"].to_numpy())
-
 
 # %% ../../nbs/10_data/46_choices.ipynb #6c1936d9
 def steps_on(

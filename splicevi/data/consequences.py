@@ -55,7 +55,6 @@ def coding_forms(
     forms = forms.astype({"event": int, "included": bool}).assign(**own)
     return forms[forms["coding"]].reset_index(drop=True)
 
-
 # %% ../../nbs/10_data/47_consequences.ipynb #f91ed81d
 def decaying(
     forms: pd.DataFrame,  # see `coding_forms`

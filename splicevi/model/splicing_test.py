@@ -24,6 +24,7 @@ from .decode import columns_of, pick, seeded
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
+from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
@@ -466,12 +467,16 @@ explain(
       observed, NaN where there is none; ``n_obs_group1``, ``n_obs_group2``: these cells; ``n_reads_group1``,
       ``n_reads_group2``: the event's reads in them; ``n_batches``, ``n_batches_agree`` (models with batches): batches
       with reads in both groups, and those in which the raw difference has the effect's sign.
+    - ``inclusion1``, ``inclusion2``, ``inclusion_effect``: PSI of the event's exon (:func:`splicevi.tl.inclusion`) in
+      both groups and the second minus the first, NaN where the event is about none; ``direction``: the same in words;
+      ``event_name``, ``event_type``, ``event_status``, ``consequence``: the event in words, as far as they are known
+      (:func:`splicevi.data.annotate`).
     - ``junction_id``, ``event_id``, ``gene_name`` where the data have them; with `groupby`, ``comparison``, ``group1``
       and ``group2``.
 
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
     (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` and ``higher_in``,
-    ``n_junctions``, and the numbers of cells and reads.
+    ``n_junctions``, the numbers of cells and reads, inclusion, direction and words.
 
     Raises
     ------
@@ -546,7 +551,9 @@ def differential_splicing(
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    make = self._junction_table if level == "junction" else self._event_table
+    words = TableWords(self.feature_table("splicing", adata), events=self.junction_events is not None)
+    make = words.with_inclusion(self._junction_table if level == "junction" else self._event_table)
     answer = lambda pair: self._answer(self._compared(adata, pair), wanted, test, codes)
     tables = [make(adata, answer(pair), wanted, test) for pair in found]
-    return stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
+    table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
+    return words.finished(table, found)

@@ -18,9 +18,11 @@ from scipy.special import digamma, polygamma
 
 from ..core import KEYS, obs_column, shortlist
 from ..data.arguments import COUNT, Text, takes
+from ..data.events import junction_frame
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .concentration import log_beta_binomial
 from .groups import Comparison, comparisons
+from .inclusion import inclusion_columns, with_direction
 
 # %% auto #0
 __all__ = ['sample_table', 'add_up', 'pseudobulk', 'bb_log_likelihood', 'rising_differences', 'bb_derivatives', 'BetaBinomialFit',
@@ -225,6 +227,12 @@ def two_groups(
     y, n = (bulk.layers[k][rows].toarray().T.astype(np.float64) for k in (KEYS.junction_counts, KEYS.event_counts))
     return y, n, np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
 
+# %% ../../nbs/30_tl/50_donors.ipynb #a8bd19de
+def _in_words(table: pd.DataFrame, junctions: pd.DataFrame, c: Comparison) -> pd.DataFrame:
+    "The table with inclusion, direction and events in words."
+    table = table.assign(**inclusion_columns(junctions, table["psi1"], table["psi2"]))
+    return with_direction(table, junctions, str(c.group1), str(c.group2))
+
 # %% ../../nbs/30_tl/50_donors.ipynb #39aafffa
 @takes(min_samples=COUNT)
 def beta_binomial_test(
@@ -244,4 +252,5 @@ def beta_binomial_test(
     columns = result_columns(*likelihood_ratio(y[at], n[at], group))
     table = pd.DataFrame(columns, index=bulk.var_names[at]).reindex(bulk.var_names)
     named = bulk.var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in bulk.var]]
-    return table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    table = table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    return _in_words(table, junction_frame(bulk.var), c)
