@@ -1,6 +1,7 @@
 # make demo              train on the built-in example, leave model, data and report.html in demo/
 # make demo DATA=x.h5mu  the same on your own data (OPTIONS="--max_epochs 50 ..." is handed to `splicevi train`)
 # make test              the notebooks and tests/ under one pytest run
+# make test JOBS=0       the same in one process, one test after the other
 # make test-slow         the same with the slow cells and tests
 # make docs              the pages of nbs/ as a site in _docs/site
 # make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
@@ -16,6 +17,9 @@ OPTIONS ?=
 VENV    ?= .venv
 EXTRAS  ?= dev
 TESTS   ?=
+# as many test files at once as the machine has cores; a file's tests stay together, as they share trained models
+JOBS    ?= logical
+PYTEST  := $(VENV)/bin/python -m pytest --dist loadgroup --no-loadscope-reorder -n $(JOBS)
 CONSTRAINTS ?= constraints.txt
 BIN     := $(VENV)/bin
 FACTS   := settings.ini setup.py pyproject.toml $(CONSTRAINTS)
@@ -30,7 +34,7 @@ demo: $(VENV)/.installed
 	$(BIN)/splicevi train $(DATA) $(OUT) $(OPTIONS)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(PYTEST) $(TESTS)
 
 bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m timed
@@ -45,7 +49,7 @@ test-floor:
 	$(MAKE) test VENV=.venv-floor CONSTRAINTS=constraints-floor.txt EXTRAS=io,notebook,image,test TESTS="$(FLOOR) tests"
 
 test-slow: $(VENV)/.installed-dev
-	SPLICEVI_SLOW=1 $(BIN)/python -m pytest -m "not cuda and not browser and not timed"
+	SPLICEVI_SLOW=1 $(PYTEST) -m "not cuda and not browser and not timed"
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py

@@ -1,11 +1,12 @@
-"""What every test shares: two threads (before torch is loaded), the project's root, real data where they are."""
+"""What every test shares: few threads (before torch is loaded), the project's root, real data where they are."""
 
 import os
 import random
 import sys
 
+threads = 1 if "PYTEST_XDIST_WORKER" in os.environ else min(2, os.cpu_count() or 1)
 for key in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-    os.environ.setdefault(key, str(min(2, os.cpu_count() or 1)))
+    os.environ.setdefault(key, str(threads))
 # on busy cores, threads that spin while they wait cost a factor of ten
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -21,6 +22,17 @@ settings.register_profile("ci", deadline=None, derandomize=True, database=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "here"))
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """Tests of a file stay together when several workers share the work, as they share trained models.
+
+    Each notebook is a piece of its own. They come last, so that no worker is left with a long file at the end.
+    """
+    items.sort(key=lambda item: item.path.name == "test_notebooks.py")
+    for item in items:
+        if item.path.name != "test_notebooks.py":
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
 @pytest.fixture(autouse=True)

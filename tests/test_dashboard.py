@@ -1,5 +1,6 @@
 """The training dashboard: what it records and shows, how training is stopped, and that watching changes nothing."""
 
+import copy
 import pickle
 import queue
 import re
@@ -549,6 +550,34 @@ def test_background_stops_and_refuses_a_second_run(model):
     run.stop()
     assert run.wait(30) and run.recorder.phase == "stopped" and model.is_trained
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
+
+
+def test_a_model_in_training_is_not_asked(model, tmp_path):
+    "Neither answers nor files hold weights that change meanwhile; the training's own thread may ask, as callbacks do."
+
+    class Asks(Callback):
+        def on_train_epoch_end(self, trainer, module):
+            seen.append(model.get_latent_representation(indices=[0, 1]).shape)
+            model.save(tmp_path / f"epoch{len(seen)}")
+
+    seen = []
+    model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
+    run = model.train(max_epochs=10_000, background=True, enable_progress_bar=False, callbacks=[Asks()], **QUICK)
+    for ask in (
+        lambda: model.save(tmp_path / "m"),
+        model.get_latent_representation,
+        lambda: model.get_normalized_splicing(n_samples=1),
+        lambda: copy.deepcopy(model),
+    ):
+        with pytest.raises(RuntimeError, match="trained in the background.*wait\\(\\) for that run or stop"):
+            ask()
+    assert not (tmp_path / "m").exists()
+    run.stop()
+    assert run.wait(30)
+    model.save(tmp_path / "m")
+    assert model.get_latent_representation().shape[0] == model.adata.n_obs
+    model.train(max_epochs=1, enable_progress_bar=False, callbacks=[Asks()], **QUICK)
+    assert seen and (tmp_path / "epoch1" / "model.pt").exists()
 
 
 def test_stop_button(model, widget_views):

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from scipy import stats
 from scipy.special import digamma, gammaln
@@ -85,6 +85,8 @@ def observed(draw):
 @pytest.mark.parametrize("name", ll.SPLICING_LIKELIHOODS)
 @fixed
 @given(data=observed())
+@example(data=([[403.0, 403.0]], [0.0, 0.0], 6.0))  # what the terms of the concentration leave is a thousandth of them
+@example(data=([[300_000.0, 700_000.0]], [0.0, np.log(7 / 3)], np.log(1e6)))
 def test_splicing_likelihoods_in_single_precision(name, data):
     "Value and gradients are those of double precision, whatever reads, logits and concentration."
     observations, logits, log_c = data

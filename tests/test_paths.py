@@ -1,6 +1,9 @@
 """The model is right when it is used in an order, and with objects, that the lessons do not show."""
 
+import copy
+import pickle
 import re
+import warnings
 
 import mudata
 import numpy as np
@@ -546,3 +549,71 @@ def test_views_are_refused_with_what_to_do(mdata):
         SPLICEVI.setup_mudata(parts)
     with pytest.raises(ValueError, match=r"adata = adata\.copy\(\)"):
         SPLICEVI.setup_anndata(concatenated(mdata)[:60])
+
+
+def test_other_events_of_new_data_are_told(mdata):
+    "Reads are counted by the model's events; data that group their junctions otherwise are not taken in silence."
+    SPLICEVI.setup_mudata(mdata, batch_key="batch")
+    model = SPLICEVI(mdata, n_latent=4)
+    model.train(max_epochs=1, **QUIET)
+    other = mdata.copy()
+    for name in ("cell_by_cluster_matrix", "psi_mask", "junc_ratio"):
+        del other["splicing"].layers[name]
+    renamed, regrouped = other.copy(), other.copy()
+    var = renamed["splicing"].var
+    var["event_id"] = "new " + var["event_id"].astype(str)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        same = model.get_latent_representation(renamed)
+    np.testing.assert_allclose(same, model.get_latent_representation(), atol=1e-5)
+    var = regrouped["splicing"].var
+    first = var["event_id"].astype(str)
+    var["event_id"] = first.where(
+        first != first.iloc[0], first.iloc[-1]
+    )  # the first event's junctions in the last event
+    n = int(first.isin([first.iloc[0], first.iloc[-1]]).sum())
+    with pytest.warns(UserWarning, match=f"{n} junctions are in other events .* than in the model's"):
+        np.testing.assert_allclose(model.get_latent_representation(regrouped), same, atol=1e-5)
+
+
+@pytest.mark.parametrize("setup_with", ["array", "table"])
+def test_size_factors_of_new_data_may_be_an_array_or_a_table(mdata, setup_with):
+    "One number a cell, whatever the column is called."
+    sizes = mdata.obsm["X_library_size"]
+    forms = {"array": sizes, "table": pd.DataFrame({"reads": sizes.ravel()}, mdata.obs_names)}
+    data, new = mdata.copy(), mdata.copy()
+    data.obsm["size"] = forms.pop(setup_with)
+    SPLICEVI.setup_mudata(data, size_factor_key="size")
+    model = SPLICEVI(data, n_latent=4)
+    model.train(max_epochs=1, **QUIET)
+    new.obsm["size"] = forms.popitem()[1]
+    ask = lambda *a: model.get_normalized_expression(*a, return_numpy=True)
+    np.testing.assert_allclose(ask(new), ask(), rtol=1e-4)
+
+
+def test_copies_of_a_model(mdata, tmp_path):
+    "A deep copy has data, weights and history of its own, also where the data are on disk; shallow ones share them."
+    mdata.write(tmp_path / "data.h5mu")
+    for data in (mdata.copy(), mudata.read_h5mu(tmp_path / "data.h5mu", backed="r")):
+        model, _ = curve(data)
+        other = copy.deepcopy(model)
+        before = model.get_latent_representation()
+        assert other.is_trained and np.array_equal(other.train_indices, model.train_indices)
+        pd.testing.assert_frame_equal(other.history["elbo_train"], model.history["elbo_train"])
+        other.train(max_epochs=1, lr=0.01, **QUIET)
+        assert np.array_equal(model.get_latent_representation(), before)
+        assert not np.allclose(other.get_latent_representation(), before)
+        assert copy.copy(model).module is model.module
+    with pytest.raises(TypeError, match="SPLICEVI can't be pickled.*SPLICEVI.load"):
+        pickle.dumps(model)
+
+
+def test_nothing_to_learn_in_the_background(mdata):
+    "A query without a new batch has nothing to learn; the handle of the run is there all the same."
+    SPLICEVI.setup_mudata(mdata, batch_key="batch")
+    model = SPLICEVI(mdata, n_latent=4)
+    model.train(max_epochs=1, **QUIET)
+    query = SPLICEVI.load_query_data(mdata.copy(), model)
+    with pytest.warns(UserWarning, match="Nothing is left to learn"):
+        run = query.train(max_epochs=1, background=True, **QUIET)
+    assert run.wait(5) and query.is_trained

@@ -21,12 +21,12 @@ from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 
 from ..core import logger, quiet_logs
+from .lock import require_idle
 from ..nn.scvi_names import end_training
 
 # %% auto #0
 __all__ = ['REMARKS', 'NO_MEMORY', 'LESS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning',
-           'out_of_memory', 'memory_advice', 'with_memory_advice', 'MemoryMixin', 'lock', 'unlock', 'end_forgotten',
-           'TrainingRun']
+           'out_of_memory', 'memory_advice', 'with_memory_advice', 'MemoryMixin', 'end_forgotten', 'TrainingRun']
 
 # %% ../../nbs/50_model/30_run.ipynb #3d74f858
 def pass_on(requested: bool, trainer) -> None:
@@ -139,11 +139,12 @@ def memory_advice(
 
 # %% ../../nbs/50_model/30_run.ipynb #4950575a
 def with_memory_advice(method: Callable) -> Callable:
-    "A method that says what to do when memory runs out."
+    "A method of a model that is not being trained, which says what to do when memory runs out."
     arguments = tuple(inspect.signature(method).parameters)
 
     @wraps(method)
     def advised(*args, **kwargs):
+        require_idle(args[0])
         with memory_advice(arguments):
             return method(*args, **kwargs)
 
@@ -162,23 +163,6 @@ class MemoryMixin:
             if "batch_size" in inspect.signature(method).parameters:
                 setattr(cls, name, with_memory_advice(method))
                 getattr(cls, name).advised = True
-
-# %% ../../nbs/50_model/30_run.ipynb #258510a1
-_TRAINING, _LOCK = weakref.WeakSet(), threading.Lock()
-
-
-def lock(model) -> None:
-    "Note that the model is being trained; raise if it already is."
-    with _LOCK:
-        if model in _TRAINING:
-            raise RuntimeError("This model is being trained already; wait() for that run or stop() it first.")
-        _TRAINING.add(model)
-
-# %% ../../nbs/50_model/30_run.ipynb #d63de512
-def unlock(model) -> None:
-    "Note that the model is not being trained any more."
-    with _LOCK:
-        _TRAINING.discard(model)
 
 # %% ../../nbs/50_model/30_run.ipynb #e3cc90dd
 def end_forgotten(run: weakref.ref) -> None:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import anndata
@@ -36,12 +37,13 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
            'model_bytes', 'own_tables', 'to_be_written', 'data_name', 'read_data', 'settle', 'saved_file', 'steadily',
            'publish', 'staged', 'advice_of', 'explained', 'model_path', 'is_pickle', 'require_registry', 'read_model',
            'read_model_file', 'Bounded', 'require_sizes', 'constructor_arguments', 'built', 'data_beside', 'loaded',
-           'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin']
+           'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin', 'check_save']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
 from ..core import clear_left, part_prefix, shortlist
 from ..data.build import assemble_mudata, quiet_mudata
 from .dataset import AlignMixin, needed_features, realign
+from .lock import require_idle
 from .plain import PlainFile, damaged, packed
 from .setup import DataManager
 from ..nn.loader import get_store, register_store
@@ -456,6 +458,15 @@ class LoadMixin(RegistryMixin):
         out._starts_from_data = False
         return out
 
+# %% ../../nbs/50_model/22_save.ipynb #d945ffe2
+def check_save(model, dir_path: str | os.PathLike, overwrite: bool, save_anndata: bool) -> None:
+    "Raise where a model can't be saved, or something is there already."
+    require_idle(model)
+    if Path(dir_path).exists() and not overwrite:
+        raise ValueError(f"{dir_path} already exists. Give another folder, or pass overwrite=True.")
+    if save_anndata and model.adata is None:
+        raise ValueError("The model was loaded without data, so there are none to save; leave save_anndata=True out.")
+
 # %% ../../nbs/50_model/22_save.ipynb #f8e99370
 @patch
 def save(
@@ -491,12 +502,11 @@ def save(
         If the folder exists and `overwrite` is False.
     OSError
         If the files can't be written; the message says why.
+    RuntimeError
+        If the model is being trained in the background.
     """
     require_ours(anndata_write_kwargs)
-    if Path(dir_path).exists() and not overwrite:
-        raise ValueError(f"{dir_path} already exists. Give another folder, or pass overwrite=True.")
-    if save_anndata and self.adata is None:
-        raise ValueError("The model was loaded without data, so there are none to save; leave save_anndata=True out.")
+    check_save(self, dir_path, overwrite, save_anndata)
     data = self.adata if save_anndata else None
     write_model(self, Path(dir_path), prefix, overwrite, data, **anndata_write_kwargs)
 
@@ -507,3 +517,32 @@ def _attach(self: LoadMixin, adata) -> None:
     attach_data(self, adata)
     register_store(self.adata_manager, self.junction_events, self.split_at)
     get_store(self.adata_manager)
+
+# %% ../../nbs/50_model/22_save.ipynb #fb4c6880
+@patch
+def __copy__(self: LoadMixin):
+    "A model that shares weights and data."
+    out = object.__new__(type(self))
+    out.__dict__.update(self.__dict__)
+    return out
+
+
+@patch
+def __deepcopy__(self: LoadMixin, memo: dict):
+    "A model of its own, on the same device, with a copy of the data unless they are on disk."
+    if (data := self.adata if self.adata is not None else False) is not False and not data.isbacked:
+        data = data.copy()
+    with TemporaryDirectory() as folder:
+        self.save(folder, overwrite=True)
+        memo[id(self)] = out = type(self).load(folder, data)
+    out.to_device(self.device)
+    out._starts_from_data = self._starts_from_data
+    return out
+
+
+@patch
+def __reduce_ex__(self: LoadMixin, protocol: int):
+    raise TypeError(
+        f"A {type(self).__name__} can't be pickled. Save it with model.save(folder) and load it in the other process, "
+        f"{type(self).__name__}.load(folder, data)."
+    )

@@ -31,11 +31,11 @@ from ..nn.scvi_names import is_latest, register_again, setup_arguments, setup_ca
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
            'COLUMNS', 'SETUP', 'OF_MUDATA', 'OF_ANNDATA', 'ANNDATA_ARGS', 'OptionalLayer', 'in_use', 'UsedCategories',
-           'UsedJointCategories', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer', 'require_obs',
-           'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers', 'splicing_fields',
-           'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields', 'check_registered',
-           'mudata_fields', 'DataManager', 'refuse_views', 'register', 'SetupMixin', 'gene_columns', 'gene_totals',
-           'content_problems', 'check_content', 'anndata_fields', 'AnnDataSetupMixin']
+           'UsedJointCategories', 'SizeFactorField', 'Place', 'named_modalities', 'resolve_modalities', 'require_layer',
+           'require_obs', 'require_numbers', 'layer_or_default', 'check_size_factor', 'suspect', 'SplicingLayers',
+           'splicing_fields', 'event_field', 'size_factor_field', 'expression_fields', 'CellColumns', 'cell_fields',
+           'check_registered', 'mudata_fields', 'DataManager', 'refuse_views', 'register', 'SetupMixin', 'gene_columns',
+           'gene_totals', 'content_problems', 'check_content', 'anndata_fields', 'AnnDataSetupMixin']
 
 # %% ../../nbs/50_model/10_setup.ipynb #733b4108
 class OptionalLayer(BaseAnnDataField):
@@ -100,11 +100,19 @@ class UsedJointCategories(fields.CategoricalJointObsField):
         state[self.N_CATS_PER_KEY] = [len(names[key]) for key in self.attr_keys]
         return state
 
+# %% ../../nbs/50_model/10_setup.ipynb #a64ccac7
+class SizeFactorField(fields.ObsmField):
+    "One column of `obsm`, an array or a table with any name."
+
+    def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+        self.validate_field(adata_target)
+        return self.register_field(adata_target)
+
 # %% ../../nbs/50_model/10_setup.ipynb #0bd3a9ee
 IN_MUDATA = {
     OptionalLayer: MuDataOptionalLayer,
     fields.LayerField: fields.MuDataLayerField,
-    fields.ObsmField: fields.MuDataObsmField,
+    SizeFactorField: MuDataWrapper(SizeFactorField),
     fields.NumericalObsField: fields.MuDataNumericalObsField,
     UsedCategories: MuDataWrapper(UsedCategories),
     fields.NumericalJointObsField: fields.MuDataNumericalJointObsField,
@@ -278,7 +286,7 @@ def size_factor_field(place: Place, key: str, has_counts: np.ndarray) -> BaseAnn
         raise KeyError(
             f"size_factor_key={key!r} is neither in {place}.obsm ({shortlist(owner.obsm, 10)}) nor in {place}.obs."
         )
-    kind, values = (fields.ObsmField, owner.obsm) if key in owner.obsm else (fields.NumericalObsField, owner.obs)
+    kind, values = (SizeFactorField, owner.obsm) if key in owner.obsm else (fields.NumericalObsField, owner.obs)
     check_size_factor(values[key], has_counts, key)
     return place.field(kind, REGISTRY_KEYS.SIZE_FACTOR_KEY, key)
 

@@ -9,6 +9,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from threading import current_thread
 
 import lightning.pytorch
 import numpy as np
@@ -23,16 +24,15 @@ from ..core import Limits
 from ..data.arguments import COUNT, FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
+from .lock import hand_over, lock, unlock
 from .record import RecordingCallback
 from splicevi.model.run import (
     MemoryMixin,
     Stopper,
     TrainingRun,
     interrupt_stops,
-    lock,
     memory_advice,
     quiet_lightning,
-    unlock,
 )
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.scvi_names import history_logger, runner_class
@@ -391,6 +391,7 @@ def _leave_usable(self: TrainMixin, runner, error: BaseException) -> None:
 @patch
 def _run(self: TrainMixin, runner, checkpoints: Sequence = ()) -> None:
     "Train, and leave a usable and unlocked model whatever happens."
+    hand_over(self, current_thread())
     try:
         runner.training_plan.train()
         with quiet_lightning(), memory_advice(("batch_size", "max_epochs", "accelerator")):
@@ -425,6 +426,7 @@ def _start(
         for w in watchers:
             w.watch(self, background)
         if background:
+            hand_over(self)
             return TrainingRun(lambda: self._run(runner, checkpoints), stopper, watchers[0].recorder)
     except BaseException:
         unlock(self)
@@ -454,7 +456,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
             stacklevel=STACK - 3,
         )
         self.is_trained_ = True
-        return None
+        return TrainingRun(lambda: None, Stopper()) if given["background"] else None
     stopper = Stopper()
     callbacks = watching_callbacks(kwargs.get("callbacks"), given["dashboard"], given["background"])
     for c in callbacks:

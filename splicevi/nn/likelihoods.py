@@ -17,8 +17,8 @@ from .batch import SplicingBatch
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
            'multichoose_by_series', 'digamma_rest', 'multichoose_slope', 'MultichooseSeries', 'log_multichoose',
-           'log_multichoose_or_zero', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial',
-           'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial',
+           'log_multichoose_or_zero', 'widened', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient',
+           'Binomial', 'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial',
            'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
@@ -110,23 +110,29 @@ class MultichooseSeries(torch.autograd.Function):
 def log_multichoose(
     log_a: Tensor,  # log of alpha
     k: Tensor,  # counts above 0 (not checked), which get no gradient
+    series: bool | None = None,  # by the series, to 1e-7; default: unless the tensors are in double precision
 ) -> Tensor:
     "log Γ(α + k) − log Γ(α) − log k!, also for tiny and for huge α."
-    if log_a.dtype != torch.float64:
+    if log_a.dtype != torch.float64 if series is None else series:
         return MultichooseSeries.apply(log_a, k)
     a = log_a.exp()
     return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1) - torch.lgamma(k + 1)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #0f71664a
-def log_multichoose_or_zero(log_a: Tensor, k: Tensor) -> Tensor:
+def log_multichoose_or_zero(log_a: Tensor, k: Tensor, series: bool | None = None) -> Tensor:
     "As `log_multichoose`, and 0 where k is 0."
-    return torch.where(k > 0, log_multichoose(log_a, torch.where(k > 0, k, 1)), torch.zeros_like(log_a))
+    return torch.where(k > 0, log_multichoose(log_a, torch.where(k > 0, k, 1), series), torch.zeros_like(log_a))
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #9888a7dd
+def widened(t: Tensor) -> Tensor:
+    "In double precision, where the device has it (Apple's graphics cards do not)."
+    return t if t.device.type == "mps" else t.double()
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #47fac77a
 def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
     "Sum of the values of each cell, shape (cells,)."
-    wide = values.dtype if values.device.type == "mps" else torch.float64  # which Apple's graphics cards do not have
-    return values.new_zeros(n_cells, dtype=wide).index_add_(0, cell, values.to(wide)).to(values.dtype)
+    wide = widened(values)
+    return wide.new_zeros(n_cells).index_add_(0, cell, wide).to(values.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #64c95b64
 class SplicingLikelihood:
@@ -148,7 +154,8 @@ class SplicingLikelihood:
         return self.log_c.exp() if self.has_concentration else None
 
     def log_c_of(self, index: Tensor) -> Tensor:
-        return self.log_c.expand(index.shape) if self.log_c.numel() == 1 else self.log_c[index]
+        log_c = widened(self.log_c)
+        return log_c.expand(index.shape) if log_c.numel() == 1 else log_c[index]
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #8f2af7ee
 def log_binomial_coefficient(n: Tensor, k: Tensor) -> Tensor:
@@ -170,10 +177,14 @@ class BetaBinomial(SplicingLikelihood):
     has_concentration = True
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        log_c, y, n = self.log_c_of(batch.junction), batch.y, batch.n
-        own = log_multichoose_or_zero(log_c + F.logsigmoid(logits), y)
-        rest = log_multichoose_or_zero(log_c + F.logsigmoid(-logits), n - y)
-        return sum_by_cell(own + rest - log_multichoose(log_c, n), batch.cell, batch.n_cells)
+        series = logits.dtype != torch.float64
+        log_c = self.log_c_of(batch.junction)
+        x, y, n = map(widened, (logits, batch.y, batch.n))
+        hit = batch.hit
+        own = log_multichoose((log_c + F.logsigmoid(x))[hit], y[hit], series)
+        rest = log_multichoose_or_zero(log_c + F.logsigmoid(-x), n - y, series)
+        terms = (rest - log_multichoose(log_c, n, series)).index_add(0, hit, own)
+        return sum_by_cell(terms, batch.cell, batch.n_cells).to(logits.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
 class DirichletMultinomial(SplicingLikelihood):
@@ -185,14 +196,14 @@ class DirichletMultinomial(SplicingLikelihood):
         return observation_log_softmax(logits, batch.observation, batch.observation_total.numel()).exp()
 
     def log_prob(self, logits: Tensor, batch: SplicingBatch) -> Tensor:
-        hit, y, n = batch.hit, batch.y[batch.hit], batch.observation_total
+        series, hit = logits.dtype != torch.float64, batch.hit
+        x, y, n = map(widened, (logits, batch.y[hit], batch.observation_total))
         log_c = self.log_c_of(batch.observation_event)
-        log_p = observation_log_softmax(logits, batch.observation, n.numel())[hit]
-        reads = log_multichoose(log_c[batch.observation[hit]] + log_p, y)
-        events = log_multichoose(log_c, n)
-        return sum_by_cell(reads, batch.cell[hit], batch.n_cells) - sum_by_cell(
-            events, batch.observation_cell, batch.n_cells
-        )
+        log_p = observation_log_softmax(x, batch.observation, n.numel())[hit]
+        reads = log_multichoose(log_c[batch.observation[hit]] + log_p, y, series)
+        reads = sum_by_cell(reads, batch.cell[hit], batch.n_cells)
+        events = sum_by_cell(log_multichoose(log_c, n, series), batch.observation_cell, batch.n_cells)
+        return (reads - events).to(logits.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #dfc473a5
 def log_nb_zero(log_mu: Tensor, log_theta: Tensor) -> Tensor:

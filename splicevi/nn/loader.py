@@ -5,13 +5,15 @@
 # %% ../../nbs/40_nn/70_loader.ipynb #ca3f57ed
 from __future__ import annotations
 
+import warnings
 import zlib
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import pandas as pd
 import scipy.sparse as sp
 import torch
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
@@ -31,9 +33,10 @@ from splicevi.data.pairs import (
 from .batch import PAIR
 
 # %% auto #0
-__all__ = ['MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'EventField', 'informative_psi', 'pairs_from_totals',
-           'require_totals', 'registered', 'build_store', 'checksum', 'register_store', 'get_store', 'splicing_arrays',
-           'expression_arrays', 'CellDataset', 'CellLoader', 'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise', 'EventField',
+           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'checksum',
+           'register_store', 'get_store', 'splicing_arrays', 'expression_arrays', 'CellDataset', 'CellLoader',
+           'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -41,7 +44,28 @@ class SplicingKeys:
 
     COUNTS, TOTALS, PSI, MASK, EVENT = "junction_counts", "event_counts", "junction_ratio", "psi_mask", "event"
 
+# %% ../../nbs/40_nn/70_loader.ipynb #8f08c194
+def grouped_otherwise(
+    one: np.ndarray,  # (junctions,) codes of groups, -1: in none
+    other: np.ndarray,  # (junctions,) the same by another grouping
+) -> np.ndarray:  # (junctions,) bool
+    "Features that are in no group with the same members in both; what is in no group in one of them is left out."
+    both = (one >= 0) & (other >= 0)
+    size = lambda *codes: (
+        pd.DataFrame(dict(enumerate(codes)))[both].groupby(list(range(len(codes))))[0].transform("size")
+    )
+    out = np.zeros(len(one), bool)
+    together = size(one, other)
+    out[both] = (together != size(one)) | (together != size(other))
+    return out
+
 # %% ../../nbs/40_nn/70_loader.ipynb #8eaadbf0
+EVENTS_DIFFER = (
+    "{n:,} junctions are in other events in the data's event_id than in the model's; reads are counted by the model's "
+    "events. Give the data the event_id of the training data, or train a model on these events."
+)
+
+
 class EventField(BaseAnnDataField):
     "Registers the event (ATSE) of each junction; features without one, such as genes, have code -1."
 
@@ -57,6 +81,10 @@ class EventField(BaseAnnDataField):
         return {"codes": codes, "names": events.to_numpy()}
 
     def transfer_field(self, state_registry: dict, adata_target, **kwargs) -> dict:
+        if KEYS.event in adata_target.var:
+            known, here = np.asarray(state_registry["codes"]), self.register_field(adata_target)["codes"]
+            if n := int(grouped_otherwise(known, here).sum()):
+                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=settings.warnings_stacklevel)
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:
