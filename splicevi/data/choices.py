@@ -11,8 +11,8 @@ __all__ = ['choice_sites', 'exons_at', 'usual_exons', 'apart', 'steps_on', 'meet
 import numpy as np
 import pandas as pd
 
-from .shapes import CASSETTE, COMPLEX, EXCLUSIVE, FIRST, LAST, SEVERAL, SITE3, SITE5, Events, event_shapes
-from .transcripts import Models, gene_models
+from .shapes import CASSETTE, COMPLEX, EXCLUSIVE, FIRST, LAST, SEVERAL, SITE3, SITE5, Events
+from .transcripts import Models
 
 # %% ../../nbs/10_data/46_choices.ipynb #6ebe9f96
 def choice_sites(

@@ -5,7 +5,7 @@
 # %% ../../nbs/50_model/70_splicing_test.ipynb #b9bb5e6d
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -414,6 +414,13 @@ def _event_table(
         return table
     return table.assign(**{KEYS.gene_name: names[KEYS.gene_name].to_numpy()[top]})
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #a7e1db58
+@patch
+def _in_words(self: DifferentialMixin, adata, test: SplicingTest) -> tuple[Callable, Callable]:
+    "How the table of a comparison is made, and that of all comparisons finished."
+    words = TableWords(self.feature_table("splicing", adata), events=self.junction_events is not None)
+    return words.with_inclusion(self._junction_table if test.level == "junction" else self._event_table), words.finished
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #690cd598
 explain(
     differential_splicing_arguments="""
@@ -551,9 +558,7 @@ def differential_splicing(
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    words = TableWords(self.feature_table("splicing", adata), events=self.junction_events is not None)
-    make = words.with_inclusion(self._junction_table if level == "junction" else self._event_table)
+    make, finished = self._in_words(adata, test)
     answer = lambda pair: self._answer(self._compared(adata, pair), wanted, test, codes)
     tables = [make(adata, answer(pair), wanted, test) for pair in found]
-    table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
-    return words.finished(table, found)
+    return finished(stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"]), found)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ..data.events import junction_frame
 from ..tl.groups import Comparison
-from ..tl.inclusion import inclusion_columns, with_direction
+from ..tl.exons import inclusion_columns, with_direction
 
 # %% ../../nbs/50_model/65_words.ipynb #bdf8045a
 class TableWords:
