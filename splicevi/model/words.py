@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from ..data.events import junction_frame
-from ..tl.groups import Comparison
 from ..tl.exons import inclusion_columns, with_direction
+from ..tl.groups import Comparison
 
 # %% ../../nbs/50_model/65_words.ipynb #bdf8045a
 class TableWords:

@@ -21,8 +21,8 @@ from ..data.arguments import COUNT, Text, takes
 from ..data.events import junction_frame
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .concentration import log_beta_binomial
-from .groups import Comparison, comparisons
 from .exons import inclusion_columns, with_direction
+from .groups import Comparison, comparisons
 
 # %% auto #0
 __all__ = ['sample_table', 'add_up', 'pseudobulk', 'bb_log_likelihood', 'rising_differences', 'bb_derivatives', 'BetaBinomialFit',
