@@ -6,11 +6,16 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
+from anndata import AnnData
 
+import splicevi as sv
+from splicevi.data.build import make_mudata
 from splicevi.data.events import find_events
 from splicevi.data.genes import annotate, describe_events
 from splicevi.data.gtf import Annotation, _introns, read_gtf
 from splicevi.data.transcripts import gene_models
+from splicevi.data.words import with_words
 
 PLACE = ["chrom", "start", "end", "strand"]
 TAGS = ["transcript_id", "chrom", "gene_id", "preference", "open_start", "open_end"]
@@ -487,3 +492,167 @@ def test_new_parts(tmp_path):
     kind = np.where(t["event_id"].eq("new retention") & t["event_id"].duplicated(), "retention", "junction")
     table = describe_events(t.assign(chrom="1", strand="+", kind=kind), Annotation(genes, exons, _introns(exons)))
     assert (table["event_status"] == table.index).all(), table
+
+
+# Inclusion, and what views and tables say
+
+
+@pytest.fixture(scope="module")
+def mdata():
+    "Cells of two types with a cassette exon, a retained intron, exclusive exons and a complex event of known PSI."
+    rows = {
+        "cassette": cassette(401, 490, 201, 900),
+        "kept": [(1001, 1100), (1001, 1100)],
+        "exclusive": [(2201, 2400), (2501, 2800), (2201, 2600), (2701, 2800)],
+        "tangle": [(4201, 4400), (4201, 4390), (4251, 4400)],
+    }
+    t = pd.DataFrame([(*j, k) for k, js in rows.items() for j in js], columns=["start", "end", "event_id"])
+    t = t.assign(chrom="7", strand="+", gene_name="GEN", kind="junction")
+    t.loc[4, "kind"] = "retention"
+    t.index = [
+        f"{c}:{a}:{b}:{s}" + ":retention" * (k == "retention") for c, a, b, s, k in t[[*PLACE, "kind"]].to_numpy()
+    ]
+    psi = {"B": [0.1, 0.1, 0.8, 0.9, 0.1, 0.4, 0.4, 0.1, 0.1, 0.3, 0.3, 0.4]}
+    psi["T"] = [0.4, 0.4, 0.2, 0.5, 0.5, 0.1, 0.1, 0.4, 0.4, 0.6, 0.2, 0.2]
+    rng, group = np.random.default_rng(0), np.repeat(["B", "T"], 40)
+    reads = rng.poisson(60 * np.array([psi[g] for g in group])).astype(np.float32)
+    obs = pd.DataFrame({"cell_type": pd.Categorical(group)}, [f"c{i}" for i in range(80)])
+    splicing = AnnData(sp.csr_matrix(reads), obs=obs, var=t)
+    rna = AnnData(rng.poisson(3, (80, 5)).astype(np.float32), obs=obs, var=pd.DataFrame(index=["GEN", *"abcd"]))
+    out = make_mudata(rna, splicing)
+    out.obsm["X_umap"] = rng.normal(size=(80, 2))
+    return out
+
+
+def by_hand(reads):
+    "Inclusion of the four events from the reads of their twelve rows."
+    y = np.asarray(reads, float)
+    a, b = (y[..., 0] + y[..., 1]) / 2, (y[..., 5] + y[..., 6]) / 2
+    with np.errstate(invalid="ignore"):
+        out = [a / (a + y[..., 2]), y[..., 4] / (y[..., 3] + y[..., 4]), b / (b + (y[..., 7] + y[..., 8]) / 2)]
+    return dict(zip(("cassette", "kept", "exclusive"), out))
+
+
+def test_inclusion_by_hand(mdata):
+    "Of cells, of groups; a complex event has none."
+    reads = mdata["splicing"].layers["cell_by_junction_matrix"].toarray()
+    got, want = sv.tl.inclusion(mdata), by_hand(reads)
+    assert set(got) == set(want) and got.shape == (80, 3)
+    for event in want:
+        np.testing.assert_allclose(got[event], want[event])
+    psi = sv.tl.group_psi(mdata, mdata.obs["cell_type"], prior=0)
+    for event, values in by_hand(psi.T.to_numpy()).items():
+        np.testing.assert_allclose(sv.tl.inclusion(mdata, psi).loc[event], values)
+    few = mdata["splicing"].copy()
+    few.var = with_words(few.var)
+    few = few[:, [0, *range(2, 12)]]
+    assert "cassette" not in sv.tl.inclusion(few)  # without the way out there is no PSI of the exon
+    assert sv.tl.inclusion(mdata["splicing"], psi.T.iloc[:, ::-1]).loc["T", "kept"] == pytest.approx(0.5, abs=0.03)
+
+
+def test_words_of_the_views(mdata, tmp_path):
+    "Inclusion, names and directions in the explorer's tables, figures and files."
+    ex = sv.PSIExplorer(mdata, "cell_type", event="cassette")
+    reads = mdata["splicing"].layers["cell_by_junction_matrix"].toarray()
+    groups = ex.frame("groups")
+    assert groups["event_name"].unique() == ["GEN cassette 7:401-490"] and "GEN cassette 7:401-490" in ex.state.title
+    want = by_hand(np.stack([reads[:40].sum(0), reads[40:].sum(0)]))
+    for event in want:
+        ex.event = event
+        table = ex.frame("groups").drop_duplicates("group").set_index("group")
+        np.testing.assert_allclose(table["inclusion"], want[event], atol=0.02)  # of reads that count, not of all
+        assert (table["inclusion_lower"] < table["inclusion"]).all() and (
+            table["inclusion"] < table["inclusion_upper"]
+        ).all()
+        cells = ex.frame("cells").drop_duplicates("cell")
+        np.testing.assert_allclose(cells["observed_inclusion"], by_hand(reads)[event], atol=1e-6)
+        figures = ex.figures("arcs", "psi", "heatmap")
+        assert any(f"inclusion {table['inclusion']['T']:.2f}" in a.text for a in figures["arcs"].layout.annotations)
+        assert figures["psi"].layout.annotations[0].text == "inclusion" == figures["heatmap"].layout.yaxis.ticktext[0]
+    ex.event = "cassette"
+    ex.junction = "inclusion"
+    assert "inclusion" in ex.figures("latent")["latent"].layout.title.text or not ex.state.coords()
+    ex.event = "tangle"
+    assert ex.frame("groups")["inclusion"].isna().all() and "inclusion" not in str(
+        ex.figures("psi")["psi"].layout.annotations
+    )
+    with pytest.raises(KeyError, match="no junction 'inclusion'"):
+        ex.junction = "inclusion"
+    events = ex.frame("events")
+    assert events.loc["kept", "event"] == "retained intron 7:1,001-1,100" and "event_type" in events
+    assert ex.to_html(tmp_path / "a.html").read_text().count("complex 7:4,201-4,400")
+
+
+def test_a_retained_intron_is_no_junction(mdata, tmp_path):
+    "It is a bar between the exons, not an arc, and no line of BED."
+    ex = sv.PSIExplorer(mdata, "cell_type", event="kept")
+    junction, kept = ex.state.junctions.index
+    fig = ex.figures("arcs")["arcs"]
+    height = lambda name: max(np.ptp(t.y) for t in fig.data if t.name == name)
+    assert height(junction) > 20 and 0.8 < height(kept) < 8.1
+    assert "1 junction<" in fig.layout.title.text and "retained intron" in fig.layout.title.text
+    assert {j for t in fig.data if t.customdata is not None for j, _ in t.customdata} == {junction, kept}
+    lines = ex.to_bed(tmp_path / "a.bed").read_text().splitlines()[1:]
+    assert len(lines) == 1 and junction in lines[0] and "retention" not in lines[0]
+
+
+@pytest.fixture(scope="module")
+def model(mdata):
+    data = mdata.copy()
+    sv.SPLICEVI.setup_mudata(data)
+    model = sv.SPLICEVI(data, n_latent=2)
+    model.train(max_epochs=2, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+def test_directions_of_a_test(model, mdata):
+    "More inclusion, more retention, the first of exclusive exons, or just the junction; also of donors."
+    ds = model.differential_splicing(groupby="cell_type", group1="B", group2="T", silent=True)
+    first = ds.groupby("event_id", observed=True)["direction"].first()
+    assert first["cassette"] == "more inclusion in T" and first["kept"] == "more retention in T"
+    assert first["exclusive"] == "more inclusion of the first exon in B"
+    tangle = ds[ds["event_id"] == "tangle"]
+    assert (tangle["direction"] == "junction used more in " + tangle["higher_in"]).all() and tangle[
+        "inclusion1"
+    ].isna().all()
+    for event, values in by_hand(ds[["est_prob1", "est_prob2"]].to_numpy().T).items():
+        got = ds.loc[ds["event_id"] == event, ["inclusion1", "inclusion2"]]
+        np.testing.assert_allclose(got, np.tile(values, (len(got), 1)), rtol=1e-6)
+    events = model.differential_splicing(groupby="cell_type", group1="B", group2="T", level="event", silent=True)
+    assert (events["direction"][["cassette", "kept", "exclusive"]] == first[["cassette", "kept", "exclusive"]]).all()
+    mdata.obs["donor"] = np.tile(list("wxyz"), 20)
+    bulk = sv.tl.pseudobulk(mdata, "cell_type", "donor")
+    table = sv.tl.beta_binomial_test(bulk, "cell_type", "B", "T")
+    assert (
+        table.groupby("event_id", observed=True)["direction"].first()[["cassette", "kept"]]
+        == first[["cassette", "kept"]]
+    ).all()
+    ex = sv.PSIExplorer(model, ds=ds)
+    assert ex.frame("events")["direction"].tolist() == ds["direction"].tolist()
+    view = ex.widget is not None and ex._view.table.view
+    told = {c.key: c.meaning for c in view.columns}
+    assert told["inclusion_effect"] == sv.explain(ds)["inclusion_effect"] and "Δ exon" in [
+        c.label for c in view.columns
+    ]
+
+
+def test_every_column_is_explained(model, mdata):
+    "No column of a table of ours is called one of your own."
+    pair = dict(groupby="cell_type", group1="B", group2="T", silent=True)
+    ex = sv.PSIExplorer(model, ds=model.differential_splicing(**pair))
+    gtf = random_chromosome(0, 3)
+    tables = [
+        ex.ds,
+        model.differential_splicing(**pair, level="event"),
+        model.differential_splicing(**pair, mode="vanilla"),
+        model.differential_expression(**pair),
+        *(ex.frame(level) for level in ("groups", "cells", "events")),
+        sv.PSIExplorer(mdata).frame("events"),
+        ex.search("GEN"),
+        annotate(find_events(introns_of(gtf)), gtf),
+        describe_events(mdata),
+    ]
+    for table in tables:
+        told = sv.explain(table)
+        assert list(told.index) == list(table) and told.str.endswith(".").all()
+        assert not (told == "A column of your own data.").any(), told
