@@ -122,6 +122,8 @@ def annotate(
         return with_var(junctions, annotate(junctions.var, gtf))
     gtf = with_chroms(read_gtf(gtf), junctions["chrom"].astype(str).unique())
     genes = junction_genes(junctions, gtf)
+    if KEYS.gene_name in junctions:  # of an annotation that knows more genes
+        genes[KEYS.gene_name] = genes[KEYS.gene_name].fillna(junctions[KEYS.gene_name].astype(object))
     out = junctions.assign(**{c: genes[c].to_numpy() for c in genes}, annotation=junction_status(junctions, gtf))
     logger.info("%d of %d junctions have a gene.", genes["gene_id"].notna().sum(), len(genes))
     return with_words(out, gtf) if KEYS.event in out else out
@@ -135,7 +137,8 @@ def _junction_table(junctions: AnnData | MuData | pd.DataFrame) -> pd.DataFrame:
         junctions = junctions[KEYS.splicing]
     var = junctions.var if isinstance(junctions, AnnData) else junctions
     if missing := [c for c in (*COORDINATES, KEYS.event) if c not in var]:
-        raise KeyError(f"The junctions lack {', '.join(missing)}; splicevi.data.find_events makes events of junctions.")
+        where = "importers in splicevi.io write places, splicevi.data.find_events makes events."
+        raise KeyError(f"The junctions lack {', '.join(missing)}; {where}")
     return var
 
 # %% ../../nbs/10_data/50_genes.ipynb #484e1794
