@@ -74,7 +74,9 @@ function render({ model, el }) {
           onclick: () => set({ selected: names[i] }),
           onkeydown: onKey(names[i]),
         },
-        ...row.map((text, j) => make("td", { className: columns[j][2], textContent: text })),
+        ...row.map((text, j) =>
+          make("td", { className: columns[j][2], textContent: text, title: columns[j][2] === "text" ? text : "" }),
+        ),
       ),
     );
   // empty rows keep the height while one filters
