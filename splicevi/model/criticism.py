@@ -117,7 +117,7 @@ def _draw(self: CriticismMixin, tensors: dict[str, Tensor], q: dict) -> dict[str
         out["expression"] = (*x.nonzero(as_tuple=True), x[x > 0])
     if m.n_input_junctions:
         batch = splicing_batch(tensors)
-        y = drawn_reads(m.splicing_likelihood(), decoded["logits"], batch)
+        y = drawn_reads(m.splicing_likelihood(), decoded["pairs"].logits, batch)
         out["splicing"] = batch.cell[y > 0], batch.junction[y > 0], y[y > 0]
     return out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..data.checks import require_cells
 from ..data.pairs import CellStore
 from .docs import docs
 from .setup import check_size_factor, require_numbers
-from ..nn.loader import SplicingKeys, get_store, register_store
+from ..nn.loader import SplicingKeys, get_store, looked_at_once, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
@@ -386,6 +387,17 @@ def aligned(self: AlignMixin, adata=None):
         If the data lack what the model was set up with.
     """
     return self._validate_anndata(adata)
+
+# %% ../../nbs/50_model/20_dataset.ipynb #60234cd5
+@patch
+@contextmanager
+def data_unchanged(self: AlignMixin) -> Iterator[None]:
+    """Within ``with model.data_unchanged():`` data are looked at for edits by the first call alone.
+
+    For many calls on few cells each; data must not be edited meanwhile.
+    """
+    with looked_at_once():
+        yield
 
 # %% ../../nbs/50_model/20_dataset.ipynb #f90e01df
 @patch

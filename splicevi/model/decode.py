@@ -20,6 +20,7 @@ from scvi.utils import track
 from torch import Tensor
 
 from ..core import shortlist
+from ..nn.encoders import codes_kept
 from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
 
@@ -148,16 +149,16 @@ def seeded(seed: int | None) -> Iterator[None]:
 # %% ../../nbs/50_model/50_decode.ipynb #73b89a7b
 @patch
 def _posteriors(
-    self: DecodeMixin, adata, rows, batch_size, n_samples: int = 1, silent: bool = True
+    self: DecodeMixin, adata, rows, batch_size, n_samples: int = 1, silent: bool = True, **kwargs
 ) -> Iterator[tuple[dict, dict]]:
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     loader = make_loader(self, adata, rows, batch_size)
-    with eval_mode(self.module):
+    with eval_mode(self.module), codes_kept(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
             tensors = {k: v.to(self.device) for k, v in tensors.items()}
-            yield tensors, self.module.inference(**inference_input(self.module, tensors), n_samples=n_samples)
+            yield tensors, self.module.inference(**inference_input(self.module, tensors), n_samples=n_samples, **kwargs)
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

@@ -105,7 +105,7 @@ def get_latent_representation(
     warn_untrained(self)
     self._check_latent(modality)
     adata = self._validate_anndata(adata)
-    posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size)
+    posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size, library=False)
     parts = [self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy() for _, q in posteriors]
     return np.concatenate(parts)
 

@@ -17,9 +17,9 @@ from .batch import SplicingBatch
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
            'multichoose_by_series', 'digamma_rest', 'multichoose_slope', 'MultichooseSeries', 'log_multichoose',
-           'log_multichoose_or_zero', 'widened', 'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient',
-           'Binomial', 'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial',
-           'ZeroInflatedNegativeBinomial', 'Poisson']
+           'multichoose_and_slope', 'log_multichoose_or_zero', 'widened', 'sum_by_cell', 'SplicingLikelihood',
+           'log_binomial_coefficient', 'Binomial', 'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain',
+           'NegativeBinomial', 'zinb_slopes', 'ZeroInflated', 'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def observation_log_softmax(
@@ -117,6 +117,14 @@ def log_multichoose(
         return MultichooseSeries.apply(log_a, k)
     a = log_a.exp()
     return log_a + torch.lgamma(a + k) - torch.lgamma(a + 1) - torch.lgamma(k + 1)
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #d49a96d1
+def multichoose_and_slope(log_a: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    "`log_multichoose` and its derivative by log α."
+    a = log_a.exp()
+    if log_a.dtype != torch.float64:
+        return multichoose_by_series(log_a, a, k), multichoose_slope(a, k)
+    return log_multichoose(log_a, k), a * (torch.digamma(a + k) - torch.digamma(a))
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #0f71664a
 def log_multichoose_or_zero(log_a: Tensor, k: Tensor, series: bool | None = None) -> Tensor:
@@ -232,17 +240,53 @@ class NegativeBinomial:
         gain = log_nb_gain(x, log_mu.reshape(-1)[hit], log_theta.reshape(-1)[hit])
         return zero.sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
 
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #47c5d8d1
+def zinb_slopes(x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
+    "Log-likelihood of each cell, and its derivatives by log_mu, log_theta and gate (cells, genes)."
+    flat, theta, ratio = (lambda t: t.reshape(-1)), log_theta.exp(), log_mu - log_theta
+    rise = ratio.sigmoid().mul_(theta)  # −∂g/∂log μ
+    g = F.softplus(ratio).mul_(theta).neg_()
+    odds = g - gate
+    lp = F.softplus(odds)
+    flat(lp)[hit] = flat(odds)[hit]
+    lp = lp.sub_(F.softplus(-gate)).sum(-1)
+    by_g = odds.sigmoid_()
+    flat(by_g)[hit] = 1.0
+    by_gate = (-gate).sigmoid_().sub_(by_g)
+    by_theta = g.add_(rise).mul_(by_g)
+    by_mu = rise.mul_(by_g).neg_()
+    here = flat(ratio)[hit]
+    cell, fall = hit // log_mu.shape[1], x * (-here).sigmoid()
+    flat(by_mu)[hit] += fall
+    log_a = log_theta[hit % log_mu.shape[1]] if log_theta.dim() == 1 else flat(log_theta)[hit]
+    value, slope = multichoose_and_slope(log_a, x)
+    flat(by_theta)[hit] += slope - fall
+    return lp + sum_by_cell(value + x * F.logsigmoid(here), cell, len(lp)), by_mu, by_theta, by_gate
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #79ae64ba
+class ZeroInflated(torch.autograd.Function):
+    "Log-likelihood of zero-inflated counts in each cell, with its gradient."
+
+    @staticmethod
+    def forward(ctx, x, hit, log_mu, log_theta, gate):
+        lp, *slopes = zinb_slopes(x, hit, log_mu, log_theta, gate)
+        ctx.save_for_backward(*slopes)
+        ctx.one_for_all = log_theta.dim() == 1
+        return lp
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, scale):
+        by_mu, by_theta, by_gate = ctx.saved_tensors
+        by_theta = scale @ by_theta if ctx.one_for_all else by_theta * scale.unsqueeze(-1)
+        return None, None, by_mu * scale.unsqueeze(-1), by_theta, by_gate * scale.unsqueeze(-1)
+
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #97eb69c6
 class ZeroInflatedNegativeBinomial:
     "NB whose counts are replaced by zero with probability σ(gate)."
 
     def log_prob(self, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> Tensor:
-        log_theta = log_theta.expand_as(log_mu)
-        nb0 = log_nb_zero(log_mu, log_theta)
-        zero = F.softplus(nb0 - gate)
-        at = lambda t: t.reshape(-1)[hit]
-        gain = at(nb0) - at(gate) - at(zero) + log_nb_gain(x, at(log_mu), at(log_theta))
-        return (zero - F.softplus(-gate)).sum(-1) + sum_by_cell(gain, hit // log_mu.shape[1], log_mu.shape[0])
+        return ZeroInflated.apply(x, hit, log_mu, log_theta, gate)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #f3e7119b
 class Poisson:

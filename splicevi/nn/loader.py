@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from weakref import WeakKeyDictionary
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import pandas as pd
@@ -25,18 +29,21 @@ from splicevi.data.pairs import (
     ObservedPairs,
     at_pairs,
     event_codes,
+    indptr_of,
     observed_pairs,
     require_counts,
     take_ranges,
     without_event,
 )
 from .batch import PAIR
+from .fused import compiled, in_parts, is_large
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise', 'EventField',
-           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'checksum',
-           'register_store', 'get_store', 'splicing_arrays', 'expression_arrays', 'CellDataset', 'CellLoader',
-           'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise',
+           'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store',
+           'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store',
+           'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays', 'expression_arrays', 'CellDataset',
+           'one_ahead', 'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -169,6 +176,34 @@ def build_store(
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
+BLOCK = 1 << 16  # words of 8 bytes
+
+
+@compiled
+def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> None:
+    "A number for each block of words, which any change of a single word changes."
+    prime = np.uint64(0x100000001B3)
+    for block in range(first, last):
+        a, b = np.uint64(0xCBF29CE484222325), np.uint64(1)
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, len(words)) - 1, 2):
+            a, b = (a ^ words[i]) * prime, (b ^ words[i + 1]) * prime
+        if min((block + 1) * BLOCK, len(words)) % 2:
+            a = (a ^ words[len(words) - 1]) * prime
+        out[block] = a ^ (b * prime)
+
+
+def checksum_of_bytes(array: np.ndarray) -> int:
+    "CRC of an array's bytes; of a large one, of a number for each block of it."
+    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    if len(data) < 8 * BLOCK:
+        return zlib.crc32(data)
+    whole = len(data) // 8 * 8
+    words, n = data[:whole].view(np.uint64), -(-whole // (8 * BLOCK))
+    out = np.empty(n, np.uint64)
+    in_parts(mix_blocks, np.arange(n + 1) * BLOCK, words, out)
+    return zlib.crc32(data[whole:], zlib.crc32(out.view(np.uint8)))
+
+# %% ../../nbs/40_nn/70_loader.ipynb #2a7988c7
 def checksum(matrix) -> tuple | None:
     "Checksum of a matrix's values and their places; where it lies, if that is on disk."
     if matrix is None:
@@ -176,7 +211,7 @@ def checksum(matrix) -> tuple | None:
     if is_on_disk(matrix):
         return place_on_disk(matrix)
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
-    return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
+    return tuple(map(checksum_of_bytes, parts))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
 def _fingerprint(manager: AnnDataManager, x_is_copied: bool = False) -> tuple:
@@ -195,22 +230,35 @@ def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_g
         _STORES[manager] = {"how": (event, n_genes), "stamp": None, "store": None}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #bc26a070
+_SEEN = ContextVar("managers whose data were looked at", default=None)
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    "Within, data are looked at for changes once, not at each call."
+    before = _SEEN.set(WeakSet() if _SEEN.get() is None else _SEEN.get())
+    try:
+        yield
+    finally:
+        _SEEN.reset(before)
+
+
 def get_store(manager: AnnDataManager) -> CellStore:
     "The store of a registered data set, built at first use."
-    known = _STORES[manager]
+    known, seen = _STORES[manager], _SEEN.get()
+    if seen is not None and manager in seen:
+        return known["store"]
     stamp = _fingerprint(manager, known["how"][1] is not None)
     if known["stamp"] != stamp:
         known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
+    if seen is not None:
+        seen.add(manager)
     return known["store"]
 
 # %% ../../nbs/40_nn/70_loader.ipynb #54c82df2
-def splicing_arrays(
-    store: CellStore,
-    rows: np.ndarray,  # (cells,) rows of the data set
-) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
-    "The observed pairs of some cells."
+def arrays_by_numpy(store: CellStore, rows: np.ndarray, at: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of `SplicingBatch` of some cells, whose pairs are at `at`."
     p = store.pairs
-    at, indptr = take_ranges(p.indptr, rows)
     observations, observation_indptr = take_ranges(p.observation_indptr, rows)
     y, total, event = p.y[at], p.observation_total[observations], p.observation_event[observations]
     observation = np.repeat(np.arange(len(observations)), p.event_size[event])
@@ -221,14 +269,64 @@ def splicing_arrays(
         junction=p.junction[at],
         y=y,
         n=n,
-        psi=y / n if store.psi is None else store.psi[at],
-        indptr=indptr.astype(np.int32),
+        psi=y / n,
         observation=observation,
         observation_cell=np.repeat(cells, np.diff(observation_indptr)),
         observation_event=event.astype(np.int64),
         observation_total=total,
-        hit=np.flatnonzero(y),
     )
+
+# %% ../../nbs/40_nn/70_loader.ipynb #f340e08e
+@compiled
+def copy_cells(first, last, rows, pairs, observations, out):
+    "Write the pairs of cells `first` to `last` of a mini-batch, and what is known of each."
+    starts, from_indptr, from_junction, from_y = pairs
+    observation_starts, from_observations, from_event, from_total, event_size = observations
+    cell, junction, y, n, psi, observation, observation_cell, observation_event, observation_total = out
+    for i in range(first, last):
+        p, source, t = starts[i], from_indptr[rows[i]], observation_starts[i]
+        for o in range(from_observations[rows[i]], from_observations[rows[i] + 1]):
+            total = from_total[o]
+            observation_cell[t], observation_event[t], observation_total[t] = i, from_event[o], total
+            for _ in range(event_size[from_event[o]]):
+                cell[p], junction[p], observation[p] = i, from_junction[source], t
+                y[p], n[p], psi[p] = from_y[source], total, from_y[source] / total
+                p, source = p + 1, source + 1
+            t += 1
+
+# %% ../../nbs/40_nn/70_loader.ipynb #f32179b7
+def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
+    "As `arrays_by_numpy`, by compiled code."
+    p, n_pairs = store.pairs, int(indptr[-1])
+    starts = indptr_of(p.observation_indptr[rows + 1] - p.observation_indptr[rows])
+    of_pairs = dict(
+        cell=np.int64, junction=p.junction.dtype, y=p.y.dtype, n=p.y.dtype, psi=p.y.dtype, observation=np.int64
+    )
+    of_observations = dict(observation_cell=np.int64, observation_event=np.int64, observation_total=p.y.dtype)
+    out = {k: np.empty(n_pairs, t) for k, t in of_pairs.items()}
+    out |= {k: np.empty(int(starts[-1]), t) for k, t in of_observations.items()}
+    pairs = (indptr, p.indptr, p.junction, p.y)
+    observations = (starts, p.observation_indptr, p.observation_event, p.observation_total, p.event_size)
+    in_parts(copy_cells, indptr, rows, pairs, observations, tuple(out.values()))
+    return out
+
+# %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
+def splicing_arrays(
+    store: CellStore,
+    rows: np.ndarray,  # (cells,) rows of the data set
+) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
+    "The observed pairs of some cells."
+    p = store.pairs
+    indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
+    if large := is_large(indptr[-1]):
+        out = arrays_at_once(store, rows, indptr)
+    if not large or store.psi is not None:
+        at = take_ranges(p.indptr, rows)[0]
+    if not large:
+        out = arrays_by_numpy(store, rows, at, indptr)
+    if store.psi is not None:
+        out["psi"] = store.psi[at]
+    return out | {"indptr": indptr.astype(np.int32), "hit": np.flatnonzero(out["y"])}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -237,7 +335,12 @@ def expression_arrays(
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
     block = x[rows]
-    block = block.toarray() if sp.issparse(block) else np.asarray(block)
+    if sp.issparse(block):
+        block = block.tocsr()
+        block.sum_duplicates()
+        block.eliminate_zeros()
+        hit = np.repeat(np.arange(len(rows)) * block.shape[1], np.diff(block.indptr)) + block.indices
+        return {REGISTRY_KEYS.X_KEY: block.toarray().astype(np.float32, copy=False), "x_hit": hit}
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
@@ -284,11 +387,24 @@ class _Cells:
         return CellDataset(self.manager, indices)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
+def one_ahead(items: Iterator) -> Iterator:
+    "The same items, each made in a thread while the one before is in use."
+    with ThreadPoolExecutor(1, "splicevi-loader") as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
+# %% ../../nbs/40_nn/70_loader.ipynb #ca3250e1
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
     def __init__(self, adata_manager: AnnDataManager, *args, **kwargs):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        batches = super().__iter__()
+        return batches if self.num_workers else one_ahead(batches)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):

@@ -322,14 +322,22 @@ def _library(self: SPLICEVAE, x, batch_index, cat_covs, size_factor) -> Tensor |
 # %% ../../nbs/40_nn/60_module.ipynb #5ef09604
 @patch
 def inference(
-    self: SPLICEVAE, x, splicing, batch_index, cont_covs=None, cat_covs=None, size_factor=None, n_samples: int = 1
+    self: SPLICEVAE,
+    x,
+    splicing,
+    batch_index,
+    cont_covs=None,
+    cat_covs=None,
+    size_factor=None,
+    n_samples: int = 1,
+    library: bool = True,  # whether library sizes are wanted
 ) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
     mean, var, present = self._encode(x, splicing, batch_index, cont_covs, cat_covs)
     joint_mean, joint_var = self._mix(mean, var, present)
     qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
     z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
-    library = self._library(x, batch_index, cat_covs, size_factor)
+    library = self._library(x, batch_index, cat_covs, size_factor) if library else None
     return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=library)
 
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282
@@ -368,14 +376,14 @@ def log_theta(self: SPLICEVAE, px: DecodedExpression, batch_index: Tensor | None
 # %% ../../nbs/40_nn/60_module.ipynb #b468b99f
 @patch
 def generative(self: SPLICEVAE, z, library, splicing, batch_index, cont_covs=None, cat_covs=None, label=None) -> dict:
-    "Parameters of the likelihoods: expression of all genes, logits of the observed pairs."
+    "Parameters of the likelihoods: expression of all genes, and what is decoded at the observed pairs."
     z, *cats = self.decoder_input(z, batch_index, cont_covs, cat_covs)
     out = {}
     if self.n_input_genes:
         px = self.expression_decoder(z, *cats)
         out |= dict(px=px, log_mu=library + px.log_scale, log_theta=self.log_theta(px, batch_index, label))
     if self.n_input_junctions:
-        out["logits"] = self.splicing_decoder(z, splicing, *cats)
+        out["pairs"] = self.splicing_decoder.at_pairs(z, splicing, *cats)
     return out
 
 # %% ../../nbs/40_nn/60_module.ipynb #092f1d3e
@@ -401,7 +409,7 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
         lp = likelihood.log_prob(x.reshape(-1)[hit], hit, out["log_mu"], out["log_theta"], out["px"].gate)
         rec["expression"] = -lp * present[0]
     if self.n_input_junctions:
-        rec["splicing"] = -self.splicing_likelihood().log_prob(out["logits"], splicing_batch(tensors))
+        rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())
     return rec
 
 # %% ../../nbs/40_nn/60_module.ipynb #5c16d93c

@@ -1,0 +1,177 @@
+"""Compiled code against PyTorch: the same likelihood, gradients, mini-batches and trainings, whatever the threads."""
+
+import numpy as np
+import pytest
+import scvi
+import torch
+from torch.testing import assert_close
+
+from splicevi import SPLICEVI
+from splicevi.datasets import simulate
+from splicevi.nn import fused
+from splicevi.nn.batch import SplicingBatch
+from splicevi.nn.decoders import DecodedPairs
+from splicevi.nn.likelihoods import DirichletMultinomial
+
+CELLS, EVENTS, WIDTH = 200, 40, 5  # over 10,000 pairs, which threads share
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    "Compiled code also for small mini-batches."
+    monkeypatch.setattr(fused, "FUSE_FROM", 0)
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    "One thread, and two."
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def mini_batch(most: float, seed: int = 0, whole: bool = True) -> SplicingBatch:
+    "Random reads of events of 1 to 90 junctions; some cells see no event, some junctions are seen by no cell."
+    rng = np.random.default_rng(seed)
+    size = np.r_[1, 1, 90, rng.integers(2, 6, EVENTS - 3)]
+    start = np.r_[0, size.cumsum()]
+    seen = [(i, e) for i in range(CELLS) for e in range(EVENTS - 1) if i % 9 and rng.random() < 0.4]
+    y = [rng.multinomial(np.exp(rng.uniform(0, np.log(most))), rng.dirichlet(np.full(size[e], 0.4))) for _, e in seen]
+    y = [v if v.any() else np.eye(len(v), dtype=int)[0] for v in y]
+    y = [v * (1 if whole else rng.uniform(0.3, 2)) for v in y]
+    total = np.array([v.sum() for v in y])
+    cell, event = np.array(seen).T
+    n = size[event]
+    observation = np.repeat(np.arange(len(seen)), n)
+    junction = np.concatenate([np.arange(start[e], start[e + 1]) for e in event])
+    y = np.concatenate(y)
+    indptr = np.r_[0, np.bincount(cell, n, CELLS).cumsum()]
+    as_float = lambda a: torch.tensor(a, dtype=torch.float32)
+    return SplicingBatch(
+        torch.tensor(np.repeat(cell, n)),
+        torch.tensor(junction, dtype=torch.int32),
+        as_float(y),
+        as_float(total[observation]),
+        as_float(y / total[observation]),
+        torch.tensor(indptr, dtype=torch.int32),
+        torch.tensor(observation),
+        torch.tensor(cell),
+        torch.tensor(event),
+        as_float(total),
+        torch.tensor(y).nonzero().squeeze(1),
+    )
+
+
+def in_double(batch: SplicingBatch) -> SplicingBatch:
+    return SplicingBatch(*(t.double() if t.is_floating_point() else t for t in batch))
+
+
+def answers(batch, given, weights):
+    "Log-likelihood of each cell, and the gradients of a weighted sum of them."
+    inputs = [t.clone().requires_grad_() for t in given]
+    lp = DecodedPairs(*inputs[:3], batch).log_prob(DirichletMultinomial(inputs[3]))
+    return [lp.detach(), *torch.autograd.grad((lp * weights.to(lp)).sum(), inputs)]
+
+
+@pytest.mark.parametrize("one_for_all", [False, True], ids=["by event", "one concentration"])
+@pytest.mark.parametrize("most, whole", [(8, True), (1e5, True), (50, False)], ids=["few", "many", "fractions"])
+@pytest.mark.parametrize("spread", [1.0, 20.0])
+def test_log_likelihood_and_gradients(compiled, threads, monkeypatch, one_for_all, most, whole, spread):
+    "Those of double precision in PyTorch; cells and junctions without reads have none."
+    batch = mini_batch(most, whole=whole)
+    torch.manual_seed(1)
+    n_junctions = 90 + 2 + 6 * EVENTS
+    log_c = torch.randn(() if one_for_all else (EVENTS,)) * 3
+    given = [torch.randn(CELLS, WIDTH), torch.randn(n_junctions, WIDTH) * spread, torch.randn(n_junctions), log_c]
+    weights = torch.linspace(-1, 2, CELLS)
+    calls, apply = [], fused.FusedLogProb.apply
+    monkeypatch.setattr("splicevi.nn.decoders.FusedLogProb.apply", lambda *a: calls.append(1) or apply(*a))
+    one = answers(batch, given, weights)
+    two = answers(in_double(batch), [t.double() for t in given], weights)
+    assert len(calls) == 1  # in double precision PyTorch does it
+    for a, b in zip(one, two):
+        assert a.dtype == torch.float32 and torch.isfinite(a).all()
+        assert_close(a.double(), b, rtol=1e-5, atol=2e-6 * spread * max(1.0, b.abs().max().item()))
+    empty = batch.indptr.diff() == 0
+    assert empty.any() and not one[0][empty].any() and not one[1][empty].any()
+    unseen = torch.bincount(batch.junction, minlength=n_junctions) == 0
+    assert unseen.any() and not one[2][unseen].any() and not one[3][unseen].any()
+
+
+def trained(data, **kwargs):
+    scvi.settings.seed = 0
+    SPLICEVI.setup_mudata(data, batch_key="batch")
+    model = SPLICEVI(data, n_latent=4, **kwargs)
+    model.train(max_epochs=5, lr=1e-3, batch_size=32, accelerator="cpu", enable_progress_bar=False)
+    return model, model.history["elbo_train"].to_numpy().astype(float).ravel()
+
+
+@pytest.mark.parametrize("kwargs", [{}, dict(dm_concentration="scalar"), dict(splicing_decoder_architecture="vanilla")])
+def test_trainings_are_the_same(monkeypatch, kwargs):
+    "With compiled code and with PyTorch: the same curve, the same latent points, the same validation."
+    data = simulate(n_cells=120, n_genes=40, n_junctions=90, n_cell_types=3, n_batches=2, observed=0.4, seed=0)
+    one, slow = trained(data, **kwargs)
+    monkeypatch.setattr(fused, "FUSE_FROM", 0)
+    two, fast = trained(data, **kwargs)
+    np.testing.assert_allclose(fast, slow, rtol=1e-4)
+    np.testing.assert_allclose(two.get_latent_representation(), one.get_latent_representation(), atol=2e-3)
+    np.testing.assert_allclose(two.get_elbo(), one.get_elbo(), rtol=0.01)
+
+
+def test_results_do_not_depend_on_the_number_of_threads(compiled, monkeypatch):
+    "Bit for bit."
+    batch, out = mini_batch(100), []
+    torch.manual_seed(1)
+    given = [torch.randn(CELLS, WIDTH), torch.randn(400, WIDTH), torch.randn(400), torch.randn(EVENTS)]
+    before = torch.get_num_threads()
+    for n in (1, 2, 3):
+        torch.set_num_threads(n)
+        out.append(answers(batch, given, torch.ones(CELLS)))
+    torch.set_num_threads(before)
+    for other in out[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(out[0], other))
+
+
+def test_without_a_folder_for_the_cache(monkeypatch):
+    "Where numba can keep nothing, functions are compiled all the same."
+    njit = fused.numba.njit
+
+    def no_cache(f, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(f, **options)
+
+    monkeypatch.setattr(fused.numba, "njit", no_cache)
+    assert fused.compiled(lambda x: x + 1)(2) == 3
+
+
+def test_loader_gives_the_same_mini_batches(monkeypatch):
+    "The compiled gathering of pairs, with cells named twice and out of order."
+    data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
+    SPLICEVI.setup_mudata(data)
+    model = SPLICEVI(data, n_latent=3)
+    rows = np.array([5, 2, 2, 59, 0])
+    ask = lambda: next(iter(model._make_data_loader(adata=model.adata, indices=rows, batch_size=5)))
+    slow = ask()
+    monkeypatch.setattr(fused, "FUSE_FROM", 0)
+    fast = ask()
+    assert slow.keys() == fast.keys()
+    for k in slow:
+        assert torch.equal(slow[k], fast[k]) and slow[k].dtype == fast[k].dtype, k
+
+
+def test_a_loader_left_early_leaves_no_thread():
+    "Also when its mini-batch could not be made."
+    import threading
+
+    data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
+    SPLICEVI.setup_mudata(data)
+    loader = SPLICEVI(data, n_latent=3)._make_data_loader(adata=data, batch_size=10)
+    batches = iter(loader)
+    next(batches)
+    batches.close()
+    loader.dataset.store = None
+    with pytest.raises(AttributeError):
+        next(iter(loader))
+    assert not [t for t in threading.enumerate() if t.name.startswith("splicevi-loader")]
