@@ -63,6 +63,11 @@ _TESTS = {
     "n_batches_agree": "Of these, batches whose raw difference has the sign of effect_size.",
     "max_abs_effect": "Largest difference of PSI among the event's junctions, whatever its sign.",
     "top_junction": "The junction of the event that differs most.",
+}
+
+
+# %% ../../nbs/30_tl/80_columns.ipynb #f7b6c819
+_GROUPS = {
     "inclusion1": "PSI of the event's exon in group 1: junctions that include it against those that skip it.",
     "inclusion2": "PSI of the event's exon in group 2.",
     "inclusion_effect": "inclusion2 minus inclusion1: above 0 the exon is included more in group 2.",
@@ -137,7 +142,7 @@ _VIEWS = {
 }
 
 # %% ../../nbs/30_tl/80_columns.ipynb #c962256d
-COLUMNS = _JUNCTIONS | _TESTS | _EXPRESSION | _VIEWS
+COLUMNS = _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _VIEWS
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),
