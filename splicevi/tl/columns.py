@@ -65,7 +65,6 @@ _TESTS = {
     "top_junction": "The junction of the event that differs most.",
 }
 
-
 # %% ../../nbs/30_tl/80_columns.ipynb #f7b6c819
 _GROUPS = {
     "inclusion1": "PSI of the event's exon in group 1: junctions that include it against those that skip it.",
