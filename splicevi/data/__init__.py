@@ -16,7 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "checks": "check_mudata",
         "pairs": "observed_pairs event_codes splicing_layers",
         "events": "find_events to_mudata",
-        "genes": "annotate",
+        "genes": "annotate describe_events",
         "gtf": "read_gtf",
         "metacells": "aggregate_cells",
         "totals": "rederive_totals",
