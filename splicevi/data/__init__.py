@@ -17,7 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "pairs": "observed_pairs event_codes splicing_layers",
         "events": "find_events to_mudata",
         "factors": "splicing_factors",
-        "genes": "annotate",
+        "genes": "annotate describe_events",
         "gtf": "read_gtf",
         "metacells": "aggregate_cells",
         "totals": "rederive_totals",
