@@ -542,6 +542,16 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #b7f5d96d
+explain(
+    word_columns="""
+    - ``inclusion1``, ``inclusion2``, ``inclusion_effect``: PSI of the event's exon (:func:`splicevi.tl.inclusion`) in
+      both groups and the second minus the first, NaN where the event is about none; ``direction``: the same in words;
+      ``event_name``, ``event_type``, ``event_status``, ``consequence``: the event in words, as far as they are known
+      (:func:`splicevi.data.annotate`).
+    """,
+)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ec134614
 explain(
     differential_splicing_table="""
@@ -565,10 +575,7 @@ explain(
       donors (between their differences, where ``donors_paired``); ``n_donors1``, ``n_donors2``: donors with reads.
     - with several comparisons ``is_ds_fdr_all``. ``is_ds_fdr`` keeps to `fdr_target` in each comparison, and so in all
       of them one below the other. ``is_ds_fdr_all`` also keeps to it for the list of features that are called in any.
-    - ``inclusion1``, ``inclusion2``, ``inclusion_effect``: PSI of the event's exon (:func:`splicevi.tl.inclusion`) in
-      both groups and the second minus the first, NaN where the event is about none; ``direction``: the same in words;
-      ``event_name``, ``event_type``, ``event_status``, ``consequence``: the event in words, as far as they are known
-      (:func:`splicevi.data.annotate`).
+    %(word_columns)s
     - ``junction_id``, ``event_id``, ``gene_name`` where the data have them; with `groupby`, ``comparison``, ``group1``
       and ``group2``.
 
