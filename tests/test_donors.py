@@ -60,13 +60,15 @@ def power(null, changed):
 
 
 def figures(n_donors, crossed, seeds=4, changed=0.25, **options):
-    "What is wrongly and rightly found with a number of donors, over seeds; a beta-binomial test weighs cells by reads."
+    """What is wrongly and rightly found with a number of donors, over seeds. Power is that in events of which a PSI
+    changes by 0.1 or more; a beta-binomial test weighs cells by their reads."""
     rows, null, found = [], {}, {}
     for seed in range(seeds):
         alike = spliced(seed, n_donors, crossed, **options)
         differ = spliced(seed + 100, n_donors, crossed, changed=changed, **options)
         for data, to in ((alike, null), (differ, found)):
-            of = data["is_ds"] if data is differ else slice(None)
+            events = EventOrder(data["event"])
+            of = events.max(np.abs(data["truth"])[events.order]) >= 0.1 if data is differ else slice(None)
             for w in ("cells", "reads"):
                 to.setdefault(w, []).append(-answers(data, n_draws=2, weights=w)[0][of])
             to.setdefault("beta-binomial", []).append(beta_binomial(data)[of])
