@@ -105,7 +105,7 @@ def test_errors_and_power_grid(n_donors, crossed):
     found = figures(n_donors, crossed, seeds=12 if n_donors < 20 else 6)
     print(n_donors, "crossed" if crossed else "nested", found.round(3).to_dict())
     assert 0.03 <= found["p < 0.05"] <= 0.06 and found["called"] <= 0.001, found
-    assert found["false"] <= 0.06 and 0.92 <= found["covered"] <= 0.985, found  # where nothing changes all are covered
+    assert found["false"] <= 0.06 and found["covered"] >= 0.92, found  # where nothing changes nearly all are
     assert found["power, reads"] >= found["power, beta-binomial"] - 0.01, found
     assert found["power, cells"] >= found["power, beta-binomial"] - 0.03, found
 
