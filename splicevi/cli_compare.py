@@ -50,6 +50,8 @@ def arguments(settings: Mapping) -> dict:
     out = {ARGUMENTS.get(k, k): v for k, v in settings.items() if k not in NOT_ASKED and v is not None}
     if "level" in settings and out.get("n_samples_overall") == 0:  # all, which expression does not know
         out["n_samples_overall"] = None
+    if out.get("sample_key") == "none":
+        out["sample_key"] = False
     return out | {"all_stats": not settings["no_stats"], "silent": settings["quiet"]}
 
 # %% ../nbs/79_cli_compare.ipynb #9782787a
@@ -154,6 +156,9 @@ def ds(
     batch_correction: bool = False,  # compare under the same batches
     batchid1: str = None,  # batches to decode group 1 under, with commas between; not given: all
     batchid2: str = None,  # the same for group 2
+    sample_key: str = None,  # column of obs with the donors, then the replicates; none: cells are, without a word
+    weights: str = "cells",  # whose PSI a group's is: cells, or reads
+    strata: str = None,  # column of obs over which the groups are standardised
     norm_splicing_function: str = "dm_posterior_mean",  # dm_posterior_mean: from reads; decoder: from the model alone
     junctions: str = None,  # test these only: a file with a name in each line, or names with commas between
     no_change: float = 0.05,  # largest difference of PSI that counts as none
@@ -190,6 +195,7 @@ def de(
     batch_correction: bool = False,  # compare under the same batches
     batchid1: str = None,  # batches to decode group 1 under, with commas between; not given: all
     batchid2: str = None,  # the same for group 2
+    sample_key: str = None,  # column of obs with the donors, then the replicates; none: cells are, without a word
     n_samples_overall: int = 5000,  # cells of a group to decode at most
     sort: bool = False,  # the most probable first
     no_stats: bool = False,  # leave out means of the counts

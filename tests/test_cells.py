@@ -263,7 +263,7 @@ OTHERWISE = dict(
     groupby="cell_type", group1="type_1", group2="type_2", delta="0.3", fdr="0.2", level="event", mode="vanilla",
     batch_correction=None, batchid1="batch_1", batchid2="batch_2", norm_splicing_function="decoder", junctions="chr1",
     no_change="0.01", n_draws="10", n_samples_overall="7", seed="5", sort=None, no_stats=None, batch_size="16",
-    idx1="day == 0", idx2="day == 1",
+    idx1="day == 0", idx2="day == 1", sample_key="batch", weights="reads", strata="batch",
 )  # fmt: skip
 NEEDS = dict(idx1=[], idx2=["--idx1", "day == 0"], batchid1=["--batch-correction"], batchid2=["--batch-correction"])
 
@@ -417,10 +417,10 @@ def test_programs_are_the_true_ones(seed):
     from splicevi.tl import matched
 
     scvi.settings.seed = 0
-    mdata = simulate(800, 100, 600, 3, observed=0.6, n_programs=3, seed=seed)
+    mdata = simulate(1000, 150, 800, 3, observed=0.5, n_programs=3, seed=seed)
     SPLICEVI.setup_mudata(mdata, batch_key="batch")
     model = SPLICEVI(mdata, n_latent=8, modality_penalty="None", splicing_encoder_architecture="vanilla")
-    model.train(**QUICK | dict(max_epochs=70, lr=8e-3, n_epochs_kl_warmup=10, early_stopping=False))
+    model.train(**QUICK | dict(max_epochs=120, lr=5e-3, n_epochs_kl_warmup=10, early_stopping=False))
     found = model.programs(n_permutations=100)
     program, r = matched(found.activity.to_numpy(), mdata.obsm["program_true"].to_numpy())
     assert r.min() >= 0.9
