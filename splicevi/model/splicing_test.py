@@ -5,7 +5,7 @@
 # %% ../../nbs/50_model/70_splicing_test.ipynb #b9bb5e6d
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -25,6 +25,7 @@ from .decode import columns_of, pick, seeded
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
+from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
@@ -482,6 +483,13 @@ def _event_table(
         return table
     return table.assign(**{KEYS.gene_name: names[KEYS.gene_name].to_numpy()[top]})
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #a7e1db58
+@patch
+def _in_words(self: DifferentialMixin, adata, test: SplicingTest) -> tuple[Callable, Callable]:
+    "How the table of a comparison is made, and that of all comparisons finished."
+    words = TableWords(self.feature_table("splicing", adata), events=self.junction_events is not None)
+    return words.with_inclusion(self._junction_table if test.level == "junction" else self._event_table), words.finished
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #40233223
 explain(
     weights="""
@@ -534,6 +542,16 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #b7f5d96d
+explain(
+    word_columns="""
+    - ``inclusion1``, ``inclusion2``, ``inclusion_effect``: PSI of the event's exon (:func:`splicevi.tl.inclusion`) in
+      both groups and the second minus the first, NaN where the event is about none; ``direction``: the same in words;
+      ``event_name``, ``event_type``, ``event_status``, ``consequence``: the event in words, as far as they are known
+      (:func:`splicevi.data.annotate`).
+    """,
+)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ec134614
 explain(
     differential_splicing_table="""
@@ -557,12 +575,13 @@ explain(
       donors (between their differences, where ``donors_paired``); ``n_donors1``, ``n_donors2``: donors with reads.
     - with several comparisons ``is_ds_fdr_all``. ``is_ds_fdr`` keeps to `fdr_target` in each comparison, and so in all
       of them one below the other. ``is_ds_fdr_all`` also keeps to it for the list of features that are called in any.
+    %(word_columns)s
     - ``junction_id``, ``event_id``, ``gene_name`` where the data have them; with `groupby`, ``comparison``, ``group1``
       and ``group2``.
 
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
     (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` and ``higher_in``,
-    ``n_junctions``, and the numbers of cells and reads.
+    ``n_junctions``, the numbers of cells and reads, inclusion, direction and words.
 
     Raises
     ------
@@ -622,10 +641,11 @@ def _splicing_tables(
     codes: tuple | None,  # batches to decode each group under
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
-    make = self._junction_table if test.level == "junction" else self._event_table
+    make, finished = self._in_words(adata, test)
     answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
     tables = [make(adata, answer(pair), wanted, test) for pair in found]
-    table = checks_last(stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"]))
+    table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
+    table = checks_last(finished(table, found))
     if len(found) == 1 or test.mode != "change":
         return table
     return table.assign(is_ds_fdr_all=call_over_all(table["proba_ds"], test.fdr_target))

@@ -18,8 +18,10 @@ from scipy.special import digamma, polygamma
 
 from ..core import KEYS, obs_column, shortlist
 from ..data.arguments import COUNT, Text, takes
+from ..data.events import junction_frame
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .concentration import log_beta_binomial
+from .exons import inclusion_columns, with_direction
 from .groups import Comparison, comparisons
 from .replicates import donor_codes
 from .scatter import donor_reads, event_p_values
@@ -245,6 +247,12 @@ def two_groups(
     y, n = (bulk.layers[k][rows].toarray().T.astype(np.float64) for k in (KEYS.junction_counts, KEYS.event_counts))
     return y, n, np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
 
+# %% ../../nbs/30_tl/50_donors.ipynb #a8bd19de
+def _in_words(table: pd.DataFrame, junctions: pd.DataFrame, c: Comparison) -> pd.DataFrame:
+    "The table with inclusion, direction and events in words."
+    table = table.assign(**inclusion_columns(junctions, table["psi1"], table["psi2"]))
+    return with_direction(table, junctions, str(c.group1), str(c.group2))
+
 # %% ../../nbs/30_tl/50_donors.ipynb #39aafffa
 @takes(min_samples=COUNT, sample_key=Text("a column of bulk.obs", optional=True))
 def beta_binomial_test(
@@ -272,4 +280,5 @@ def beta_binomial_test(
     columns = result_columns(theta, *event_tests(y[at], n[at], event, group, donor))
     table = pd.DataFrame(columns, index=bulk.var_names[at]).reindex(bulk.var_names)
     named = bulk.var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in bulk.var]]
-    return table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    table = table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    return _in_words(table, junction_frame(bulk.var), c)
