@@ -140,11 +140,30 @@ _VIEWS = {
     "note": "What else there is to know of it.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #247a81aa
+_PROGRAMS = {
+    "program": "The program of splicing.",
+    "share": "Share of what the programs explain together.",
+    "moved": "Number of junctions that a standard deviation of the program's activity moves.",
+    "junctions": "The junctions that the program moves most, with the change of PSI.",
+    "genes": "The genes whose expression changes most with the program, with the log2 change.",
+    "regulators": "RNA-binding proteins whose expression follows the program, with the correlation.",
+    "psi_change": "Change of PSI for a standard deviation of the program's activity.",
+    "log2_change": "Change of expression (log2) for a standard deviation of the program's activity.",
+    "gene": "Name of the gene in the data.",
+    "symbol": "Symbol of the gene.",
+    "family": "Family of the RNA-binding protein.",
+    "r": "Correlation of the program's activity with the protein's expression.",
+    "p_adjusted": "Probability of as strong a correlation of any pair by chance, by permutation.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #c962256d
-COLUMNS = _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _VIEWS
+COLUMNS = _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),
+    ({"share", "moved"}, {"name": "Name of the program."}),
+    ({"program", "r"}, {"p_value": "Probability of as strong a correlation by chance, by permutation."}),
     ({"proba_de", "bayes_factor"}, {"bayes_factor": "Log odds of a difference of expression."}),
 ]
 OWN = "A column of your own data."
