@@ -27,7 +27,7 @@ setup(
     license="BSD-3-Clause",
     url=cfg["git_url"],
     packages=find_packages(include=[cfg["lib_path"], cfg["lib_path"] + ".*"]),
-    package_data={"splicevi.views": ["static/*"]},  # templates, styles and scripts
+    package_data={"splicevi.views": ["static/*"], "splicevi.data": ["static/*"]},  # templates, scripts, lists
     include_package_data=True,
     python_requires=">=" + cfg["min_python"],
     install_requires=words("requirements"),

@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 if _TYPE_CHECKING:
     from splicevi.model.splicevi import SPLICEVI
     from splicevi.nn.module import SPLICEVAE
+    from splicevi.tl.columns import explain
     from splicevi.views.coverage import coverage_report
     from splicevi.views.dashboard.dashboard import TrainingDashboard
     from splicevi.views.explorer.explorer import PSIExplorer
@@ -22,6 +23,7 @@ __getattr__, __dir__, __all__ = _lazy_names(
     {
         "model.splicevi": "SPLICEVI",
         "nn.module": "SPLICEVAE",
+        "tl.columns": "explain",
         "views.coverage": "coverage_report",
         "views.dashboard.dashboard": "TrainingDashboard",
         "views.explorer.explorer": "PSIExplorer",

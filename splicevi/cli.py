@@ -19,7 +19,9 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
+from .cli_compare import de, ds
 from .cli_import import import_files
+from .cli_predict import predict
 from .core import UserError, atomic_folder, console, find_obs_column, logger, obs_column
 
 # %% ../nbs/81_cli.ipynb #67bbd3ef
@@ -464,7 +466,14 @@ def check(
         print("fine: " + ", ".join(f"{k} {v:,}" if isinstance(v, int) else f"{v} {k}" for k, v in sizes(mdata).items()))
 
 # %% ../nbs/81_cli.ipynb #70d770df
-COMMANDS = {"train": train, "check": check, "import": import_files}
+COMMANDS = {
+    "train": train,
+    "check": check,
+    "import": import_files,
+    "predict": predict,
+    "ds": ds,
+    "de": de,
+}
 
 # %% ../nbs/81_cli.ipynb #b8dc3b07
 def _help() -> str:

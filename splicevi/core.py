@@ -413,10 +413,23 @@ def _folders_above(place: Path) -> Iterator[None]:
                 p.rmdir()
         raise
 
+# %% ../nbs/00_core.ipynb #d1707ba3
+def _replace(part: Path, place: Path) -> None:
+    "Put a complete temporary folder in the place of an older one, of which nothing stays."
+    part.chmod(place.stat().st_mode & 0o777)
+    ready = part.with_name(f"{part.name}.ready")
+    ready.mkdir()
+    os.rename(part, ready / place.name)
+    try:
+        _swap(ready / place.name, place)
+    finally:
+        shutil.rmtree(ready, ignore_errors=True)
+
 # %% ../nbs/00_core.ipynb #e405dd2c
 @contextmanager
 def atomic_folder(
     path: str | Path,  # the wanted folder
+    keep: bool = True,  # whether files of other names that an older folder has stay in it
 ) -> Iterator[Path]:  # an empty folder to write to
     "Move what is written into the folder `path` if nothing fails."
     path = Path(path)
@@ -425,12 +438,15 @@ def atomic_folder(
         raise NotADirectoryError(f"{path} is not a folder; give another name.")
     with _folders_above(place):
         clear_left(place.parent)
-        part = Path(_part(tempfile.mkdtemp, place if place.exists() else place.parent, path))
+        part = Path(_part(tempfile.mkdtemp, place if keep and place.exists() else place.parent, path))
         try:
             with _room_for(path, part):
                 yield part
                 _to_disk(part)
-            _move_in(part, place)
+            if keep or not place.exists():
+                _move_in(part, place)
+            else:
+                _replace(part, place)
         finally:
             shutil.rmtree(part, ignore_errors=True)
 

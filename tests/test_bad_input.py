@@ -595,6 +595,14 @@ TRAIN = [
 ]
 
 latent = lambda w, **kwargs: w.model.get_latent_representation(**kwargs)
+
+
+def alone(w):
+    "The model as it is loaded without its data."
+    w.shared["model"].save(w.folder / "alone")
+    return SPLICEVI.load(w.folder / "alone", False, accelerator="cpu")
+
+
 expression = lambda w, **kwargs: w.model.get_normalized_expression(**kwargs)
 psi = lambda w, **kwargs: w.model.get_normalized_splicing(**kwargs)
 smoothed = lambda w, **kwargs: w.model.get_normalized_splicing_DM(**kwargs)
@@ -612,6 +620,17 @@ PREDICT = [
     row("predict", "flag of text", lambda w: latent(w, give_mean="yes"), TypeError, "give_mean='yes'", "True or False"),
     row("predict", "batches of no cell", lambda w: latent(w, batch_size=0), ValueError, "batch_size=0"),
     row("predict", "batches of text", lambda w: latent(w, batch_size="32"), TypeError, "batch_size='32'"),
+    row("predict", "a model without data", lambda w: alone(w).get_latent_representation(), ValueError, "loaded without data", "adata="),
+    row("programs", "a model without data", lambda w: alone(w).programs(), ValueError, "loaded without data", "adata="),
+    row("programs", "untrained", lambda w: w.fresh.programs(), RuntimeError, "untrained"),
+    row("programs", "no such column", lambda w: w.model.programs(within="tissue"), KeyError, "within='tissue' is no column of obs", "cell_type"),
+    row("programs", "too few samples", lambda w: w.model.programs(sample_key="batch", regulators=list(w.model.gene_names[:2])), ValueError, "Samples: 2", "at least 4"),
+    row("programs", "groups but no regulator", lambda w: w.model.programs(within="cell_type"), ValueError, "None of A1CF, ACIN1, AKAP17A and 184 more"),
+    row("programs", "regulators that are no genes", lambda w: w.model.programs(regulators=["QKI"]), ValueError, "None of QKI is among the genes"),
+    row("programs", "no such space", lambda w: w.model.programs(modality="rna"), ValueError, "modality='rna'", "'splicing'"),
+    row("programs", "more than there are", lambda w: w.model.programs(n_programs=99), ValueError, "n_programs=99", "directions only"),
+    row("programs", "none explains so much", lambda w: w.model.programs(min_share=0.999), ValueError, "min_share=0.999"),
+    row("programs", "figure of a table", lambda w: sv.pl.programs(pd.DataFrame()), TypeError, "model.programs()"),
     row("predict", "misspelt", lambda w: latent(w, batchsize=3), TypeError, "get_latent_representation() has no argument 'batchsize'", "'batch_size'"),
     row("predict", "sizes: rows beyond", lambda w: w.model.get_library_size_factors(indices=[99]), IndexError, "60 cells"),
     row("predict", "sizes: batches negative", lambda w: w.model.get_library_size_factors(batch_size=-1), ValueError, "batch_size=-1"),
@@ -738,6 +757,14 @@ FUNCTIONS = [
     row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
     row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
     row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
+    row("functions", "inclusion of no data", lambda w: sv.tl.inclusion("data.h5mu"), TypeError, "data='data.h5mu'", "MuData"),
+    row("functions", "inclusion of an unknown event", lambda w: sv.tl.inclusion(w.mdata(), events=["nope"]), KeyError, "nope is no event"),
+    row("functions", "inclusion of PSI of other junctions", lambda w: sv.tl.inclusion(w.mdata(), w.keep(pd.DataFrame({"a": [1.0]}))), KeyError, "no junction of the data"),
+    row("functions", "inclusion without events", lambda w: sv.tl.inclusion(AnnData(np.ones((2, 2)))), KeyError, "no event_id", "find_events"),
+    row("functions", "events of no data", lambda w: sv.data.describe_events(3), TypeError, "junctions=3"),
+    row("functions", "events without places", lambda w: sv.data.describe_events(AnnData(np.ones((2, 2)))), KeyError, "lack chrom", "splicevi.io"),
+    row("functions", "events and no annotation", lambda w: sv.data.describe_events(w.mdata(), "nope.gtf"), FileNotFoundError, "nope.gtf"),
+    row("functions", "explain nothing", lambda w: sv.explain(None), TypeError, "explain takes a table"),
     row("functions", "junctions: none", lambda w: sv.tl.variable_junctions(w.keep(pd.DataFrame()), "e", n=0), ValueError, "n=0"),
     row("functions", "neighbours: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_neighbors=0), ValueError, "n_neighbors=0"),
     row("functions", "components: none", lambda w: sv.tl.neighbor_psi(w.mdata(), None, n_pcs=0), ValueError, "n_pcs=0"),
@@ -1044,6 +1071,83 @@ leafcutter = ("leafcutter", "DIR/x.counts")
 RESULTS = {"out/history.csv": "", "out/mdata.h5mu": "", "out/model/model.pt": "", "out/report.html": ""}
 mine = {"out/mdata.h5mu": "the only copy"}
 
+
+def asking(*words, out="DIR/new.h5mu", data="DIR/good.h5mu", files=None, command_name="predict", model="DIR/m"):
+    "A call of a command that asks a saved model; DIR/m is one with batches."
+
+    def call(w):
+        w.shared["model"].save(w.folder / "m")
+        given = (command_name, model, data, out, "--accelerator", "cpu", "--quiet", *words)
+        return command(*given, files=files)(w)
+
+    return call
+
+
+def testing(*words, out="DIR/new.csv", name="ds", **more):
+    "The same of a command that compares groups of cells."
+    return asking(*words, out=out, command_name=name, **more)
+
+
+def unknown_batch(path):
+    "Cells of which one has a batch that the model never saw."
+    mdata = small()
+    mdata.obs["batch"] = mdata.obs["batch"].astype(object)
+    mdata.obs.iloc[-1, mdata.obs.columns.get_loc("batch")] = "batch_9"
+    mdata.write(path)
+
+
+def fewer_genes(path):
+    "Cells without some of the model's genes."
+    mdata = small()
+    mudata.MuData({"rna": mdata["rna"][:, 2:].copy(), "splicing": mdata["splicing"].copy()}).write(path)
+
+
+BY_TYPE = ("--groupby", "cell_type")
+ASKING = [
+    ("no model", asking(model="DIR/none"), "MODEL: there is no folder", "splicevi train"),
+    ("a model that is none", asking(model="DIR/x", files={"x": None}), "There is no saved model"),
+    ("a model that is rubbish", asking(model="DIR/x", files={"x/model.pt": RUBBISH}), "model.pt"),
+    ("no cells", asking(data="DIR/none.h5mu"), "There is no file"),
+    ("cells of another kind", asking(data="DIR/x.csv", files={"x.csv": "a,b\n"}), "x.csv is none of .h5mu, .h5ad"),
+    ("cells that are rubbish", asking(data="DIR/x.h5mu", files={"x.h5mu": RUBBISH}), "no HDF5 file"),
+    ("an AnnData for a model of a MuData", asking(data="DIR/x.h5ad", files={"x.h5ad": lambda p: AnnData(np.eye(3)).write_h5ad(p)}), "holds an AnnData; a MuData is needed"),
+    ("a zarr that is none", asking(data="DIR/x.zarr", files={"x.zarr": None}), "x.zarr cannot be read as a zarr store"),
+    ("a batch that the model never saw", asking(data="DIR/x.h5mu", files={"x.h5mu": unknown_batch}), "was not trained on batch_9", "load_query_data"),
+    ("genes that are not there", asking(data="DIR/x.h5mu", files={"x.h5mu": fewer_genes}), "2 of the model's", "are missing from the data"),
+    ("OUT of another kind", asking(out="DIR/new.csv"), "its name has to end in .h5mu, .h5ad, .zarr"),
+    ("OUT is there, predict", asking(out="DIR/x.h5mu", files={"x.h5mu": "mine"}), "is there already", "--overwrite"),
+    ("OUT is DATA", asking("--overwrite", out="DIR/good.h5mu"), "OUT is DATA"),
+    ("OUT is a folder of the user", asking("--overwrite", out="DIR/x.zarr", files={"x.zarr/notes": "mine"}), "is a folder, and no zarr store"),
+    ("OUT in a folder that takes no file", asking(out="/proc/splicevi.h5mu"), "/proc"),
+    ("two tables in an h5ad", asking(out="DIR/new.h5ad"), "an .h5ad has either junctions or genes"),
+    ("nothing wanted", asking("--what", ","), "--what is ','"),
+    ("something unknown wanted", asking("--what", "umap"), "it can be latent, psi, smoothed, expression"),
+    ("genes of no expression", asking("--what", "psi", "--genes", "GENE1"), "--genes chooses columns of expression"),
+    ("an unknown junction", asking("--junctions", "chr1:1:2:+"), "junctions are not in the model: chr1:1:2:+"),
+    ("an empty list of genes", asking("--genes", "DIR/x", files={"x": "\n"}), "lists no name"),
+    ("to an unknown batch", asking("--transform-batch", "Tuesday"), "Tuesday is not there; there are batch_1"),
+    ("no such modality, predict", asking("--rna", "gex"), "no modality 'gex'", "rna, splicing"),
+    ("no such layer, predict", asking("--junc-counts-layer", "raw"), "no layer 'raw' in splicing"),
+    ("mini-batch of none", asking("--batch-size", "0"), "--batch_size is 0"),
+    ("another accelerator", asking("--accelerator", "abacus"), "'abacus'", "auto, cpu, gpu"),
+    ("no groups", testing(), "say which cells to compare", "--groupby"),
+    ("no such column", testing("--groupby", "colour"), "--groupby='colour' is no column of obs"),
+    ("no such group", testing(*BY_TYPE, "--group1", "type_9"), "--group1: type_9 is not there", "type_1"),
+    ("groups by two ways", testing(*BY_TYPE, "--idx1", "batch == 'batch_1'"), "two ways to choose cells"),
+    ("a query that is none", testing("--idx1", "batch =="), "idx1", "no valid query"),
+    ("a query of no cell", testing("--idx1", "batch == 'x'"), "idx1 holds no cell"),
+    ("delta too large", testing(*BY_TYPE, "--delta", "2"), "--delta=2.0 is out of range", "difference of PSI"),
+    ("false discovery rate of 1", testing(*BY_TYPE, "--fdr", "1"), "--fdr=1.0 is out of range"),
+    ("no draws", testing(*BY_TYPE, "--n-draws", "0"), "--n_draws=0 is out of range"),
+    ("level of genes", testing(*BY_TYPE, "--level", "gene"), "--level='gene' is not one of"),
+    ("batches without correction", testing(*BY_TYPE, "--batchid1", "batch_1"), "needs --batch-correction"),
+    ("unknown batch to decode under", testing(*BY_TYPE, "--batch-correction", "--batchid2", "b"), "--batchid2: b is not there"),
+    ("a table of another kind", testing(*BY_TYPE, out="DIR/new.xlsx"), "has to end in .csv, .tsv"),
+    ("a table that is there", testing(*BY_TYPE, out="DIR/x.csv", files={"x.csv": "mine"}), "is there already"),
+    ("no cells decoded, expression", testing(*BY_TYPE, "--n-samples-overall", "0", name="de"), "--n_samples_overall=0"),
+    ("level of expression", testing(*BY_TYPE, "--level", "event", name="de"), "unrecognized arguments: --level"),
+]  # fmt: skip
+
 CLI = [
     row("cli", name, call, Refused, "splicevi: ", *texts) for name, call, *texts in [
         ("no such command", command("tarin", "DIR/good.h5mu"), "there is no command 'tarin'", "train, check, import"),
@@ -1120,6 +1224,7 @@ CLI = [
          "cells.txt", "UTF-16"),
         ("an empty list of cells", importing("starsolo", "DIR/", "--cells", "DIR/cells.txt", files={"cells.txt": "\n"}),
          "lists no barcode"),
+        *ASKING,
         ("table without header", importing("leafcutter", "DIR/x", files={"x": PERIND.split("\n", 1)[1]}), "line 1",
          "header"),
     ]

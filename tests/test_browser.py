@@ -253,6 +253,8 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     plotted(nb)
     for label in ("test", "CSV", "HTML", "BED", "PNG"):
         assert nb.page.locator(f".splicevi-explorer button:text-is('{label}')").is_visible(), label
+    head = nb.page.locator(".splicevi-explorer th:has-text('Δ exon')").get_attribute("title")
+    assert head.startswith("inclusion2 minus inclusion1") and "Click to sort" in head
     before = nb.execute("print(ex.event)")
     nb.page.locator(".splicevi-explorer tbody tr:not(.on)").nth(5).click()
     wait_until(lambda: nb.execute("print(ex.event)") != before, 30)

@@ -108,10 +108,17 @@ def test_columns(ds, model, mdata):
         "junction_id",
         "event_id",
         "gene_name",
+        "inclusion1",
+        "inclusion2",
+        "inclusion_effect",
         "comparison",
         "group1",
         "group2",
         "higher_in",
+        "direction",
+        "event_name",
+        "event_type",
+        "weights_disagree",
     ]
     assert list(ds.index) == list(mdata["splicing"].var_names)
     assert (
@@ -130,6 +137,23 @@ def test_values_agree(ds):
     assert (ds["effect_lower"] <= ds["effect_upper"]).all() and (p + ds["proba_not_ds"] <= 1 + 1e-6).all()
     assert np.allclose(ds["emp_effect"], ds["emp_prob2"] - ds["emp_prob1"], equal_nan=True)
     assert (ds["is_ds_fdr"] == call_at_fdr(p.to_numpy(), 0.05)).all()
+
+
+def test_inclusion_and_direction_of_sites(ds, model, mdata):
+    "Junctions of the simulator share a donor: the shortest intron leaves the longest exon. Any row has its event's."
+    var = mdata["splicing"].var
+    length = (var["end"] - var["start"]).groupby(var["event_id"].astype(str))
+    longest = ds[(length.transform("min") == var["end"] - var["start"]).to_numpy()].set_index("event_id")
+    event = ds["event_id"].astype(str)
+    np.testing.assert_allclose(ds["inclusion1"], event.map(longest["est_prob1"]), rtol=1e-6)
+    np.testing.assert_allclose(ds["inclusion_effect"], ds["inclusion2"] - ds["inclusion1"])
+    more = np.where(event.map(longest["higher_in"]) == "type_1", "type_1", "type_2")
+    assert (ds["direction"] == "more inclusion of the longer exon in " + pd.Series(more, ds.index)).all()
+    some = model.differential_splicing(**PAIR, junction_list=list(ds.index[:1]))
+    events = model.differential_splicing(**PAIR, level="event")
+    for table in (some, events.iloc[:1]):
+        np.testing.assert_allclose(table["inclusion2"], ds["inclusion2"].iloc[:1], rtol=0.1)
+        assert table["direction"].iloc[0] == ds["direction"].iloc[0]
 
 
 def test_empirical_columns_are_those_of_the_observed_cells(ds, mdata):
@@ -188,6 +212,7 @@ def test_cells_by_mask_rows_and_query(ds, model, mdata):
         table = model.differential_splicing(idx1=first, idx2=second, silent=True)
         names = {"idx1": "type_1", "idx2": "type_2"}
         table["higher_in"] = table["higher_in"].map(names)
+        table["direction"] = table["direction"].replace({"idx1": "type_1", "idx2": "type_2"}, regex=True)
         pd.testing.assert_frame_equal(table, ds.drop(columns=["comparison", "group1", "group2"]))
     rest = model.differential_splicing(idx1=of("type_1"), silent=True)
     assert (rest["n_obs_group2"] >= ds["n_obs_group2"]).all() and rest["n_obs_group2"].sum() > ds["n_obs_group2"].sum()

@@ -184,7 +184,7 @@ def test_annotate(gtf):
     )
     assert whole["annotation"].tolist() == ["annotated"] * 4 + ["novel acceptor"] + ["novel donor and acceptor"] * 2
     assert "event_type" not in whole and "gene_name" not in t
-    assert annotate(find_events(t[:3]), gtf)["event_type"].unique().tolist() == ["exon skip"]
+    assert annotate(find_events(t[:3]), gtf)["event_type"].unique().tolist() == ["cassette exon"]
 
 
 def test_other_chromosome_names(gtf):
@@ -235,7 +235,7 @@ def test_to_mudata(gtf):
     out = to_mudata(rna, junctions, gtf=gtf, lengths=gtf)
     assert out.obs_names.tolist() == ["c2", "c1"] and out["splicing"].var_names.tolist() == ["j0", "j1", "j2"]
     assert out["splicing"].layers["cell_by_cluster_matrix"].toarray().tolist() == [[4] * 3, [8] * 3]
-    assert out["splicing"].var["event_type"].tolist() == ["exon skip"] * 3 and out.obsm["X_library_size"].shape == (
+    assert out["splicing"].var["event_type"].tolist() == ["cassette exon"] * 3 and out.obsm["X_library_size"].shape == (
         2,
         1,
     )
@@ -320,7 +320,7 @@ def test_psi_of_cassette_exons(tasic):
         assert (a + b) / (a + b + 2 * c) == by_hand
         var = adata.var[(adata.var["chrom"] == chrom) & (adata.var["gene_name"] == gene)]
         names = [var.index[(var["start"] == s) & (var["end"] == e)].item() for s, e in (into, out_of, over)]
-        assert var.loc[names, "event_id"].nunique() == 1 and var.loc[names, "event_type"].eq("exon skip").all()
+        assert var.loc[names, "event_id"].nunique() == 1 and var.loc[names, "event_type"].eq("cassette exon").all()
         row = [i for i, name in enumerate(adata.obs_names) if name.startswith(cell)]
         pa, pb, pc = adata[row, names].layers["junc_ratio"].toarray()[0]
         assert (pa + pb) / (pa + pb + 2 * pc) == pytest.approx(by_hand, rel=1e-5)

@@ -145,7 +145,8 @@ def test_cells_by_hand(model):
     hand["total"] = hand.groupby("cell")["reads"].transform("sum")
     hand["group"] = mdata.obs["cell_type"].reindex(hand["cell"]).astype(str).to_numpy()
     table = cells_table(data.event(event), data.obs.index, data.cell_groups("cell_type"))
-    assert list(table) == ["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total"]
+    exon = [f"{kind}_inclusion" for kind in ("observed", "decoded", "smoothed")]
+    assert list(table) == ["cell", "group", "junction_id", "observed", "decoded", "smoothed", "reads", "total", *exon]
     merged = hand.merge(
         table.astype({"junction_id": str, "group": str}), on=["cell", "junction_id"], suffixes=("_hand", "")
     )
@@ -194,7 +195,8 @@ def test_groups_by_hand(model):
     event = list(data.index.events)[4]
     v, group = data.event(event), data.cell_groups("cell_type")
     table = groups_table(v, group)
-    assert list(table) == ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"]
+    exon = ["inclusion", "inclusion_lower", "inclusion_upper"]
+    assert list(table) == ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total", *exon]
     cells = cells_table(v, data.obs.index, group)
     column = list(data.junctions.index).index(v.junctions.index[0])
     c = float(np.exp(model.module.log_phi_j.detach().numpy())[model.module.junc2atse.numpy()[column]])

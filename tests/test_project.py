@@ -94,7 +94,9 @@ ROOMS = {  # room -> the rooms below it, which its modules may import
     "pl": ["core", "data", "tl"],
     "views": ["core", "data", "tl", "nn", "model", "pl"],
     "cli_import": ["core", "data", "io", "views"],
-    "cli": ["core", "data", "datasets", "tl", "model", "pl", "views", "cli_import"],
+    "cli_predict": ["core", "data", "nn", "model", "views"],
+    "cli_compare": ["core", "model", "cli_predict"],
+    "cli": ["core", "data", "datasets", "tl", "model", "pl", "views", "cli_import", "cli_predict", "cli_compare"],
 }
 UPWARD = {("model.train", "views.dashboard.dashboard")}  # train(dashboard=True): imported when it is asked for
 
@@ -321,7 +323,8 @@ assert not hasattr(splicevi, "__wrapped__")
 def test_help_is_quick():
     "`splicevi --help` lists the commands and loads none of the heavy libraries."
     own, others, out = loaded("from splicevi.cli import main; main(['--help'])")
-    assert own == ["splicevi", "splicevi.cli", "splicevi.cli_import", "splicevi.core"]
+    commands = [f"splicevi.cli{name}" for name in ("", "_compare", "_import", "_predict")]
+    assert own == ["splicevi", *commands, "splicevi.core"]
     assert others == ["fastcore", "splicevi"] and "train" in out
     done = subprocess.run([BIN / "splicevi", "--help"], capture_output=True, text=True, check=False)
     assert done.returncode == 0 and done.stdout.strip() == out.strip(), done.stderr

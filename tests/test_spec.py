@@ -109,7 +109,16 @@ def explained(doc: str) -> set[str]:
     return {name.strip(" *") for line in entries for name in line.split(",")}
 
 
-OTHERS = ("aligned", "reads", "feature_table", "has_modality", "need", "concentration", "smooth")  # beyond the spec
+OTHERS = (
+    "aligned",
+    "reads",
+    "feature_table",
+    "has_modality",
+    "need",
+    "concentration",
+    "smooth",
+    "programs",
+)  # beyond the spec
 
 
 @pytest.mark.parametrize("name", [*METHODS, *OTHERS])

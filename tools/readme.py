@@ -89,7 +89,8 @@ def names(room: str) -> list[str]:
     for name in module.__all__:
         value = getattr(module, name)
         if callable(value):
-            arguments = ", ".join(inspect.signature(value).parameters)
+            warns = isinstance(value, type) and issubclass(value, Warning)  # built-in classes have no signature
+            arguments = "" if warns else ", ".join(inspect.signature(value).parameters)
             said = (inspect.getdoc(value) or "").split("\n")[0].rstrip(".")
             out.append(f"- `{'.'.join(filter(None, ('sv', room, name)))}({arguments})`: {said}")
     return out

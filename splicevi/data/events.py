@@ -24,6 +24,7 @@ from .build import cells_with_reads, make_mudata
 from .checks import check_mudata
 from .genes import annotate, gene_lengths, with_var
 from .gtf import COORDINATES, Annotation, read_gtf
+from .words import WEIGHTS, WORDS, with_words
 
 # %% ../../nbs/10_data/60_events.ipynb #96ddef4e
 def _sites(
@@ -286,15 +287,34 @@ def _text(var: pd.DataFrame, column: str, otherwise) -> pd.Series:
     values = var[column].astype(object)
     return values.where(values.notna(), otherwise).astype(str)
 
+# %% ../../nbs/10_data/60_events.ipynb #c277b9e9
+def _with_known_words(
+    out: pd.DataFrame,  # the columns that `with_words` needs
+    var: pd.DataFrame,  # the same rows, maybe with words
+) -> pd.DataFrame:
+    "Junctions with the words that `annotate` gave them, or those that they tell by themselves."
+    if {*WORDS, *WEIGHTS} <= set(var):
+        return out.assign(**{c: _text(var, c, "") for c in WORDS}, **{c: var[c].astype(float) for c in WEIGHTS})
+    out = with_words(out)
+    return out.assign(**{c: out[c].where(out["start"].notna(), "") for c in WORDS})
+
 # %% ../../nbs/10_data/60_events.ipynb #c35c9785
 def junction_frame(
     var: pd.DataFrame,  # (junctions, ...) `var` of the splicing modality
-) -> pd.DataFrame:  # the same rows; chrom, start, end, strand, event_id, gene_name, and `annotated` where it is known
-    "The junctions with the columns that views need; a gene without name is empty."
+) -> (
+    pd.DataFrame
+):  # the same rows; chrom, start, end, strand, event_id, gene_name, words and weights; maybe kind, annotated
+    "The junctions with the columns that views need; unknown names and words are empty."
     out = var[[c for c in COORDINATES if c in var]].copy()
     if not {"chrom", "start", "end"} <= set(out):
         out = named_coordinates(var.index)
     out["strand"] = _text(out, "strand", ".")
     out[KEYS.event] = var[KEYS.event].astype(object).astype(str) if KEYS.event in var else var.index.astype(str)
     out[KEYS.gene_name] = _text(var, KEYS.gene_name, "")
-    return out.assign(annotated=var["annotated"].astype(bool)) if "annotated" in var else out
+    if "kind" in var:
+        out["kind"] = _text(var, "kind", "junction")
+    out = _with_known_words(out, var)
+    if "annotated" in var or "annotation" in var:
+        known = var["annotated"].astype(bool) if "annotated" in var else _text(var, "annotation", "") == "annotated"
+        out["annotated"] = known
+    return out

@@ -10,7 +10,7 @@ __all__ = ['COORDINATES', 'Annotation', 'read_gtf', 'bare_chrom', 'matching_name
 import re
 import warnings
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -43,14 +43,14 @@ _COLUMNS = ["chrom", "source", "feature", "start", "end", "score", "strand", "fr
 
 
 def _stretches(path: Path) -> Iterator[pd.DataFrame]:  # all columns as text; the index counts lines from 0
-    "The lines of genes and exons."
+    "The lines of genes, exons and coding parts."
     text = dict(dtype=str, quoting=3, na_filter=False, skip_blank_lines=False)
     with whole_file(path), open_text(path) as handle:
         stretches = pd.read_csv(
             handle, sep="\t", header=None, names=_COLUMNS, index_col=False, chunksize=200_000, **text
         )
         for table in stretches:
-            yield table[table["feature"].isin(["gene", "exon"]) & ~table["chrom"].str.startswith("#")]
+            yield table[table["feature"].isin(["gene", "exon", "CDS"]) & ~table["chrom"].str.startswith("#")]
 
 # %% ../../nbs/10_data/40_gtf.ipynb #5f9d07e3
 def _with_places(
@@ -70,11 +70,26 @@ def _with_places(
         raise ValueError(f"{path}, line {table.index[k] + 1:,}: {what!r}: {hint}. Correct or remove the line.")
     return table.assign(**place)
 
+# %% ../../nbs/10_data/40_gtf.ipynb #5bc7499a
+_TAGS = ("MANE_Select", "Ensembl_canonical", "appris_principal", "CCDS", "basic")
+
+
+def _tags(
+    text: pd.Series,  # the ninth column of one line of each transcript
+) -> (
+    pd.DataFrame
+):  # preference (0 for the first of the tags, …, 5 for none), open_start, open_end (an end is not known)
+    "How much the makers of the annotation prefer a transcript, and whether they know its ends."
+    has = lambda tag: text.str.contains(f'"{tag}', regex=False)
+    preference = np.select([has(tag) for tag in _TAGS], range(len(_TAGS)), len(_TAGS))
+    ends = {"open_start": has("mRNA_start_NF"), "open_end": has("mRNA_end_NF")}
+    return pd.DataFrame({"preference": preference} | ends, index=text.index)
+
 # %% ../../nbs/10_data/40_gtf.ipynb #a52e15b3
 def _features(
     path: str | Path,  # GTF, gzipped or not
-) -> pd.DataFrame:  # genes and exons with their names
-    "The lines of genes and exons."
+) -> pd.DataFrame:  # genes, exons and coding parts with their names; tags at the first exon of a transcript
+    "The lines of genes, exons and coding parts."
     path = require_file(path)
     try:
         parts = [_with_places(t, path) for t in _stretches(path)]
@@ -88,7 +103,8 @@ def _features(
     if missing := int(table["gene_id"].isna().sum()):
         what = f"{path}: {missing:,} lines have no gene_id."
         raise ValueError(f"{what} GFF3 files write other attributes; convert the file to GTF.")
-    return table
+    first = (table["feature"] == "exon") & ~table.duplicated(["feature", "transcript_id", "chrom"])
+    return table.join(_tags(text[first]))
 
 # %% ../../nbs/10_data/40_gtf.ipynb #5e2fd77a
 def _gene_spans(features: pd.DataFrame) -> pd.DataFrame:
@@ -109,6 +125,18 @@ def _introns(
     out = out[out["end"] >= out["start"]]
     return out[["chrom", "start", "end", "strand", "gene_id"]].drop_duplicates(ignore_index=True)
 
+# %% ../../nbs/10_data/40_gtf.ipynb #4d1c9d10
+def _transcripts(
+    features: pd.DataFrame,
+) -> pd.DataFrame:  # transcript_id, chrom, gene_id, tags; cds_start, cds_end and cds_length, NaN where nothing is coded
+    "One row for each transcript."
+    by = ["transcript_id", "chrom"]
+    coding = features[features["feature"] == "CDS"].assign(length=lambda t: t["end"] - t["start"] + 1).groupby(by)
+    cds = coding.agg(cds_start=("start", "min"), cds_end=("end", "max"), cds_length=("length", "sum"))
+    out = features[features["feature"] == "exon"].dropna(subset="transcript_id").drop_duplicates(by)
+    out = out[[*by, "gene_id", "preference", "open_start", "open_end"]].astype({"open_start": bool, "open_end": bool})
+    return out.merge(cds, "left", left_on=by, right_index=True).reset_index(drop=True)
+
 # %% ../../nbs/10_data/40_gtf.ipynb #bd7f355d
 @dataclass(slots=True, repr=False)
 class Annotation:
@@ -117,6 +145,7 @@ class Annotation:
     genes: pd.DataFrame  # one row for each gene: gene_id, gene_name, gene_type, chrom, start, end, strand
     exons: pd.DataFrame  # one row for each exon of a transcript: chrom, start, end, strand, gene_id, transcript_id
     introns: pd.DataFrame  # one row for each intron of a gene: chrom, start, end, strand, gene_id
+    transcripts: pd.DataFrame | None = None  # one row for each transcript, see `_transcripts`; None: not known
 
     def __repr__(self) -> str:
         return f"Annotation: {len(self.genes):,} genes, {len(self.exons):,} exons, {len(self.introns):,} introns"
@@ -131,7 +160,7 @@ def read_gtf(
     table = _features(path)
     exons = table[table["feature"] == "exon"]
     exons = exons[["chrom", "start", "end", "strand", "gene_id", "transcript_id"]].reset_index(drop=True)
-    return Annotation(_gene_spans(table), exons, _introns(exons))
+    return Annotation(_gene_spans(table[table["feature"] != "CDS"]), exons, _introns(exons), _transcripts(table))
 
 # %% ../../nbs/10_data/40_gtf.ipynb #5ccb5f7b
 def bare_chrom(name: str) -> str:
@@ -165,7 +194,9 @@ def with_chroms(
         return gtf
     what = f"{shortlist(to)} where the junctions write {shortlist(to.values())}"
     warnings.warn(f"The annotation writes {what}; {len(to):,} chromosomes were matched by name.", stacklevel=3)
-    return Annotation(*(t.assign(chrom=t["chrom"].replace(to)) for t in (gtf.genes, gtf.exons, gtf.introns)))
+    tables = {k: getattr(gtf, k) for k in ("genes", "exons", "introns", "transcripts")}
+    renamed = {k: t.assign(chrom=t["chrom"].replace(to)) for k, t in tables.items() if t is not None}
+    return replace(gtf, **renamed)
 
 # %% ../../nbs/10_data/40_gtf.ipynb #e4b52a7e
 COORDINATES = ("chrom", "start", "end", "strand")

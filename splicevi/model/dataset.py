@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +23,7 @@ from ..data.checks import require_cells
 from ..data.pairs import CellStore
 from .docs import docs
 from .setup import check_size_factor, require_numbers
-from ..nn.loader import SplicingKeys, get_store, register_store
+from ..nn.loader import SplicingKeys, get_store, looked_at_once, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
@@ -36,10 +37,10 @@ from splicevi.nn.scvi_names import (
 )
 
 # %% auto #0
-__all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
-           'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features', 'categories',
-           'require_known', 'require_covariates', 'coded', 'columns_now_and_then', 'edited', 'follow_columns',
-           'AlignMixin']
+__all__ = ['MATRICES', 'CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin',
+           'DataMixin', 'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features',
+           'needed_arrays', 'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then',
+           'edited', 'follow_columns', 'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -244,6 +245,19 @@ def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     keys = [k for k in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS) if k in registered_fields(registry)]
     return {field_modality(registry, k): feature_names(registry, k) for k in keys}
 
+# %% ../../nbs/50_model/20_dataset.ipynb #4f13ac5f
+MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
+
+
+def needed_arrays(registry: dict) -> dict[tuple[str | None, str], list]:
+    "Layers (None: X) and keys of obsm that were registered, by modality (None: of the data set) and place."
+    out = {}
+    for key in (*MATRICES, REGISTRY_KEYS.SIZE_FACTOR_KEY):
+        modality, where, name = field_place(registry, key) or (None, None, None)
+        if where in ("X", "layers", "obsm"):
+            out.setdefault((modality, "obsm" if where == "obsm" else "layers"), []).append(name)
+    return out
+
 # %% ../../nbs/50_model/20_dataset.ipynb #9d03e4f8
 def categories(registry: dict) -> Iterator[tuple[str, str, str | None, list]]:
     "What was registered of categories: argument of setup, column, modality, and the values that the model knows."
@@ -360,6 +374,8 @@ class AlignMixin(DataMixin):
             require_covariates(adata, self.registry_)
         elif self.adata is not None:
             require_unchanged(self.adata, needed_features(self.registry_))
+        elif adata is None:
+            raise ValueError("The model was loaded without data; pass the cells as adata=.")
         with quiet_logs("scvi"):
             adata = super()._validate_anndata(adata, copy_if_view)
             follow_columns(self.get_anndata_manager(adata, required=True))
@@ -386,6 +402,17 @@ def aligned(self: AlignMixin, adata=None):
         If the data lack what the model was set up with.
     """
     return self._validate_anndata(adata)
+
+# %% ../../nbs/50_model/20_dataset.ipynb #60234cd5
+@patch
+@contextmanager
+def data_unchanged(self: AlignMixin) -> Iterator[None]:
+    """Within ``with model.data_unchanged():`` data are looked at for edits by the first call alone.
+
+    For many calls on few cells each; data must not be edited meanwhile.
+    """
+    with looked_at_once():
+        yield
 
 # %% ../../nbs/50_model/20_dataset.ipynb #f90e01df
 @patch

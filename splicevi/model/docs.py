@@ -113,6 +113,14 @@ explain(
         Whether rows are sorted by probability (``"vanilla"``: by Bayes factor), the largest first. Else they keep the
         features' order.
     """,
+    sample_key="""
+    sample_key
+        Column of ``obs`` with the donors (patients, animals, samples). They are then the replicates, not the cells: how
+        much donors differ is estimated for each feature and enters effect, interval and probability. Donors may be
+        nested in the groups or in both; those in both are compared with themselves where that says more. `None` takes
+        cells for replicates, and warns where a column looks like donors that are nested in the groups; ``False`` does
+        the same without a warning.
+    """,
     comparison_errors="""
     ValueError, KeyError
         For groups that do not exist, share cells or hold fewer than two, for arguments without meaning, and for

@@ -15,29 +15,33 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
+from scipy import stats
 from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from ..core import Limits
-from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, ListOf, OneOf, Text, takes
+from ..core import Limits, obs_column
+from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, AnyOf, ListOf, OneOf, Text, takes
 from .decode import DecodeMixin, pick
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
+from ..tl.donor_counts import TAU2, CountedDonors, counted_donors, donor_counts, donor_mean, gene_p_values
 from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
 from splicevi.tl.groups import (
     Comparison,
     call_at_fdr,
+    call_over_all,
     check_test,
     comparisons,
     confounded,
     sample_rows,
     stack_tables,
 )
+from ..tl.replicates import DonorWarning, donor_codes, nested_message, samples_of, single_donor, with_donor
 
 # %% auto #0
-__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin', 'sampling',
-           'ExpressionTest', 'bayes_names', 'fold_change']
+__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin',
+           'warn_of_donors', 'sampling', 'ExpressionTest', 'donor_means', 'bayes_names', 'fold_change']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Test:
     fdr_target: float = 0.05
     silent: bool = False
     sort: bool = False
+    sample_key: str | bool | None = None  # column of the donors; False: cells are the replicates
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #8e7ef05e
 @patch
@@ -110,14 +115,19 @@ class ExpressionDraws:
         means: tuple[dict, dict],  # of both groups: expression under each batch
         shrink: bool,  # whether genes have a prior in common
         paired: bool,  # whether the test compares equal rows of the same batch
+        donors: CountedDonors | None = None,  # where donors are the replicates
     ):
-        self.rows, self.means = rows, means
+        self.rows, self.donors = rows, donors
+        chance = None if donors is None else donors.chance
+        self.over_levels = lambda v: v if chance is None else (chance.T * v).sum(0)
+        self.means = tuple({b: self.over_levels(m.mean) for b, m in group.items()} for group in means)
         one, two = (average(list(v.values())) for v in means)
-        self.lfc, variance = one.mean - two.mean, one.variance + two.variance
-        self.posterior = FoldPosterior(
-            self.lfc, variance, fit_folds(self.lfc, variance) if shrink else NO_PRIOR, one.common + two.common
-        )
-        self.share = one.variance / variance if paired else np.ones(len(variance))
+        self.at_levels = (one.mean - two.mean).T, (one.variance + two.variance).T
+        self.lfc = self.over_levels(one.mean - two.mean)
+        prior = fit_folds(*self.at_levels, chance=chance) if shrink else NO_PRIOR
+        self.posterior = FoldPosterior(*self.at_levels, prior, one.common + two.common, chance)
+        share = self.over_levels(one.variance / (one.variance + two.variance))
+        self.share = share if paired else np.ones(len(share))
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #83328ccd
 @patch
@@ -130,8 +140,19 @@ def __call__(
     draws = self.posterior.draws(n_samples_overall, np.random.default_rng(seed))
     draws -= self.lfc.astype(np.float32)
     draws *= (self.share - group).astype(np.float32)
-    draws += self.means[group][transform_batch].mean.astype(np.float32)
+    draws += self.means[group][transform_batch].astype(np.float32)
     return np.exp2(draws, out=draws)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #7aabc361
+@patch
+def columns(self: ExpressionDraws) -> dict[str, np.ndarray]:
+    "Columns of the test of donors, (genes,); none without donors."
+    if self.donors is None:
+        return {}
+    p = gene_p_values(*self.at_levels, self.donors.chance, self.posterior.prior.center)
+    cv = np.sqrt(self.donors.chance @ np.array(TAU2))
+    q = stats.false_discovery_control(p)
+    return {"p_value": p, "q_value": q, "donor_cv": cv, "donors_paired": self.donors.paired}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #fd43753d
 class FoldChangeMixin(DecodeMixin):
@@ -169,6 +190,34 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
                 raise ValueError(f"{text} Use batch_correction=False, or a batch_key whose batches hold both groups.")
             warnings.warn(text, UserWarning, stacklevel=4)
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #6180f0d5
+def warn_of_donors(message: str | None) -> None:
+    "A warning that points to the line of the user who called a test."
+    if message:
+        warnings.warn(message, DonorWarning, stacklevel=5)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #f98780c6
+@patch
+def _replicates(
+    self: FoldChangeMixin, adata, found: list[Comparison], test: Test, groupby: str | None
+) -> tuple[list[Comparison], np.ndarray | None]:
+    "The comparisons, of cells that have a donor, and the donor of each cell; None where cells are the replicates."
+    key = test.sample_key
+    if not key:
+        told = None if key is False or test.batch_correction else nested_message(adata.obs, found[0], groupby)
+        warn_of_donors(told)
+        return found, None
+    if key == groupby:
+        raise ValueError(f"sample_key={key!r} is groupby too: a donor is one of several in a group.")
+    donor = donor_codes(obs_column(adata, key, "sample_key"))
+    compared = np.unique(np.concatenate([rows for c in found for rows in c[:2]]))
+    if n := (donor[compared] < 0).sum():
+        warn_of_donors(f"{n:,} of the compared cells have no value of {key!r} and are left out.")
+    found = [with_donor(c, donor) for c in found]
+    for c in found:
+        warn_of_donors(single_donor(c, samples_of(c, donor), key))
+    return found, donor
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #e83720c4
 @patch
 @torch.inference_mode()
@@ -190,23 +239,23 @@ def _expected_counts(
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #b3fae8d8
 @patch
-def _group_means(
+def _group_counts(
     self: FoldChangeMixin,
     adata,
     rows: np.ndarray,
     batches: list,  # names of batches to decode under, or [None]
     test: Test,
     n_cells: int,  # cells that are decoded under other batches, at most
-) -> dict:
-    "Expression of a group under each batch; None stands for the cells' own."
+) -> tuple:  # (cells, genes) counts, (genes,) counts expected, and under each batch
+    "Counts of a group, and what the decoder expects; None stands for the cells' own batches."
     counts = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
     x = counts.get_from_registry(REGISTRY_KEYS.X_KEY)[rows]
     (expected,) = self._expected_counts(adata, rows, [None], test.batch_size)
     if batches == [None]:
-        return {None: group_mean(x, expected)}
+        return x, expected, {None: expected}
     some, codes = sample_rows(rows, n_cells, np.random.default_rng(0)), [None, *self._batch_codes(batches)]
     own, *under = self._expected_counts(adata, some, codes, test.batch_size)
-    return {b: group_mean(x, expected, expected * u / np.maximum(own, 1e-30)) for b, u in zip(batches, under)}
+    return x, expected, {b: expected * u / np.maximum(own, 1e-30) for b, u in zip(batches, under)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #a79c8aac
 def sampling(options: dict, every: list) -> tuple[list, list, dict]:
@@ -236,7 +285,25 @@ class ExpressionTest(Test):
         own = {"mode": self.mode, "delta": self.delta, "use_observed_batches": not self.batch_correction}
         return own | batches | self.extra
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #2cb42855
+@patch
+def check(self: ExpressionTest) -> None:
+    "Raise on arguments that have no meaning together."
+    check_test(self.batch_correction, self.batchid1, self.batchid2)
+    if self.sample_key and not self.use_counts:
+        raise ValueError(
+            "use_counts=False looks at single cells as the decoder sees them; sample_key needs their counts."
+        )
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #c1894476
+def donor_means(parts: list[tuple], rows: list[np.ndarray], donor: np.ndarray) -> tuple[tuple, CountedDonors]:
+    "Expression of two groups of donors under each batch, at each level, from `_group_counts`."
+    samples = samples_of(Comparison(*rows), donor)
+    codes = [np.unique(donor[r], return_inverse=True)[1] for r in rows]
+    found = counted_donors([donor_counts(x, k, e) for (x, e, _), k in zip(parts, codes)], samples)
+    return tuple({b: donor_mean(found, g, u) for b, u in p[2].items()} for g, p in enumerate(parts)), found
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #b09bbf1e
 @patch
 def _draws(
     self: FoldChangeMixin,
@@ -245,15 +312,28 @@ def _draws(
     batches: tuple[list, list],
     test: ExpressionTest,
     options: dict,
+    donor: np.ndarray | None = None,  # (cells,) where donors are the replicates
 ) -> ExpressionDraws:
     "What scvi-tools' test samples from, in place of decoded cells."
-    means = tuple(self._group_means(adata, r, b, test, options["n_samples_overall"]) for r, b in zip(rows, batches))
+    n = options["n_samples_overall"]
+    parts, found = [self._group_counts(adata, r, b, test, n) for r, b in zip(rows, batches)], None
+    if donor is not None and max(len(np.unique(donor[r])) for r in rows) > 1:
+        means, found = donor_means(parts, rows, donor)
+    else:
+        means = tuple({b: group_mean(x, e, u) for b, u in under.items()} for x, e, under in parts)
     paired = set(batches[0]) == set(batches[1]) and not options.get("use_permutation")
-    return ExpressionDraws(rows[0], means, options["mode"] == "change", paired)
+    return ExpressionDraws(rows[0], means, options["mode"] == "change", paired, found)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #fc8ede14
 @patch
-def _bayes_factors(self: FoldChangeMixin, adata, genes: GeneCounts, c: Comparison, test: ExpressionTest) -> dict:
+def _bayes_factors(
+    self: FoldChangeMixin,
+    adata,
+    genes: GeneCounts,
+    c: Comparison,
+    test: ExpressionTest,
+    donor: np.ndarray | None = None,
+) -> dict:
     "What scvi-tools' test says of each gene."
     every = batch_categories(self.registry_)
     *batches, options = sampling(test.options, every)
@@ -262,16 +342,19 @@ def _bayes_factors(self: FoldChangeMixin, adata, genes: GeneCounts, c: Compariso
     computed = DifferentialComputation(decode, self.get_latent_representation, genes)
     rows = [computed.filter_outlier_cells(r) if test.filter_outlier_cells else r for r in c[:2]]
     computed.representation_fn = None
-    if test.use_counts:
-        computed.model_fn = self._draws(adata, rows, batches, test, options)
-    return computed.get_bayes_factors(*rows, **options)
+    if not test.use_counts:
+        return computed.get_bayes_factors(*rows, **options)
+    computed.model_fn = self._draws(adata, rows, batches, test, options, donor)
+    return computed.get_bayes_factors(*rows, **options) | computed.model_fn.columns()
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #db9fa9ad
 @patch
-def _fold_changes(self: FoldChangeMixin, adata, c: Comparison, test: ExpressionTest) -> pd.DataFrame:
+def _fold_changes(
+    self: FoldChangeMixin, adata, c: Comparison, test: ExpressionTest, donor: np.ndarray | None = None
+) -> pd.DataFrame:
     "Table of one comparison, in scvi-tools' columns."
     genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
-    info = self._bayes_factors(adata, genes, c, test)
+    info = self._bayes_factors(adata, genes, c, test, donor)
     if test.all_stats:
         info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
@@ -304,6 +387,7 @@ explain(
         under a prior (``"change"`` mode) in which the genes that do not change share one fold change (see
         :mod:`splicevi.tl.fold_changes`). Else they are those of single cells as the decoder alone sees them, as in
         scvi-tools.
+    %(sample_key)s
     **kwargs
         To :meth:`scvi.model.base.DifferentialComputation.get_bayes_factors`, such as ``n_samples_overall`` or
         ``pseudocounts``.
@@ -320,7 +404,10 @@ explain(
     …, and ``higher_in``, the group with more expression (differential splicing has the opposite sign, its
     ``effect_size`` is group 2 minus group 1); with `all_stats` ``raw_mean1``, ``non_zeros_proportion1``,
     ``raw_normalized_mean1`` and those of group 2; ``is_de_fdr_{fdr_target}``; with `groupby` ``comparison``,
-    ``group1`` and ``group2``.
+    ``group1`` and ``group2``. With `sample_key` ``p_value`` and ``q_value`` of a test of donors (moderated dispersion,
+    against the fold change that unchanged genes share), ``donor_cv`` (coefficient of variation of the donors; of their
+    ratios, where ``donors_paired``). With several comparisons ``is_de_fdr_all``: ``is_de_fdr_{fdr_target}`` keeps to
+    the target in each comparison, ``is_de_fdr_all`` also for the list of genes that are called in any.
 
     Raises
     ------
@@ -330,13 +417,14 @@ explain(
     -----
     Proportions are compared. Where one strong gene changes, all others change with it, by a fold change that they
     share; if that shift exceeds `delta`, genes that do nothing but give way are called too, as they should be by this
-    definition. Cells are not independent replicates of a donor: a difference of few donors looks as sure as one that
-    all share.
+    definition. Without `sample_key` cells are the replicates: what is found holds for the donors at hand. Between two
+    donors and two, with no effect of the condition, 70 %% of genes were called that way.
     """,
 )
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #1df061d1
 TEST = {"groupby": Text("a column of obs", optional=True), "delta": Limits(0, optional=True)}
+TEST["sample_key"] = AnyOf((Text("a column of obs"), OneOf((False,))), optional=True)
 BAYES = {
     "use_permutation": FLAG,
     "use_observed_batches": FLAG,
@@ -358,6 +446,28 @@ def bayes_names() -> list[str]:
 def fold_change(table: pd.DataFrame) -> pd.Series:
     'Log2 of group 1 over group 2, or in a table without it ("vanilla" mode) the difference of their shares.'
     return table["lfc_mean"] if "lfc_mean" in table else table["scale1"] - table["scale2"]
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #083b19de
+@patch
+def _expression_tables(
+    self: FoldChangeMixin, adata, found: list[Comparison], donor: np.ndarray | None, test: ExpressionTest
+) -> pd.DataFrame:
+    "The tables of all comparisons, one below the other."
+    bar = track(found, style="tqdm", description="DE", disable=test.silent)
+    tables = [self._fold_changes(adata, c, test, donor) for c in bar]
+    table = stack_tables(tables, found, test.sort_by("proba_de"), fold_change)
+    if len(found) == 1 or test.mode != "change":
+        return table
+    return table.assign(is_de_fdr_all=call_over_all(table["proba_de"], test.fdr_target))
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #1964085f
+@patch
+def _can_answer(self: FoldChangeMixin, test: ExpressionTest) -> None:
+    "Raise if the question is one that the model cannot answer."
+    self.need("expression")
+    warn_untrained(self)
+    test.check()
+    self._chosen_batches(test)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #08b75f69
 @patch
@@ -382,6 +492,8 @@ def differential_expression(
     sort: bool = False,
     filter_outlier_cells: bool = False,
     use_counts: bool = True,
+    *,
+    sample_key: str | bool | None = None,
     **kwargs,
 ) -> pd.DataFrame:
     r"""Differential expression: log2 fold changes between groups of cells, by scvi-tools' test.
@@ -393,15 +505,11 @@ def differential_expression(
     %(differential_expression_table)s
     """
     test = pick(ExpressionTest, locals(), extra=kwargs)
-    self.need("expression")
-    warn_untrained(self)
-    test.check()
-    self._chosen_batches(test)
+    self._can_answer(test)
     adata = self._validate_anndata(adata)
     found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
     self._check_batches(adata, found, test)
-    bar = track(found, style="tqdm", description="DE", disable=silent)
-    return stack_tables([self._fold_changes(adata, c, test) for c in bar], found, test.sort_by("proba_de"), fold_change)
+    return self._expression_tables(adata, *self._replicates(adata, found, test, groupby), test)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #af50e622
 FoldChangeMixin.differential_expression = takes(bayes_names, **TEST, **BAYES)(FoldChangeMixin.differential_expression)

@@ -14,8 +14,7 @@ from ..core import Limits
 from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
-from .expression import ExpressionMixin
-from .psi import SmoothedSplicingMixin
+from .programs import ProgramsMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
 from .splicing_test import DifferentialMixin
@@ -235,8 +234,7 @@ class SPLICEVI(
     AnnDataSetupMixin,
     TrainMixin,
     DifferentialMixin,
-    SmoothedSplicingMixin,
-    ExpressionMixin,
+    ProgramsMixin,
     EcosystemMixin,
     ConstructorMixin,
     PrepareMixin,

@@ -9,7 +9,9 @@ import warnings
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from weakref import WeakKeyDictionary
+from contextlib import contextmanager
+from contextvars import ContextVar
+from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import pandas as pd
@@ -37,10 +39,11 @@ from .batch import PAIR
 from .fused import compiled, in_parts, is_large
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise', 'EventField',
-           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'checksum',
-           'register_store', 'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays',
-           'expression_arrays', 'CellDataset', 'one_ahead', 'CellLoader', 'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise',
+           'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store',
+           'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store',
+           'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays', 'expression_arrays', 'CellDataset',
+           'one_ahead', 'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -173,6 +176,34 @@ def build_store(
     return CellStore(x, pairs, None if psi is None else informative_psi(psi, y, pairs, "The junction ratio layer"))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
+BLOCK = 1 << 16  # words of 8 bytes
+
+
+@compiled
+def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> None:
+    "A number for each block of words, which any change of a single word changes."
+    prime = np.uint64(0x100000001B3)
+    for block in range(first, last):
+        a, b = np.uint64(0xCBF29CE484222325), np.uint64(1)
+        for i in range(block * BLOCK, min((block + 1) * BLOCK, len(words)) - 1, 2):
+            a, b = (a ^ words[i]) * prime, (b ^ words[i + 1]) * prime
+        if min((block + 1) * BLOCK, len(words)) % 2:
+            a = (a ^ words[len(words) - 1]) * prime
+        out[block] = a ^ (b * prime)
+
+
+def checksum_of_bytes(array: np.ndarray) -> int:
+    "CRC of an array's bytes; of a large one, of a number for each block of it."
+    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    if len(data) < 8 * BLOCK:
+        return zlib.crc32(data)
+    whole = len(data) // 8 * 8
+    words, n = data[:whole].view(np.uint64), -(-whole // (8 * BLOCK))
+    out = np.empty(n, np.uint64)
+    in_parts(mix_blocks, np.arange(n + 1) * BLOCK, words, out)
+    return zlib.crc32(data[whole:], zlib.crc32(out.view(np.uint8)))
+
+# %% ../../nbs/40_nn/70_loader.ipynb #2a7988c7
 def checksum(matrix) -> tuple | None:
     "Checksum of a matrix's values and their places; where it lies, if that is on disk."
     if matrix is None:
@@ -180,7 +211,7 @@ def checksum(matrix) -> tuple | None:
     if is_on_disk(matrix):
         return place_on_disk(matrix)
     parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
-    return tuple(zlib.crc32(np.ascontiguousarray(p).view(np.uint8).reshape(-1)) for p in parts)
+    return tuple(map(checksum_of_bytes, parts))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
 def _fingerprint(manager: AnnDataManager, x_is_copied: bool = False) -> tuple:
@@ -199,12 +230,29 @@ def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_g
         _STORES[manager] = {"how": (event, n_genes), "stamp": None, "store": None}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #bc26a070
+_SEEN = ContextVar("managers whose data were looked at", default=None)
+
+
+@contextmanager
+def looked_at_once() -> Iterator[None]:
+    "Within, data are looked at for changes once, not at each call."
+    before = _SEEN.set(WeakSet() if _SEEN.get() is None else _SEEN.get())
+    try:
+        yield
+    finally:
+        _SEEN.reset(before)
+
+
 def get_store(manager: AnnDataManager) -> CellStore:
     "The store of a registered data set, built at first use."
-    known = _STORES[manager]
+    known, seen = _STORES[manager], _SEEN.get()
+    if seen is not None and manager in seen:
+        return known["store"]
     stamp = _fingerprint(manager, known["how"][1] is not None)
     if known["stamp"] != stamp:
         known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
+    if seen is not None:
+        seen.add(manager)
     return known["store"]
 
 # %% ../../nbs/40_nn/70_loader.ipynb #54c82df2

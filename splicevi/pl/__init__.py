@@ -20,5 +20,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "arcs": "event_arcs",
         "differential": "volcano calibration fdr_curve probability_bins",
         "heldout": "imputation psi_calibration psi_bins prediction_grid",
+        "program_map": "programs",
     },
 )

@@ -41,7 +41,9 @@ def guessed_exons(
     sites = sorted(starts | ends)
     intron = lambda a, b: a in starts and a not in ends and b in ends and b not in starts
     inner = [(a, b) for a, b in pairwise(sites) if b - a <= longest and not intron(a, b)]
-    return merged([*inner, *((a - stub, a) for a in starts), *((b, b + stub) for b in ends)])
+    left, right = ({x[k] for x in inner} for k in (0, 1))  # sites whose exon is known to its other end
+    beside = [*((a - stub, a) for a in starts - right), *((b, b + stub) for b in ends - left)]
+    return merged([*inner, *beside])
 
 # %% ../../nbs/60_pl/50_arc_layout.ipynb #21949889
 def event_strand(

@@ -53,15 +53,19 @@ MAYBE_SHARE = Limits(0, 1, optional=True)
 
 # %% ../../nbs/60_pl/70_differential.ipynb #b9380978
 def volcano_values(
-    ds: pd.DataFrame,  # of `model.differential_splicing`: effect_size, proba_ds; maybe is_ds_fdr, gene_name, event_id
+    ds: pd.DataFrame,  # of `model.differential_splicing`: effect_size, proba_ds; maybe is_ds_fdr, names and words
     delta: float = 0.1,  # least difference of PSI that counts
     proba: float | None = None,  # least probability of a call; None: is_ds_fdr, or 0.95 without it
     selected: str | Sequence[str] | None = None,  # labels of the index that stand out
-) -> pd.DataFrame:  # label, gene, event, effect, proba, y, called, chosen; rows without a value left out
+) -> pd.DataFrame:  # label, gene, event, direction, effect, proba, y, called, chosen; without rows that have no value
     "What the volcano draws."
     need_columns(ds, ["effect_size", "proba_ds"], "ds")
     text = lambda c: ds[c].astype("string").fillna("").to_numpy(object) if c in ds else np.full(len(ds), "", object)
     values = pd.DataFrame({"label": ds.index.map(str), "gene": text("gene_name"), "event": text("event_id")})
+    if "event_name" in ds:  # in words, without the gene
+        names = zip(text("event_name"), values["gene"], values["event"])
+        values["event"] = [name.removeprefix(gene).strip() or event for name, gene, event in names]
+    values["direction"] = text("direction")
     values["effect"], values["proba"] = (need_numbers(f"ds[{c!r}]", ds[c]) for c in ("effect_size", "proba_ds"))
     values["y"], values["called"] = nines(values["proba"]), called(ds, delta, proba)
     if not isinstance(selected, (str, Iterable, type(None))):
@@ -124,9 +128,10 @@ def _add_gene_names(fig: go.Figure, values: pd.DataFrame, n: int, t: Theme) -> g
 def _points(values: pd.DataFrame, **look) -> dict:
     "Trace of some rows of `volcano_values`; `look` is its type, name and marker."
     numbers = "Δψ %{x:+.3f}, P %{customdata[3]:.4f}"
-    hover = f"<b>%{{customdata[1]}}</b> %{{customdata[2]}}<br>{numbers}<br>%{{customdata[4]}}<extra></extra>"
-    shown = {c: plain_all(values[c], 420) for c in ("label", "gene", "event")}
-    columns = [values["label"], shown["gene"], shown["event"], values["proba"], shown["label"]]
+    told = "<br>%{customdata[5]}" * bool((values["direction"] != "").any())
+    hover = f"<b>%{{customdata[1]}}</b> %{{customdata[2]}}<br>{numbers}{told}<br>%{{customdata[4]}}<extra></extra>"
+    shown = {c: plain_all(values[c], 420) for c in ("label", "gene", "event", "direction")}
+    columns = [values["label"], shown["gene"], shown["event"], values["proba"], shown["label"], shown["direction"]]
     names = np.array([np.asarray(c, object) for c in columns]).T
     x, y = values["effect"].round(4), values["y"].round(4)
     return dict(x=x, y=y, mode="markers", customdata=names, hovertemplate=hover, **look)

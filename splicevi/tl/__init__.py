@@ -12,11 +12,16 @@ from ..core import lazy_names
 __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
-        "groups": "call_at_fdr",
+        "groups": "call_at_fdr call_over_all",
+        "replicates": "DonorWarning",
         "event_test": "called",
         "donors": "pseudobulk beta_binomial_test",
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
+        "exons": "inclusion",
         "heldout": "imputation predicted_psi neighbor_psi model_concentration best_concentration dm_log_likelihood",
         "latent": "latent_quality latent_ari clusters",
+        "rotation": "varimax rotated_factors matched",
+        "regulators": "regulator_correlations units_of log_expression",
+        "columns": "explain",
     },
 )

@@ -18,13 +18,17 @@ from scipy.special import digamma, polygamma
 
 from ..core import KEYS, obs_column, shortlist
 from ..data.arguments import COUNT, Text, takes
+from ..data.events import junction_frame
 from ..data.pairs import event_codes, observed_pairs, splicing_layers
 from .concentration import log_beta_binomial
+from .exons import inclusion_columns, with_direction
 from .groups import Comparison, comparisons
+from .replicates import donor_codes
+from .scatter import donor_reads, event_p_values
 
 # %% auto #0
 __all__ = ['sample_table', 'add_up', 'pseudobulk', 'bb_log_likelihood', 'rising_differences', 'bb_derivatives', 'BetaBinomialFit',
-           'newton_step', 'likelihood_ratio', 'result_columns', 'two_groups', 'beta_binomial_test']
+           'newton_step', 'likelihood_ratio', 'event_tests', 'result_columns', 'two_groups', 'beta_binomial_test']
 
 # %% ../../nbs/30_tl/50_donors.ipynb #a53479e0
 def sample_table(
@@ -198,21 +202,39 @@ def likelihood_ratio(
     return np.maximum(2 * (two.log_likelihood() - one.log_likelihood()), 0) * (samples - 2) / samples, two.theta
 
 # %% ../../nbs/30_tl/50_donors.ipynb #00bd4bcb
+def event_tests(
+    y: np.ndarray,  # (junctions, samples) reads
+    n: np.ndarray,  # (junctions, samples) reads of the event
+    event: np.ndarray | None,  # (junctions,) event codes; None: not known
+    group: np.ndarray,  # (samples,) 0 or 1
+    donor: np.ndarray | None = None,  # (samples,) donor of each; None: all are different
+) -> tuple[np.ndarray, np.ndarray]:  # (junctions,) p-value and q-value of its event
+    "One test for each event, with a moderated dispersion."
+    donor = np.arange(len(group)) if donor is None else donor
+    a = y.T if event is not None else np.concatenate([y, n - y]).T
+    event = np.tile(np.arange(len(y)), 2) if event is None else event
+    p = event_p_values(donor_reads(a, group, donor, event), event)
+    q, known = np.full(len(p), np.nan), ~np.isnan(p)
+    q[known] = stats.false_discovery_control(p[known]) if known.any() else []
+    at = np.unique(event, return_inverse=True)[1][: len(y)]
+    return p[at], q[at]
+
+# %% ../../nbs/30_tl/50_donors.ipynb #857e93bf
 def result_columns(
-    statistic: np.ndarray,  # (tested,)
     theta: np.ndarray,  # (tested, 3) of `likelihood_ratio`
+    p: np.ndarray,  # (tested,) p-values of the events
+    q: np.ndarray,  # (tested,) their false discovery rates
 ) -> dict[str, np.ndarray]:
-    "Estimates, p-values and Benjamini-Hochberg q-values."
+    "Estimates of each junction, and the test of its event."
     psi = 1 / (1 + np.exp(-theta[:, :2]))
-    p = stats.chi2.sf(statistic, 1)
     return {
         "psi1": psi[:, 0],
         "psi2": psi[:, 1],
         "effect_size": psi[:, 1] - psi[:, 0],
         "concentration": np.exp(theta[:, 2]),
-        "statistic": statistic,
+        "statistic": stats.chi2.isf(p, 1),
         "p_value": p,
-        "q_value": stats.false_discovery_control(p) if len(p) else p,
+        "q_value": q,
     }
 
 # %% ../../nbs/30_tl/50_donors.ipynb #9977d5a6
@@ -225,23 +247,38 @@ def two_groups(
     y, n = (bulk.layers[k][rows].toarray().T.astype(np.float64) for k in (KEYS.junction_counts, KEYS.event_counts))
     return y, n, np.repeat([0, 1], [len(c.rows1), len(c.rows2)])
 
+# %% ../../nbs/30_tl/50_donors.ipynb #a8bd19de
+def _in_words(table: pd.DataFrame, junctions: pd.DataFrame, c: Comparison) -> pd.DataFrame:
+    "The table with inclusion, direction and events in words."
+    table = table.assign(**inclusion_columns(junctions, table["psi1"], table["psi2"]))
+    return with_direction(table, junctions, str(c.group1), str(c.group2))
+
 # %% ../../nbs/30_tl/50_donors.ipynb #39aafffa
-@takes(min_samples=COUNT)
+@takes(min_samples=COUNT, sample_key=Text("a column of bulk.obs", optional=True))
 def beta_binomial_test(
     bulk: AnnData,  # samples, see `pseudobulk`
     groupby: str,  # column of bulk.obs
     group1: str,
     group2: str | None = None,  # None: all other samples
     min_samples: int = 2,  # samples of each group in which the event must be observed
+    *,
+    sample_key: str
+    | None = None,  # column of bulk.obs with the donors, to compare those in both groups with themselves
 ) -> pd.DataFrame:  # one row for each junction; NaN where it was not tested
-    "Beta-binomial likelihood-ratio test of each junction between two groups of samples."
+    "Beta-binomial estimates of each junction in two groups of samples, and a test of its event."
     if not isinstance(group1, str) and np.iterable(group1):
         raise ValueError(f"group1 is one group, not {shortlist(group1)}.")
     (c,) = comparisons(bulk.obs, groupby, group1, group2)
     y, n, group = two_groups(bulk, c)
     seen = np.stack([(n[:, group == g] > 0).sum(1) for g in (0, 1)], axis=1)
     at = np.flatnonzero((seen >= min_samples).all(1))
-    columns = result_columns(*likelihood_ratio(y[at], n[at], group))
+    donor = (
+        None if sample_key is None else donor_codes(obs_column(bulk, sample_key, "sample_key"))[np.concatenate(c[:2])]
+    )
+    event = event_codes(bulk.var[KEYS.event])[0][at] if KEYS.event in bulk.var else None
+    _, theta = likelihood_ratio(y[at], n[at], group)
+    columns = result_columns(theta, *event_tests(y[at], n[at], event, group, donor))
     table = pd.DataFrame(columns, index=bulk.var_names[at]).reindex(bulk.var_names)
     named = bulk.var[[k for k in (KEYS.junction, KEYS.event, KEYS.gene_name) if k in bulk.var]]
-    return table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    table = table.assign(n_samples1=seen[:, 0], n_samples2=seen[:, 1]).join(named).assign(comparison=c.name)
+    return _in_words(table, junction_frame(bulk.var), c)

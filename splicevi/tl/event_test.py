@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from fastcore.basics import patch
+from scipy.special import logsumexp
 
 from ..core import Limits
 from ..data.arguments import Is, takes
@@ -18,9 +19,9 @@ from ..data.pairs import EventOrder, indptr_of, row_chunks
 from .concentration import log_dirichlet_multinomial, smooth
 
 # %% auto #0
-__all__ = ['GRID', 'common_psi', 'log_evidence', 'responsibilities', 'Prior', 'starting_weights', 'fit_prior', 'scale_draws',
-           'psi_draws', 'MixedDraws', 'Effect', 'summarise_junctions', 'EventEffect', 'summarise_events', 'Contrast',
-           'join_blocks', 'effect_posterior', 'called']
+__all__ = ['GRID', 'common_psi', 'log_flat', 'center_reads', 'log_evidence', 'responsibilities', 'Prior', 'starting_weights',
+           'fit_prior', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect', 'summarise_junctions', 'EventEffect',
+           'summarise_events', 'Contrast', 'join_blocks', 'effect_posterior', 'called']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 def common_psi(
@@ -34,16 +35,37 @@ def common_psi(
 # %% ../../nbs/30_tl/30_event_test.ipynb #44c05c17
 GRID = (0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # scales g of the Dirichlet of a change
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #739c2b0d
+def log_flat(
+    a: np.ndarray,  # (..., junctions) effective reads
+    events: EventOrder,
+) -> np.ndarray:  # (..., events)
+    "Log-likelihood of reads whose PSI may be any: a draw of the flat Dirichlet with one pseudo-read."
+    return log_dirichlet_multinomial(a, 1 / events.size[events.code], 1.0, events)
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #dbe2ff1c
+def center_reads(
+    a: np.ndarray,  # (..., 2, junctions) effective reads
+    g: float,  # scale of the change
+    events: EventOrder,
+) -> tuple[np.ndarray, np.ndarray]:  # (..., junctions) reads W, and their PSI, with one pseudo-read
+    "What the groups tell of the center that their PSI scatter about."
+    w = (a * ((1 + g) / (events.sum(a) + g))[..., events.code]).sum(-2)
+    return w, smooth(1 / events.size[events.code], w, events.sum(w)[..., events.code], 1)
+
 # %% ../../nbs/30_tl/30_event_test.ipynb #5948ef8a
 def log_evidence(
     a: np.ndarray,  # (2, junctions) effective reads
-    p: np.ndarray,  # (junctions,) common PSI
     events: EventOrder,
     grid: tuple[float, ...] = GRID,
 ) -> np.ndarray:  # (events, 1 + grid) the first column is that of no change
-    "Log-likelihood of the reads of both groups under each component of the prior."
-    same = events.sum(a.sum(0) * np.log(p))
-    return np.stack([same, *(sum(log_dirichlet_multinomial(k, p, g, events) for k in a) for g in grid)], axis=1)
+    "Log-likelihood of the reads under each component of the prior, beside that of two unrelated PSI."
+    found = [log_flat(a.sum(0), events)]
+    for g in grid:
+        w, p = center_reads(a, g, events)
+        of_center = log_flat(w, events) - events.sum(w * np.log(p))
+        found.append(sum(log_dirichlet_multinomial(k, p, g, events) for k in a) + of_center)
+    return np.stack(found, axis=1) - log_flat(a, events).sum(0)[:, None]
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #89d0d93b
 def responsibilities(
@@ -86,30 +108,33 @@ def fit_prior(
     return Prior(tuple(grid), new)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #3e115807
-def scale_draws(
-    r: np.ndarray,  # (events, 1 + grid) probability of each component
-    grid: tuple[float, ...],
+def component_draws(
+    r: np.ndarray,  # (events, components) weights, not all 0
     n_draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (draws, events)
-    "Draws of the scale of each event's change, given that there is one."
-    share = np.cumsum(r[:, 1:], axis=1)
-    u = rng.random((n_draws, len(r))) * share[:, -1]
-    return np.asarray(grid)[np.minimum((u[..., None] > share).sum(-1), len(grid) - 1)]
+    "Draws of a component for each event."
+    share = np.cumsum(r, axis=1)
+    share = share / share[:, -1:] + np.arange(len(r))[:, None]  # one increasing list for all events
+    u = rng.random((n_draws, len(r))) + np.arange(len(r))
+    found = np.searchsorted(share.ravel(), u.ravel(), side="right").reshape(u.shape)
+    return np.minimum(found - np.arange(len(r)) * r.shape[1], r.shape[1] - 1)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #3ecc3688
 def psi_draws(
-    a: np.ndarray,  # (2, junctions) effective reads
-    p: np.ndarray,  # (junctions,) common PSI
-    r: np.ndarray,  # (events, 1 + grid) probability of each component
+    a: np.ndarray,  # (levels, 2, junctions) effective reads
+    r: np.ndarray,  # (events, levels, grid) weight of each change
     grid: tuple[float, ...],
     events: EventOrder,
     n_draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (2, draws, junctions) float32
     "Draws of both groups' PSI, given that they differ."
-    scale = scale_draws(r, grid, n_draws, rng)[:, events.code]
-    gamma = [np.maximum(rng.standard_gamma((k + scale * p).astype(np.float32), dtype=np.float32), 1e-30) for k in a]
+    shape = np.stack([a + g * center_reads(a, g, events)[1][:, None] for g in grid], 1).astype(np.float32)
+    shape = shape.reshape(-1, *a.shape[1:])
+    component = component_draws(r.reshape(len(r), -1), n_draws, rng)[:, events.code]
+    gamma = [np.take_along_axis(shape[:, k], component, 0) for k in (0, 1)]
+    gamma = [np.maximum(rng.standard_gamma(k, dtype=np.float32), 1e-30) for k in gamma]
     return np.stack([x / events.sum(x)[:, events.code] for x in gamma])
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #4c0ac1fd
@@ -205,17 +230,23 @@ class Contrast:
 
     def __init__(
         self,
-        a: np.ndarray,  # (2, junctions) effective reads
+        a: np.ndarray,  # (2, junctions) effective reads, or (levels, 2, junctions) at several levels of their worth
         event: np.ndarray,  # (junctions,) event codes
         grid: tuple[float, ...] = GRID,
+        chance: np.ndarray | None = None,  # (events, levels) probability of each level
     ):
         self.events = EventOrder(event)
         self.junctions = self.events.order  # junction at each position
-        self.a = np.asarray(a, np.float64)[:, self.junctions]
-        self.p = common_psi(self.a, self.events)
-        evidence = log_evidence(self.a, self.p, self.events, grid)
-        self.prior = fit_prior(evidence, grid)
-        self.r = responsibilities(evidence, self.prior.weights)
+        self.a = np.asarray(a, np.float64).reshape(-1, 2, len(event))[..., self.junctions]
+        evidence = np.stack([log_evidence(k, self.events, grid) for k in self.a], axis=1)
+        if chance is not None:
+            evidence += np.log(np.maximum(chance, 1e-300))[..., None]
+        self.prior = fit_prior(logsumexp(evidence, axis=1), grid)
+        joint = responsibilities(evidence.reshape(len(evidence), -1), np.tile(self.prior.weights, len(self.a)))
+        self.joint = joint.reshape(evidence.shape)  # of each level and component
+        self.r = self.joint.sum(1)
+        of_level = self.joint.sum(2)[self.events.code].T
+        self.p = sum(w * common_psi(k, self.events) for w, k in zip(of_level, self.a))
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #5e621f11
 @patch
@@ -228,7 +259,7 @@ def restrict(
     at = np.isin(self.events.code, keep)
     out = copy(self)
     out.events, out.junctions = EventOrder(self.events.code[at]), self.junctions[at]
-    out.a, out.p, out.r = self.a[:, at], self.p[at], self.r[keep]
+    out.a, out.p, out.r, out.joint = self.a[..., at], self.p[at], self.r[keep], self.joint[keep]
     return out
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #df015f49
@@ -241,8 +272,8 @@ def draws(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "PSI draws of the events of a block, probability of no change of these events, and common PSI."
     span, part = self.events.span(block)
-    a, p, r = self.a[:, span], self.p[span], self.r[block]
-    return psi_draws(a, p, r, self.prior.grid, part, n_draws, rng), r[:, 0], p
+    psi = psi_draws(self.a[..., span], self.joint[block][..., 1:], self.prior.grid, part, n_draws, rng)
+    return psi, self.r[block][:, 0], self.p[span]
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #c7d74cd8
 def join_blocks(

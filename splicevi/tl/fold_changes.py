@@ -12,9 +12,11 @@ import scipy.sparse as sp
 from fastcore.basics import patch
 from scipy.special import digamma, polygamma
 
+from .event_test import component_draws
+
 # %% auto #0
-__all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'group_mean', 'FoldPrior', 'fold_responsibilities',
-           'even_weights', 'climb', 'fit_folds', 'FoldPosterior']
+__all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'mean_of_counts', 'group_mean', 'FoldPrior',
+           'fold_responsibilities', 'even_weights', 'climb', 'fit_folds', 'FoldPosterior']
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #ca403055
 def counts_and_fano(
@@ -31,14 +33,29 @@ def counts_and_fano(
 class GroupMean(NamedTuple):
     "Log2 proportions of a group's expression."
 
-    mean: np.ndarray  # (genes,)
-    variance: np.ndarray  # (genes,)
+    mean: np.ndarray  # (genes,), or (levels, genes) at several levels of what the counts are worth
+    variance: np.ndarray  # the same
     common: float  # variance of the error that all genes share
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #74e5e8d7
 KAPPA = 5.0  # counts that the decoder's expectation is worth
 
 
+def mean_of_counts(
+    counts: np.ndarray,  # (..., genes) independent counts
+    expected: np.ndarray,  # (..., genes) counts that the decoder expects in their place
+    under: np.ndarray,  # (genes,) counts expected under the batches to compare in
+    kappa: float | np.ndarray = KAPPA,  # counts that the decoder's expectation is worth
+) -> GroupMean:
+    "Expression by independent counts and their expectation."
+    a, b = counts + kappa, expected + kappa
+    under = np.maximum(under, 1e-30)
+    pooled, variance = under * a / b, polygamma(1, a) / np.log(2) ** 2
+    total = pooled.sum(-1, keepdims=True)
+    mean = np.log2(under) + (digamma(a) - np.log(b)) / np.log(2) - np.log2(total)
+    return GroupMean(mean, variance, float(np.mean(((pooled / total) ** 2 * variance).sum(-1))))
+
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #b8cc3833
 def group_mean(
     x,  # (cells, genes) counts of a group, CSR or dense
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
@@ -47,11 +64,8 @@ def group_mean(
 ) -> GroupMean:
     "Expression of a group by its decoder and its counts."
     total, fano = counts_and_fano(x)
-    a, b = total / fano + kappa, np.maximum(expected, 1e-30) / fano + kappa
-    under = np.maximum(expected if under is None else under, 1e-30)
-    pooled, variance = under * a / b, polygamma(1, a) / np.log(2) ** 2
-    mean = np.log2(under) + (digamma(a) - np.log(b)) / np.log(2) - np.log2(pooled.sum())
-    return GroupMean(mean, variance, float(((pooled / pooled.sum()) ** 2) @ variance))
+    expected = np.maximum(expected, 1e-30)
+    return mean_of_counts(total / fano, expected / fano, expected if under is None else under, kappa)
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #5d6a2780
 class FoldPrior(NamedTuple):
@@ -67,13 +81,18 @@ NO_PRIOR = FoldPrior(0.0, 0.0, np.array([1e6]), np.array([1.0]))  # nothing in c
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #6e6f40ec
 def fold_responsibilities(
-    lfc: np.ndarray,  # (genes,) estimates b
-    variance: np.ndarray,  # (genes,) s² of their errors
+    lfc: np.ndarray,  # (genes,) estimates b, or (genes, levels)
+    variance: np.ndarray,  # the same, s² of their errors
     prior: FoldPrior,
-) -> tuple[np.ndarray, np.ndarray]:  # (genes, components), (genes,)
+    chance: np.ndarray | None = None,  # (genes, levels) probability of each level
+) -> tuple[np.ndarray, np.ndarray]:  # (genes, levels × components), (genes,)
     "Probability of each component for each gene, and the log-likelihood of each gene."
-    v = variance[:, None] + prior.scale**2
-    log = np.log(prior.weight) - 0.5 * np.log(2 * np.pi * v) - 0.5 * (lfc[:, None] - prior.center) ** 2 / v
+    lfc, variance = (v.reshape(len(lfc), -1, 1) for v in (lfc, variance))
+    v = variance + prior.scale**2
+    log = np.log(prior.weight) - 0.5 * np.log(2 * np.pi * v) - 0.5 * (lfc - prior.center) ** 2 / v
+    if chance is not None:
+        log = log + np.log(np.maximum(chance, 1e-300))[..., None]
+    log = log.reshape(len(lfc), -1)
     top = log.max(1, keepdims=True)
     r = np.exp(log - top)
     return r / r.sum(1, keepdims=True), top[:, 0] + np.log(r.sum(1))
@@ -88,19 +107,22 @@ def even_weights(
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #7c065312
 def climb(
     prior: FoldPrior,  # where to start
-    lfc: np.ndarray,  # (genes,) estimates
-    variance: np.ndarray,  # (genes,) of their errors
+    lfc: np.ndarray,  # (genes,) estimates, or (genes, levels)
+    variance: np.ndarray,  # the same, of their errors
     strength: float,  # genes that the prior of the weights counts for
     gain: float,  # stop when an iteration gains less log-likelihood for each gene
     max_iter: int = 500,
+    chance: np.ndarray | None = None,  # (genes, levels) probability of each level
 ) -> tuple[float, FoldPrior]:  # log-likelihood, and the prior that EM has reached
     "EM from a prior."
     start, last = even_weights(prior.scale), -np.inf
     for _ in range(max_iter):
-        r, log = fold_responsibilities(lfc, variance, prior)
-        precision = r / (variance[:, None] + prior.scale**2)
-        total, weight = precision.sum(), (r.sum(0) + strength * start) / (len(lfc) + strength)
-        prior = FoldPrior((precision.sum(1) @ lfc) / total, total**-0.5, prior.scale, weight)
+        r, log = fold_responsibilities(lfc, variance, prior, chance)
+        r = r.reshape(*lfc.shape, -1)
+        precision = (r / (variance[..., None] + prior.scale**2)).sum(-1)
+        total = precision.sum()
+        weight = (r.reshape(-1, len(start)).sum(0) + strength * start) / (len(lfc) + strength)
+        prior = FoldPrior((precision * lfc).sum() / total, total**-0.5, prior.scale, weight)
         if log.sum() - last < gain * len(lfc):
             break
         last = log.sum()
@@ -108,16 +130,18 @@ def climb(
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #10ab28a7
 def fit_folds(
-    lfc: np.ndarray,  # (genes,) estimates
-    variance: np.ndarray,  # (genes,) of their errors
+    lfc: np.ndarray,  # (genes,) estimates, or (genes, levels)
+    variance: np.ndarray,  # the same, of their errors
     strength: float = 4.0,  # genes that the prior of the weights counts for
+    chance: np.ndarray | None = None,  # (genes, levels) probability of each level
 ) -> FoldPrior:
     "The prior that explains all genes best."
     spread = max(float(np.abs(lfc - np.median(lfc)).max()), 0.1)
     scale = np.concatenate([[0], 0.02 * 2.0 ** np.arange(np.ceil(np.log2(spread / 0.02)) + 1)])
     starts = [FoldPrior(center, 0.0, scale, even_weights(scale)) for center in np.quantile(lfc, (0.25, 0.5, 0.75))]
-    best = max((climb(prior, lfc, variance, strength, 1e-3) for prior in starts), key=lambda fit: fit[0])[1]
-    return climb(best, lfc, variance, strength, 1e-5)[1]
+    try_from = lambda prior, gain: climb(prior, lfc, variance, strength, gain, chance=chance)
+    best = max((try_from(prior, 1e-3) for prior in starts), key=lambda fit: fit[0])[1]
+    return try_from(best, 1e-5)[1]
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #fcf255d7
 class FoldPosterior:
@@ -125,16 +149,18 @@ class FoldPosterior:
 
     def __init__(
         self,
-        lfc: np.ndarray,  # (genes,) estimates
-        variance: np.ndarray,  # (genes,) of their errors
+        lfc: np.ndarray,  # (genes,) estimates, or (genes, levels)
+        variance: np.ndarray,  # the same, of their errors
         prior: FoldPrior,
         common: float = 0.0,  # variance of the error that all genes share
+        chance: np.ndarray | None = None,  # (genes, levels) probability of each level
     ):
         self.prior, self.common = prior, common
-        self.r, _ = fold_responsibilities(lfc, variance, prior)
-        self.shrinkage = prior.scale**2 / (variance[:, None] + prior.scale**2)  # h, (genes, components)
-        self.centers = prior.center + self.shrinkage * (lfc[:, None] - prior.center)
-        self.sd = np.sqrt(self.shrinkage * variance[:, None])
+        self.r, _ = fold_responsibilities(lfc, variance, prior, chance)
+        lfc, variance = (v.reshape(len(lfc), -1, 1) for v in (lfc, variance))
+        h, flat = prior.scale**2 / (variance + prior.scale**2), lambda v: v.reshape(len(lfc), -1)
+        self.shrinkage, self.sd = flat(h), flat(np.sqrt(h * variance))  # (genes, levels × components)
+        self.centers = flat(prior.center + h * (lfc - prior.center))
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #36a0864e
 @patch(as_prop=True)
@@ -144,12 +170,14 @@ def mean(self: FoldPosterior) -> np.ndarray:
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #eb5ba115
 @patch
-def component_draws(
+def positions(
     self: FoldPosterior,
     n: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (n, genes) positions in the flat (genes, components)
     "Draws of the component of each gene."
+    if self.r.shape[1] > 32:  # several levels
+        return component_draws(self.r, n, rng) + np.arange(self.r.size, step=self.r.shape[1])
     share = np.cumsum(self.r, axis=1)[:, :-1].T.astype(np.float32)
     u = rng.random((n, len(self.r)), dtype=np.float32)
     component = sum((u > edge for edge in share), np.zeros(u.shape, np.int8))
@@ -159,7 +187,7 @@ def component_draws(
 @patch
 def _draws(self: FoldPosterior, n: int, rng: np.random.Generator) -> np.ndarray:
     "A block of draws, (n, genes)."
-    at = self.component_draws(n, rng)
+    at = self.positions(n, rng)
     pick = lambda values: values.astype(np.float32).ravel()[at]
     common_sd = np.array([self.prior.error, self.common**0.5], np.float32)
     of_center, of_sums = rng.standard_normal((2, n, 1), dtype=np.float32) * common_sd[:, None, None]

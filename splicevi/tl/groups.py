@@ -19,7 +19,8 @@ from ..data.pairs import CellStore, indptr_of, row_chunks, take_ranges
 # %% auto #0
 __all__ = ['query_rows', 'mask_rows', 'row_numbers', 'Comparison', 'check_comparison', 'group_sizes', 'check_groups', 'in_group',
            'named_once', 'group_comparisons', 'cell_comparison', 'comparisons', 'sample_rows', 'GroupReads',
-           'pair_values', 'group_reads', 'check_test', 'confounded', 'higher_in', 'stack_tables', 'call_at_fdr']
+           'pair_values', 'group_reads', 'check_test', 'confounded', 'higher_in', 'stack_tables', 'call_at_fdr',
+           'call_over_all']
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8f070b33
 def query_rows(
@@ -207,6 +208,9 @@ class GroupReads(NamedTuple):
     totals: np.ndarray | None = None  # reads of its event
     cells: np.ndarray | None = None  # cells in which the event was observed
     psi: np.ndarray | None = None  # sum of these cells' PSI
+    shares: np.ndarray | None = None  # sum of the junction's shares of these cells' reads
+    noise: np.ndarray | None = None  # sum of the variances of these shares, in units of that of one read
+    worth: np.ndarray | None = None  # effective reads of the event
 
 # %% ../../nbs/30_tl/20_groups.ipynb #da53db62
 def pair_values(
@@ -228,6 +232,9 @@ def pair_values(
         "totals": lambda: repeat(total),
         "cells": lambda: None,
         "psi": lambda: y / repeat(total) if store.psi is None else store.psi[at],
+        "shares": lambda: y / repeat(total),
+        "noise": lambda: repeat((total + c[event]) / (total * (1 + c[event]))),
+        "worth": lambda: repeat(total * (1 + c[event]) / (total + c[event])),
     }
     return np.diff(indptr), p.junction[at], {k: value[k]() for k in wanted}
 
@@ -262,6 +269,33 @@ def mean_psi(self: GroupReads) -> np.ndarray:
 def pooled_psi(self: GroupReads) -> np.ndarray:
     "PSI of the pooled reads, NaN where there are none."
     return np.divide(self.reads, self.totals, out=np.full(self.reads.shape, np.nan), where=self.totals > 0)
+
+# %% ../../nbs/30_tl/20_groups.ipynb #ac129bf1
+@patch
+def weighted(
+    self: GroupReads,
+    weights: str,  # "cells" or "reads"
+) -> tuple[np.ndarray, np.ndarray]:  # (groups, junctions) independent reads of the junction, and of its event
+    "What each group is worth in independent reads, whose PSI is the mean over cells, or over effective reads."
+    if weights == "reads":
+        return self.effective, self.worth
+    per_cell = np.divide(self.cells, self.noise, out=np.zeros(self.noise.shape), where=self.noise > 0)
+    return self.shares * per_cell, self.cells * per_cell
+
+# %% ../../nbs/30_tl/20_groups.ipynb #109f26a4
+@patch
+def weights_disagree(
+    self: GroupReads,  # of two groups
+    least: float = 0.05,  # largest disagreement that counts as none
+    errors: float = 3.3,  # standard errors that it must exceed
+) -> np.ndarray:  # (junctions,) bool
+    "Whether the mean over cells and that over reads give different answers to what the groups differ by."
+    (a, m), (b, n) = self.weighted("cells"), self.weighted("reads")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        gap = np.subtract(*(a / m - b / n))
+        p = (b.sum(0) + 0.5) / (n.sum(0) + 1)
+        variance = p * (1 - p) * np.maximum(1 / m - 1 / n, 0).sum(0)
+        return (np.abs(gap) > least) & (np.abs(gap) > errors * np.sqrt(variance))
 
 # %% ../../nbs/30_tl/20_groups.ipynb #b772c1d8
 def check_test(batch_correction: bool, batchid1, batchid2) -> None:
@@ -318,3 +352,16 @@ def call_at_fdr(
     order = np.argsort(-np.asarray(proba), kind="stable")
     share = np.cumsum(1 - np.asarray(proba)[order]) / np.arange(1, len(order) + 1)
     return np.argsort(order) < (share <= target).sum()
+
+# %% ../../nbs/30_tl/20_groups.ipynb #fe9c2c3d
+@takes(target=SHARE)
+def call_over_all(
+    proba: pd.Series,  # (rows,) posterior probabilities; the index has the features, each once in every comparison
+    target: float,  # expected share of false calls
+) -> np.ndarray:  # (rows,) bool
+    "The longest list of rows of several comparisons whose share of false ones, and of features false in all, is below."
+    order = np.argsort(-proba.to_numpy(), kind="stable")
+    wrong, first = 1 - proba.to_numpy()[order], ~proba.index[order].duplicated()
+    by_row = np.cumsum(wrong) / np.arange(1, len(order) + 1)
+    by_feature = np.cumsum(wrong * first) / np.maximum(np.cumsum(first), 1)
+    return np.argsort(order) < ((by_row <= target) & (by_feature <= target)).sum()

@@ -9,6 +9,7 @@ __all__ = ['group_codes', 'log_normalised', 'expression_pcs', 'neighbor_graph', 
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #9abc1bfb
 from collections.abc import Mapping
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
@@ -210,12 +211,15 @@ def predicted_psi(
 ) -> np.ndarray:  # (pairs,) PSI
     "The model's PSI at the held-out pairs."
     cell, junction = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()
-    out, cells = np.empty(len(held)), np.unique(cell)
-    for start in range(0, len(cells), chunk):
-        some = cells[start : start + chunk]
-        psi = model.get_normalized_splicing(indices=some, return_numpy=True)
-        at = np.flatnonzero(np.isin(cell, some))
-        out[at] = psi[np.searchsorted(some, cell[at]), junction[at]]
+    out, order = np.empty(len(held)), np.argsort(cell, kind="stable")
+    cells, first = np.unique(cell[order], return_index=True)
+    ends = np.append(first, len(held))
+    with getattr(model, "data_unchanged", nullcontext)():
+        for start in range(0, len(cells), chunk):
+            some = cells[start : start + chunk]
+            at = order[ends[start] : ends[start + len(some)]]
+            psi = model.get_normalized_splicing(indices=some, return_numpy=True)
+            out[at] = psi[np.searchsorted(some, cell[at]), junction[at]]
     return out
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #121669a0

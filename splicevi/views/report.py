@@ -166,7 +166,9 @@ def event_names(
     var: pd.DataFrame,  # of the splicing modality
     junctions: pd.Index,
 ) -> list[str]:
-    "Gene and event of junctions; the junction itself where genes are not known."
+    "Events of junctions in words, if `annotate` wrote them; else gene, or junction, and event."
+    if "event_name" in var:
+        return list(var["event_name"].astype(str)[junctions])
     gene = var[KEYS.gene_name].astype(str) if KEYS.gene_name in var else pd.Series(var.index.astype(str), var.index)
     return [f"{gene[j]} · {var.at[j, KEYS.event]}" for j in junctions]
 

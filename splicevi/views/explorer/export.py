@@ -16,7 +16,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ...core import require_extra, shortlist, write_file
+from ...pl.arcs import is_retained
 from ...pl.style import INK, colors, shorten, visible
+from .panels import with_exon
 from .state import ExplorerState
 from .tables import groups_table
 from ..page import figure_html, page, row_html, section, table_html
@@ -56,11 +58,12 @@ def bed(
     state: ExplorerState,
     by_group: bool = False,  # a line for each group, or one for all cells
 ) -> str:
-    "The junctions of the event as BED6."
+    "The junctions of the event as BED6; a retained intron is none and left out."
     state.need_coordinates()
     group = state.cell_groups if by_group else pd.Categorical(["all cells"] * len(state.data.obs))
     table = groups_table(state.values(), group)
     table = table[(table["kind"] == state.show) & table["psi"].notna()]
+    table = table[~table["junction_id"].isin(state.junctions.index[is_retained(state.junctions)])]
     lines = [bed_fields(r, state.junctions.loc[str(r.junction_id)], by_group) for r in table.itertuples()]
     title = " ".join(" ".join(filter(None, (state.gene, state.event))).replace('"', "'").split())
     head = f'track name="{title}" description="{state.show} PSI of {title}" useScore=1'
@@ -102,7 +105,7 @@ def page_lead(state: ExplorerState) -> str:
     place = "no coordinates" if state.junctions["start"].isna().any() else state.locus
     grouped = f" grouped by {state.groupby}" if state.groupby else ""
     cells = f"{len(state.data.obs):,} cells{grouped}"
-    return f"{place} · {len(state.junctions)} junctions · {cells} · {state.show} PSI"
+    return " · ".join([*state.about(), place, f"{len(state.junctions)} junctions", cells, f"{state.show} PSI"])
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #6e7fad1c
 PAGE_COLUMNS = {
@@ -115,6 +118,7 @@ PAGE_COLUMNS = {
     "n_cells": "cells",
     "reads": "reads",
     "total": "of event",
+    "inclusion": "inclusion",
 }
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #e20b4e1e
@@ -176,7 +180,7 @@ def snapshot_svg(
     width: int = 640,  # pixels
 ) -> str:
     "PSI of the junction by group, with intervals, as an SVG."
-    table = state.groups()
+    table = with_exon(state, state.groups())
     table = table[(table["kind"] == state.show).to_numpy() & (table["junction_id"] == state.junction).to_numpy()]
     hue, height = colors(state.cell_groups), 22 * len(table) + 26
     x = lambda psi: 150 + psi * (width - 320)  # room for names on the left, for sizes on the right

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ...core import KEYS, require_extra
+from ...core import require_extra
 from ...pl.style import shorten, visible
 from .export import snapshot
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
@@ -39,7 +39,8 @@ def heading(state: ExplorerState) -> str:
     v, n = state.values(), len(state.junctions)
     names = [x for x in (state.gene, state.event) if x]
     reads = f"{v.y.sum():,.0f} reads in {(v.n > 0).sum():,} of {len(state.data.obs):,} cells"
-    about = " · ".join([*names[1:], place_text(state.junctions), f"{n} junction{'s' * (n > 1)}", reads])
+    words = [w for w in state.about() if w not in names]
+    about = " · ".join([*words, *names[1:], place_text(state.junctions), f"{n} junction{'s' * (n > 1)}", reads])
     how = f"Width of an arc and first number: {state.show} PSI; second number: reads."
     how += " Click an arc to choose its junction."
     few, many = len(lanes(state)), len(state.cell_groups.categories)
@@ -66,14 +67,15 @@ def table_title(state: ExplorerState) -> str:
 TESTED = [
     Column("called", "", "flag"),
     Column("gene_name", "gene"),
-    Column(KEYS.event, "event"),
+    Column("event", "event"),
     Column("effect_size", "Δψ", "change"),
+    Column("inclusion_effect", "Δ exon", "change"),
     Column("proba_ds", "P", "share"),
     Column("reads", "reads", "number"),
 ]
 LISTED = [
     Column("gene_name", "gene"),
-    Column(KEYS.event, "event"),
+    Column("event", "event"),
     Column("n_junctions", "junctions", "number"),
     Column("reads", "reads", "number"),
 ]
@@ -82,7 +84,8 @@ LISTED = [
 def events_view(state: ExplorerState, size: int = 14) -> TableView:
     "The rows to choose from, as a table."
     rows, tested = state.events(), state.ds is not None
-    columns = [c for c in (TESTED if tested else LISTED) if c.key != "gene_name" or (rows["gene_name"] != "").any()]
+    known = lambda c: c.key in rows and (c.key != "gene_name" or (rows["gene_name"] != "").any())
+    columns = [c for c in (TESTED if tested else LISTED) if known(c)]
     view = TableView(rows, columns, size, sort="proba_ds" if tested else None)
     view.select(state.row)
     return view

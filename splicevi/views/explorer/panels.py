@@ -13,12 +13,13 @@ import plotly.graph_objects as go
 from ... import pl
 from ...core import shortlist
 from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
-from .state import ExplorerState
+from .state import EXON, ExplorerState
+from .tables import exon_psi
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'arcs_panel', 'psi_panel', 'heatmap_panel', 'map_panel', 'expression_panel', 'volcano_panel',
-           'narrow_volcano', 'volcano_mark', 'panel_figures']
+           'group_matrix', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'map_panel', 'expression_panel',
+           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -78,22 +79,45 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
         return empty_panel(NO_COORDINATES, state.event, look)
     j = state.junctions.astype({"start": int, "end": int})
     psi, reads = group_matrix(state, "psi", state.show), group_matrix(state, "reads", "observed")
-    few, hue = lanes(state), pl.colors(state.cell_groups)
-    fig = pl.event_arcs(j, psi, reads, state.known_exons(), few, state.junction, hue, **look)
+    few, hue, selected = lanes(state), pl.colors(state.cell_groups), None if state.junction == EXON else state.junction
+    fig = pl.event_arcs(j, psi, reads, state.known_exons(), few, selected, hue, **look)
     left_out = len(state.cell_groups.categories) - len(few)
     return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
+def with_exon(
+    state: ExplorerState,
+    table: pd.DataFrame,  # of the cells, or of the groups
+) -> pd.DataFrame:
+    "The table with rows for the exon of the event, in place of a junction; the same where it is about none."
+    if not state.has_exon:
+        return table
+    weight = state.junctions["inclusion_weight"].to_numpy(float)
+    including = table[table["junction_id"].isin(state.junctions.index[weight > 0])]
+    rows = table[table["junction_id"] == state.junctions.index[0]]
+    keys = [c for c in ("cell", "group", "kind") if c in table]
+    reads = including.groupby(keys, observed=True, sort=False)["reads"].sum()
+    values = {c.removesuffix("_inclusion"): c for c in table if c.endswith("_inclusion")}
+    values |= {"psi": "inclusion", "lower": "inclusion_lower", "upper": "inclusion_upper"} if "psi" in table else {}
+    rows = rows.assign(**{c: rows[v] for c, v in values.items()}, junction_id=EXON)
+    rows["reads"] = reads.reindex(pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[keys[0]]).to_numpy()
+    return pd.concat([rows, table.assign(junction_id=table["junction_id"].astype(str))], ignore_index=True)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
 def psi_panel(state: ExplorerState, **look) -> go.Figure:
-    "Violins of the cells and means of the groups, the chosen junction first."
+    "Violins of the cells and means of the groups: inclusion of the exon, where it is known, and the chosen junction."
     order = [state.junction, *(j for j in state.junctions.index if j != state.junction)]
+    if state.has_exon:
+        order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
-    return pl.psi_violin(state.cells(), state.groups(), state.show, order[:2], hue, **look)
+    return pl.psi_violin(
+        with_exon(state, state.cells()), with_exon(state, state.groups()), state.show, order[:2], hue, **look
+    )
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
 def heatmap_panel(state: ExplorerState, **look) -> go.Figure:
-    "Means of the groups, observed, decoded and smoothed side by side."
-    table = state.groups()
+    "Means of the groups, observed, decoded and smoothed side by side: of the exon, and of all junctions."
+    table = with_exon(state, state.groups())
     return pl.psi_heatmap(table[table["kind"].isin(state.shows).to_numpy()], **look)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bbcd9647
@@ -116,7 +140,8 @@ def map_panel(state: ExplorerState, **look) -> go.Figure:
     if (found := state.coords()) is None:
         return empty_panel(NO_MAP, "Latent map", look, HALF)
     (xy, axis), v = found, state.values()
-    psi = getattr(v, state.show)[:, list(v.junctions.index).index(state.junction)]
+    psi = getattr(v, state.show)
+    psi = exon_psi(v, psi) if state.junction == EXON else psi[:, list(v.junctions.index).index(state.junction)]
     fig = pl.latent_psi(xy, psi, state.junction, v.n, state.data.obs.index, axis, **look)
     return fig if state.show == "observed" else _predicted_title(fig, state)
 

@@ -14,11 +14,12 @@ from fastcore.basics import patch
 
 from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
+from ...tl.exons import inclusion_weights
 from .source import EventData, EventValues, event_data
-from .tables import cells_table, check_ds, ds_rows, groups_table
+from .tables import EVENT_WORDS, cells_table, check_ds, ds_rows, event_labels, groups_table
 
 # %% auto #0
-__all__ = ['SHOWS', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
+__all__ = ['SHOWS', 'EXON', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -139,7 +140,7 @@ Tests.comparison = property(
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d51d3983
 @patch
-def all_events(self: Tests) -> pd.DataFrame:  # index: event; gene_name, n_junctions, reads, event_id
+def all_events(self: Tests) -> pd.DataFrame:  # index: event; gene_name, n_junctions, reads, event_id, event, words
     "All events, those with most reads first."
 
     def make():
@@ -147,7 +148,9 @@ def all_events(self: Tests) -> pd.DataFrame:  # index: event; gene_name, n_junct
         out = table.groupby(table[KEYS.event].to_numpy(), sort=False).agg(
             gene_name=(KEYS.gene_name, "first"), n_junctions=("reads", "size"), reads=("reads", "sum")
         )
-        return out.assign(**{KEYS.event: out.index}).sort_values("reads", ascending=False, kind="stable")
+        first = self.data.junctions.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False).loc[out.index]
+        words = {c: first[c].to_numpy() for c in (KEYS.event, *EVENT_WORDS)} | {"event": event_labels(first)}
+        return out.assign(**words).sort_values("reads", ascending=False, kind="stable")
 
     return self._cached("all", (), make)
 
@@ -220,9 +223,21 @@ def _set_event(self: Selection, name: str) -> None:
 
 Selection.event = property(lambda self: self._event, Selection._set_event, doc="The event that is shown.")
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b8fe9b36
+EXON = "inclusion"  # in place of a junction: the exon that the event is about
+
+
+@patch(as_prop=True)
+def has_exon(self: Selection) -> bool:
+    "Whether the event is about an exon, or a part of one, whose inclusion is known."
+    return bool(inclusion_weights(self.junctions)[0].nnz)
+
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #befe656d
 @patch
 def _set_junction(self: Selection, name: str) -> None:
+    if name == EXON and self.has_exon:
+        self._select(self._event, EXON)
+        return
     if name not in self.data.junctions.index:
         raise KeyError(
             f"There is no junction {name!r}; those of {self.event} are {shortlist(self.junctions.index, 9)}."
@@ -233,7 +248,7 @@ def _set_junction(self: Selection, name: str) -> None:
 Selection.junction = property(
     lambda self: self._junction,
     Selection._set_junction,
-    doc="The junction that is stressed, and that the map is coloured by.",
+    doc='The junction that is stressed, and that the map is coloured by; "inclusion" for the exon of the event.',
 )
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #882c7a96
@@ -271,8 +286,16 @@ Selection.gene = property(
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9a7e5d3a
 @patch(as_prop=True)
 def title(self: Selection) -> str:
-    "Gene, where it has a name, and event."
-    return " · ".join(filter(None, (self.gene, self.event)))
+    "Gene, where it has a name, and event, in words where they are known."
+    name = self.junctions["event_name"].iloc[0]
+    return " · ".join(filter(None, (name or self.gene, self.event)))
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #55134e79
+@patch
+def about(self: Selection) -> list[str]:
+    "What there is to say of the event in words: what it is, annotated or new, what it does to the protein."
+    first = self.junctions.iloc[0]
+    return [w for w in (event_labels(self.junctions)[0], first["event_status"], first["consequence"]) if w]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #4ec15611
 @patch
@@ -365,7 +388,7 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     table = getattr(self, level)()
     if level == "groups":
         table = table[table["kind"].isin(self.shows).to_numpy()].assign(groupby=self._groupby)
-    about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand"]]
+    about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand", *EVENT_WORDS]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
 

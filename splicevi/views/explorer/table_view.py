@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from ...core import shortlist
 from ...pl.style import visible as shown_as_text  # `visible` is a method below
+from ...tl.columns import meaning
 
 # %% auto #0
 __all__ = ['Column', 'Condition', 'parse_condition', 'TableView']
@@ -26,6 +27,11 @@ class Column(NamedTuple):
     key: str  # name in the DataFrame
     label: str  # name for people
     form: str = "text"  # "text", "number" (1,234), "share" (0.123), "change" (+0.12), "flag" (a dot where true)
+
+    @property
+    def meaning(self) -> str:
+        "What the column means, in a sentence."
+        return meaning(self.key)
 
 # %% ../../../nbs/70_views/50_explorer/60_table_view.ipynb #50abcd24
 _FORMS = {
@@ -189,7 +195,7 @@ def visible(self: TableView) -> dict:  # what is drawn, JSON only
     part = self.frame.iloc[self.rows[self.offset : self.offset + self.size]]
     values = part[[c.key for c in self.columns]].itertuples(index=False, name=None)
     return dict(
-        columns=[[c.key, c.label, c.form] for c in self.columns],
+        columns=[[c.key, c.label, c.form, c.meaning] for c in self.columns],
         names=[str(n) for n in part.index],
         cells=[[c.text(v) for c, v in zip(self.columns, row)] for row in values],
         offset=self.offset,

@@ -10,20 +10,31 @@ import pandas as pd
 from scipy.stats import beta
 
 from ...core import KEYS, shortlist
+from ...data.words import WEIGHTS
 from ...pl.style import need_numbers
 from ...tl.concentration import rho_to_concentration
 from ...tl.event_test import called
+from ...tl.exons import event_inclusion
 from .source import EventValues
 
 # %% auto #0
-__all__ = ['KINDS_OF_PSI', 'junction_names', 'cells_table', 'read_weight', 'group_sums', 'pooled_psi_by_group',
-           'within_group_concentration', 'beta_interval', 'observed_groups', 'mean_groups', 'group_numbers',
-           'groups_table', 'known_rows', 'check_ds', 'row_junctions', 'compared_reads', 'ds_rows']
+__all__ = ['KINDS_OF_PSI', 'EVENT_WORDS', 'junction_names', 'exon_psi', 'cells_table', 'read_weight', 'group_sums',
+           'pooled_psi_by_group', 'within_group_concentration', 'beta_interval', 'observed_weight', 'observed_groups',
+           'mean_groups', 'exon_groups', 'group_numbers', 'groups_table', 'known_rows', 'check_ds', 'row_junctions',
+           'compared_reads', 'event_labels', 'ds_rows']
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #a71604db
 def junction_names(values: EventValues, code: np.ndarray) -> pd.Categorical:
     "Names of junctions from their place in the event."
     return pd.Categorical.from_codes(code, values.junctions.index.astype(str))
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #7574c3fd
+def exon_psi(
+    values: EventValues,
+    psi: np.ndarray,  # (n, k) PSI or reads
+) -> np.ndarray:  # (n,) NaN where the event is about no exon
+    "Inclusion of the event's exon."
+    return event_inclusion(np.asarray(psi, float).T, values.junctions)[0]
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #5a69bf1c
 KINDS_OF_PSI = ("observed", "decoded", "smoothed")
@@ -33,7 +44,7 @@ def cells_table(
     values: EventValues,
     cells: pd.Index,  # names of the cells
     group: pd.Categorical,  # (cells,) their groups
-) -> pd.DataFrame:  # cell, group, junction_id, observed, decoded, smoothed, reads, total
+) -> pd.DataFrame:  # cell, group, junction_id, observed, decoded, smoothed, reads, total, and inclusion of each kind
     "One row for each cell and junction of an event."
     k, n = len(values.junctions), len(cells)
     flat = lambda a: np.asarray(a).T.ravel()  # one junction after the other
@@ -43,7 +54,9 @@ def cells_table(
         "junction_id": junction_names(values, np.repeat(np.arange(k), n)),
     }
     psi = {kind: flat(getattr(values, kind)) for kind in KINDS_OF_PSI}
-    return pd.DataFrame(table | psi | {"reads": flat(values.y), "total": np.tile(values.n, k)})
+    reads = {"reads": flat(values.y), "total": np.tile(values.n, k)}
+    exon = {f"{kind}_inclusion": np.tile(exon_psi(values, getattr(values, kind)), k) for kind in KINDS_OF_PSI}
+    return pd.DataFrame(table | psi | reads | exon)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #fdf19772
 def read_weight(
@@ -107,12 +120,17 @@ def beta_interval(
     return np.where(read, np.minimum(lower, psi), np.nan), np.where(read, np.maximum(upper, psi), np.nan)
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #cbb2ee6c
+def observed_weight(v: EventValues, code: np.ndarray) -> np.ndarray:  # (cells, 1)
+    "What each read of a cell counts for its group."
+    c = within_group_concentration(v.y, code) if v.concentration is None else v.concentration
+    return read_weight(v.n, c)[:, None]
+
+
 def observed_groups(
     v: EventValues, code: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, ...]:  # PSI, its interval, number of cells, each (groups, k)
     "Observed PSI of each group, from its reads."
-    c = within_group_concentration(v.y, code) if v.concentration is None else v.concentration
-    weight = read_weight(v.n, c)[:, None]
+    weight = observed_weight(v, code)
     a, b = group_sums(weight * v.y, code, n_groups), group_sums(weight * v.n[:, None], code, n_groups)
     with np.errstate(invalid="ignore"):
         psi = a / b
@@ -131,22 +149,39 @@ def mean_groups(
         half = 1.959964 * np.sqrt(spread / (n - 1) / n)
     return mean, np.clip(mean - half, 0, 1), np.clip(mean + half, 0, 1), n
 
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #be9a3f87
+def exon_groups(
+    v: EventValues, kind: str, code: np.ndarray, n_groups: int
+) -> dict[str, np.ndarray]:  # inclusion, inclusion_lower, inclusion_upper, each (groups, 1)
+    "Inclusion of the event's exon in each group, with its interval."
+    if kind == "observed":
+        a = group_sums(observed_weight(v, code) * v.y, code, n_groups)
+        p, q = (v.junctions[c].to_numpy(float) for c in WEIGHTS)
+        psi = exon_psi(v, a)[:, None]
+        lower, upper = (
+            np.where(np.isnan(psi), np.nan, x) for x in beta_interval((a @ p)[:, None], (a @ (p + q))[:, None])
+        )
+    else:
+        psi, lower, upper, _ = mean_groups(exon_psi(v, getattr(v, kind))[:, None], code, n_groups)
+    return dict(inclusion=psi, inclusion_lower=lower, inclusion_upper=upper)
+
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #6d14ff96
 def group_numbers(
     values: EventValues, kind: str, code: np.ndarray, n_groups: int
-) -> dict[str, np.ndarray]:  # psi, lower, upper, n_cells, reads, total, each (groups, k)
+) -> dict[str, np.ndarray]:  # psi, lower, upper, n_cells, reads, total, inclusion and its interval, each (groups, k)
     "Numbers of all groups for one kind of PSI."
     observed = kind == "observed"
     find = observed_groups if observed else mean_groups
     psi, lower, upper, n_cells = find(values if observed else getattr(values, kind), code, n_groups)
     reads, total = group_sums(values.y, code, n_groups), group_sums(values.n[:, None], code, n_groups) + 0 * n_cells
-    return dict(psi=psi, lower=lower, upper=upper, n_cells=n_cells, reads=reads, total=total)
+    numbers = dict(psi=psi, lower=lower, upper=upper, n_cells=n_cells, reads=reads, total=total)
+    return numbers | {k: x + 0 * psi for k, x in exon_groups(values, kind, code, n_groups).items()}
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #b2858ee1
 def groups_table(
     values: EventValues,
     group: pd.Categorical,  # (cells,) their groups
-) -> pd.DataFrame:  # group, junction_id, kind, psi, lower, upper, n_cells, reads, total
+) -> pd.DataFrame:  # group, junction_id, kind, psi, lower, upper, n_cells, reads, total, inclusion and its interval
     "One row for each group, junction and kind of PSI."
     code, (g, k) = group.codes.astype(np.int64), (len(group.categories), len(values.junctions))
     names = {
@@ -198,11 +233,20 @@ def compared_reads(ds: pd.DataFrame) -> np.ndarray:  # (rows,) NaN where they ar
     "Reads of both groups."
     return ds[[c for c in ("n_reads_group1", "n_reads_group2") if c in ds]].sum(axis=1, min_count=1).to_numpy(float)
 
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #60d06060
+EVENT_WORDS = ("event_name", "event_type", "event_status", "consequence")
+
+
+def event_labels(junctions: pd.DataFrame) -> np.ndarray:  # (junctions,)
+    "The event of each junction in words, without the gene; its name where there are no words."
+    names = zip(*(junctions[c].astype(str) for c in ("event_name", KEYS.gene_name, KEYS.event)))
+    return np.array([name.removeprefix(gene).strip() or event for name, gene, event in names], object)
+
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #6f2073fa
 def ds_rows(
     ds: pd.DataFrame,  # one comparison, see `check_ds`
     junctions: pd.DataFrame,  # see `junction_frame`
-) -> pd.DataFrame:  # index: label of the row; event_id, junction_id, gene_name, effect_size, proba_ds, called, reads
+) -> pd.DataFrame:  # index: label of the row; event_id, junction_id, gene_name, event, numbers of the test, words
     "Rows of a test with the event and the junction that each is about."
     if not ds.index.is_unique:
         twice = shortlist(ds.index[ds.index.duplicated()].unique())
@@ -213,10 +257,13 @@ def ds_rows(
             KEYS.event: about[KEYS.event].to_numpy(),
             "junction_id": about.index.to_numpy(),
             KEYS.gene_name: about[KEYS.gene_name].to_numpy(),
+            "event": event_labels(about),
             "effect_size": ds["effect_size"].to_numpy(float),
             "proba_ds": ds["proba_ds"].to_numpy(float),
             "called": called(ds),
             "reads": compared_reads(ds),
-        },
+        }
+        | {c: ds[c].to_numpy() for c in ("inclusion_effect", "direction") if c in ds}
+        | {c: about[c].to_numpy() for c in EVENT_WORDS},
         index=ds.index.astype(str),
     )

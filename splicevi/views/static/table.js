@@ -44,13 +44,13 @@ function render({ model, el }) {
   );
 
   const head = ({ columns, sort, ascending }) =>
-    columns.map(([key, label, form]) => {
+    columns.map(([key, label, form, meaning]) => {
       const arrow = sort === key ? (ascending ? " ↑" : " ↓") : "";
       const turned = sort === key ? { ascending: !ascending } : { sort: key, ascending: form === "text" };
       return make("th", {
         className: form,
         scope: "col",
-        title: "sort by " + (label || key),
+        title: (meaning ? meaning + "\n" : "") + "Click to sort by " + (label || key) + ".",
         textContent: label + arrow,
         onclick: () => set(turned),
       });
@@ -74,7 +74,9 @@ function render({ model, el }) {
           onclick: () => set({ selected: names[i] }),
           onkeydown: onKey(names[i]),
         },
-        ...row.map((text, j) => make("td", { className: columns[j][2], textContent: text })),
+        ...row.map((text, j) =>
+          make("td", { className: columns[j][2], textContent: text, title: columns[j][2] === "text" ? text : "" }),
+        ),
       ),
     );
   // empty rows keep the height while one filters
