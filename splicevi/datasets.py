@@ -361,7 +361,7 @@ def _program_table(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
 def _with_proteins(rna: AnnData, found: GeneLoadings, rng: np.random.Generator) -> AnnData:
     "The genes with names of RNA-binding proteins, and the truth about programs."
     genes = np.concatenate([found.regulator, found.bystanders])
-    names = rna.var[KEYS.gene_name].astype(object).to_numpy()
+    names = np.array(rna.var[KEYS.gene_name], object)
     names[genes] = rng.permutation(splicing_factors().index.to_numpy())[: len(genes)]
     regulates = np.full(rna.n_vars, "", object)
     rna.varm[PROGRAMS] = _program_table(found.genes, rna.var_names)
