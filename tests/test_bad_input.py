@@ -14,6 +14,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from contextlib import redirect_stderr, redirect_stdout
+from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,7 @@ from splicevi.datasets import simulate
 from splicevi.views.explorer.panels import group_matrix
 from splicevi.views.report import report
 
+ZARR = "x.zarr cannot be read as a zarr store" if find_spec("zarr") else ""  # of an extra
 QUIET = dict(max_epochs=1, accelerator="cpu", enable_progress_bar=False)
 SECONDS = 5.0  # of the processor, for each row
 
@@ -1111,7 +1113,7 @@ ASKING = [
     ("cells of another kind", asking(data="DIR/x.csv", files={"x.csv": "a,b\n"}), "x.csv is none of .h5mu, .h5ad"),
     ("cells that are rubbish", asking(data="DIR/x.h5mu", files={"x.h5mu": RUBBISH}), "no HDF5 file"),
     ("an AnnData for a model of a MuData", asking(data="DIR/x.h5ad", files={"x.h5ad": lambda p: AnnData(np.eye(3)).write_h5ad(p)}), "holds an AnnData; a MuData is needed"),
-    ("a zarr that is none", asking(data="DIR/x.zarr", files={"x.zarr": None}), "x.zarr cannot be read as a zarr store"),
+    ("a zarr that is none", asking(data="DIR/x.zarr", files={"x.zarr": None}), ZARR or 'pip install "splicevi[zarr]"'),
     ("a batch that the model never saw", asking(data="DIR/x.h5mu", files={"x.h5mu": unknown_batch}), "was not trained on batch_9", "load_query_data"),
     ("genes that are not there", asking(data="DIR/x.h5mu", files={"x.h5mu": fewer_genes}), "2 of the model's", "are missing from the data"),
     ("OUT of another kind", asking(out="DIR/new.csv"), "its name has to end in .h5mu, .h5ad, .zarr"),
