@@ -23,7 +23,7 @@ from ..data.checks import require_cells
 from ..data.pairs import CellStore
 from .docs import docs
 from .setup import check_size_factor, require_numbers
-from ..nn.loader import SplicingKeys, get_store, looked_at_once, register_store
+from ..nn.loader import MATRICES, SplicingKeys, get_store, looked_at_once, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
@@ -37,10 +37,10 @@ from splicevi.nn.scvi_names import (
 )
 
 # %% auto #0
-__all__ = ['MATRICES', 'CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin',
-           'DataMixin', 'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features',
-           'needed_arrays', 'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then',
-           'edited', 'follow_columns', 'AlignMixin']
+__all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
+           'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features', 'needed_arrays',
+           'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then', 'edited',
+           'follow_columns', 'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -246,9 +246,6 @@ def needed_features(registry: dict) -> dict[str | None, pd.Index]:
     return {field_modality(registry, k): feature_names(registry, k) for k in keys}
 
 # %% ../../nbs/50_model/20_dataset.ipynb #4f13ac5f
-MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, SplicingKeys.PSI, SplicingKeys.MASK)
-
-
 def needed_arrays(registry: dict) -> dict[tuple[str | None, str], list]:
     "Layers (None: X) and keys of obsm that were registered, by modality (None: of the data set) and place."
     out = {}

@@ -155,10 +155,14 @@ def _posteriors(
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     loader = make_loader(self, adata, rows, batch_size)
-    with eval_mode(self.module), codes_kept(self.module):
+    kept = {}
+    with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
             tensors = {k: v.to(self.device) for k, v in tensors.items()}
-            yield tensors, self.module.inference(**inference_input(self.module, tensors), n_samples=n_samples, **kwargs)
+            given = inference_input(self.module, tensors) | dict(n_samples=n_samples) | kwargs
+            with codes_kept(self.module, kept):
+                q = self.module.inference(**given)
+            yield tensors, q
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

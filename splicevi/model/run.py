@@ -143,10 +143,10 @@ def with_memory_advice(method: Callable) -> Callable:
     arguments = tuple(inspect.signature(method).parameters)
 
     @wraps(method)
-    def advised(*args, **kwargs):
-        require_idle(args[0])
+    def advised(self, *args, **kwargs):
+        require_idle(self)
         with memory_advice(arguments):
-            return method(*args, **kwargs)
+            return method(self, *args, **kwargs)
 
     return advised
 

@@ -73,16 +73,21 @@ class BilinearInteraction(nn.Module):
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #d5d3074e
 @contextmanager
-def codes_kept(module: nn.Module) -> Iterator[None]:
-    "Within, the codes of junctions are computed once. Parameters must not change meanwhile."
+def codes_kept(
+    module: nn.Module,
+    kept: dict,  # codes by their interaction, empty at first; parameters must not change while it is used
+) -> Iterator[None]:
+    "Within, the codes of junctions are taken from those that are kept."
     found = [m for m in module.modules() if isinstance(m, BilinearInteraction)]
     for m in found:
-        m.codes = lru_cache(1)(m.codes)
+        if m not in kept:
+            kept[m] = lru_cache(1)(m.codes)
+        m.__dict__["codes"] = kept[m]
     try:
         yield
     finally:
         for m in found:
-            del m.codes
+            m.__dict__.pop("codes", None)
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #e98860f6
 class MLPInteraction(nn.Module):

@@ -243,7 +243,8 @@ class NegativeBinomial:
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #47c5d8d1
 def zinb_slopes(x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
     "Log-likelihood of each cell, and its derivatives by log_mu, log_theta and gate (cells, genes)."
-    flat, theta, ratio = (lambda t: t.reshape(-1)), log_theta.exp(), log_mu - log_theta
+    log_mu, gate = log_mu.contiguous(), gate.contiguous()  # so that what is written to flat views arrives
+    flat, theta, ratio = (lambda t: t.view(-1)), log_theta.exp(), log_mu - log_theta
     rise = ratio.sigmoid().mul_(theta)  # −∂g/∂log μ
     g = F.softplus(ratio).mul_(theta).neg_()
     odds = g - gate
@@ -258,7 +259,7 @@ def zinb_slopes(x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate:
     here = flat(ratio)[hit]
     cell, fall = hit // log_mu.shape[1], x * (-here).sigmoid()
     flat(by_mu)[hit] += fall
-    log_a = log_theta[hit % log_mu.shape[1]] if log_theta.dim() == 1 else flat(log_theta)[hit]
+    log_a = log_theta[hit % log_mu.shape[1]] if log_theta.dim() == 1 else log_theta.reshape(-1)[hit]
     value, slope = multichoose_and_slope(log_a, x)
     flat(by_theta)[hit] += slope - fall
     return lp + sum_by_cell(value + x * F.logsigmoid(here), cell, len(lp)), by_mu, by_theta, by_gate
