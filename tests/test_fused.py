@@ -175,3 +175,27 @@ def test_a_loader_left_early_leaves_no_thread():
     with pytest.raises(AttributeError):
         next(iter(loader))
     assert not [t for t in threading.enumerate() if t.name.startswith("splicevi-loader")]
+
+
+def test_a_prediction_left_half_way_leaves_no_codes_behind():
+    "Codes of junctions that were computed for it are not those of later trainings and answers."
+    data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
+    SPLICEVI.setup_mudata(data)
+    model = SPLICEVI(data, n_latent=3)
+    how = dict(max_epochs=1, lr=0.05, accelerator="cpu", enable_progress_bar=False)
+    model.train(**how)
+    half_way = model._posteriors(data, np.arange(60), 20)
+    next(half_way)
+    before = model.module.z_encoder_splicing.embedding.detach().clone()
+    model.train(**how)
+    assert not torch.equal(before, model.module.z_encoder_splicing.embedding)
+    interaction = model.module.z_encoder_splicing.interaction
+    with torch.no_grad():
+        unit = torch.nn.functional.normalize(model.module.z_encoder_splicing.embedding, dim=1)
+        now = model.module.z_encoder_splicing.embedding + interaction.g(unit)
+        assert_close(interaction.codes(model.module.z_encoder_splicing.embedding), now)
+    answer = model.get_latent_representation()
+    next(half_way)  # and a second one in between takes nothing away
+    assert np.array_equal(model.get_latent_representation(), answer)
+    half_way.close()
+    assert np.array_equal(model.get_latent_representation(), answer)
