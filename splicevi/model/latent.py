@@ -18,7 +18,7 @@ from torch.distributions import Normal
 
 from ..data.arguments import OneOf, takes
 from .decode import Decode, DecodeMixin, pick
-from .docs import docs
+from .docs import docs, explain
 from .outputs import OUTPUT, Output
 from ..nn.scvi_names import warn_untrained
 
@@ -77,6 +77,17 @@ def _latent_parts(self: LatentMixin, how: Decode, adata, rows, modality: str, gi
     for _, q in self._posteriors(adata, rows, how.batch_size, silent=how.silent, library=False):
         yield self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy()
 
+# %% ../../nbs/50_model/52_latent.ipynb #01354b4b
+explain(
+    latent_returned="""
+    Returns
+    -------
+    Array of shape ``(cells, n_latent)``; ``(cells, 2 * n_latent)`` for the joint space of
+    ``modality_weights="concatenate"``.
+    %(output_returned)s
+    """,
+)
+
 # %% ../../nbs/50_model/52_latent.ipynb #07014ee8
 @patch
 @docs.dedent
@@ -107,11 +118,7 @@ def get_latent_representation(
     %(silent)s
     %(output)s
 
-    Returns
-    -------
-    Array of shape ``(cells, n_latent)``; ``(cells, 2 * n_latent)`` for the joint space of
-    ``modality_weights="concatenate"``.
-    %(output_returned)s
+    %(latent_returned)s
 
     Raises
     ------

@@ -5,6 +5,7 @@
 # %% ../../nbs/50_model/45_outputs.ipynb #bc6813af
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
@@ -29,11 +30,10 @@ __all__ = ['TOO_LARGE', 'FILES', 'OUTPUT', 'free_memory', 'require_memory', 'in_
 # %% ../../nbs/50_model/45_outputs.ipynb #fd9a781c
 def _free_in_system() -> int:
     "Bytes that the system can still give."
-    with suppress(ImportError):
-        import psutil
-
-        return int(psutil.virtual_memory().available)
-    return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text())[1])
+    told = Path("/proc/meminfo")
+    if told.exists():
+        return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", told.read_text())[1])
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all there is, where that alone is known
 
 
 def _free_in_container(home: Path = Path("/sys/fs/cgroup")) -> int:
@@ -47,7 +47,7 @@ def free_memory() -> int | None:
     "Bytes of memory that can still be had; None where the system does not say."
     found = []
     for ask in (_free_in_system, _free_in_container):
-        with suppress(OSError, ValueError, TypeError):
+        with suppress(OSError, ValueError, TypeError, AttributeError):
             found.append(ask())
     return min(found, default=None)
 

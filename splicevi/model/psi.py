@@ -67,6 +67,23 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/56_psi.ipynb #62542253
+explain(
+    psi_arguments="""
+    Parameters
+    ----------
+    %(cells)s
+    %(junction_list)s
+    %(decoding)s
+    %(output)s
+
+    Returns
+    -------
+    %(psi_shape)s
+    %(output_returned)s
+    """,
+)
+
 # %% ../../nbs/50_model/56_psi.ipynb #9d9333dd
 @patch
 @docs.dedent
@@ -91,17 +108,7 @@ def get_normalized_splicing(
 
     Under the Dirichlet-multinomial the PSI of an event sum to one, also where only some of its junctions are returned.
 
-    Parameters
-    ----------
-    %(cells)s
-    %(junction_list)s
-    %(decoding)s
-    %(output)s
-
-    Returns
-    -------
-    %(psi_shape)s
-    %(output_returned)s
+    %(psi_arguments)s
     """
     how = pick(Decode, locals())
     self.need("splicing")
@@ -252,17 +259,7 @@ def get_normalized_splicing_DM(
     all (``"scalar"``), or of the junction (beta-binomial). This is the mean of the Dirichlet posterior with prior
     ``c p``.
 
-    Parameters
-    ----------
-    %(cells)s
-    %(junction_list)s
-    %(decoding)s
-    %(output)s
-
-    Returns
-    -------
-    %(psi_shape)s
-    %(output_returned)s
+    %(psi_arguments)s
 
     Raises
     ------
