@@ -42,7 +42,8 @@ from splicevi.nn.scvi_names import (
 __all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
            'weights_follow', 'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features',
            'needed_arrays', 'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then',
-           'edited', 'follow_columns', 'Realigned', 'in_order', 'used_columns', 'content_stamp', 'AlignMixin']
+           'edited', 'follow_columns', 'Realigned', 'lacks_modality', 'in_order', 'used_columns', 'content_stamp',
+           'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -373,10 +374,13 @@ class Realigned(NamedTuple):
     copy: object
 
 
+def lacks_modality(adata, need: dict[str | None, pd.Index]) -> bool:
+    "Whether a data set has not all modalities of a model."
+    return any(k is not None and k not in getattr(adata, "mod", {}) for k in need)
+
+
 def in_order(adata, need: dict[str | None, pd.Index]) -> bool:
     "Whether a data set has the model's features in the model's order, and its modalities the same cells."
-    if any(k is not None and k not in getattr(adata, "mod", {}) for k in need):
-        return False
     require_cells(adata, [k for k in need if k is not None])
     return all((adata if k is None else adata.mod[k]).var_names.equals(names) for k, names in need.items())
 
@@ -415,8 +419,8 @@ class AlignMixin(DataMixin):
     def _realigned_copy(self, adata):
         "A data set with the model's features; the copy that is made of another one is kept while that is as it was."
         need = needed_features(self.registry_)
-        if in_order(adata, need):
-            return adata
+        if lacks_modality(adata, need) or in_order(adata, need):
+            return realign(adata, need)
         stamp = content_stamp(adata, self.registry_)
         if self._realigned is not None and self._realigned.source() is adata and self._realigned.stamp == stamp:
             return self._realigned.copy

@@ -42,6 +42,7 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
 from ..core import clear_left, part_prefix, shortlist
 from ..data.build import assemble_mudata, quiet_mudata
+from ..data.on_disk import lies_on_disk
 from .dataset import AlignMixin, needed_features, realign, weights_follow
 from .lock import require_idle
 from .plain import PlainFile, damaged, packed
@@ -531,7 +532,7 @@ def __copy__(self: LoadMixin):
 @patch
 def __deepcopy__(self: LoadMixin, memo: dict):
     "A model of its own, on the same device, with a copy of the data unless they are on disk."
-    if (data := self.adata if self.adata is not None else False) is not False and not data.isbacked:
+    if (data := self.adata if self.adata is not None else False) is not False and not lies_on_disk(data):
         data = data.copy()
     with TemporaryDirectory() as folder:
         self.save(folder, overwrite=True)
