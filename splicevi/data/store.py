@@ -32,7 +32,7 @@ from .pairs import ObservedPairs, event_codes, indptr_of, pairs_and_split, row_c
 
 # %% auto #0
 __all__ = ['PAIR_ARRAYS', 'OBSERVATION_ARRAYS', 'OTHER_EVENTS', 'SPLIT', 'OF_OBSERVATIONS', 'PATH', 'LAYER', 'open_mudata',
-           'PairsOnDisk', 'stored_pairs', 'write_store']
+           'PairsOnDisk', 'stored_pairs', 'is_store', 'write_store']
 
 # %% ../../nbs/10_data/77_store.ipynb #e9f5cef4
 def _left_on_disk(element):
@@ -137,6 +137,15 @@ def stored_pairs(
     if event is not None and not np.array_equal(pairs.event, event):
         raise ValueError(OTHER_EVENTS)
     return pairs
+
+# %% ../../nbs/10_data/77_store.ipynb #00e36a39
+def is_store(path: str | Path) -> bool:
+    "Whether a file was written by `write_store`."
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as f:
+        layers = [layer for m in f.get("mod", {}).values() for layer in m.get("layers", {}).values()]
+        return any(isinstance(x, h5py.Group) and "observation_indptr" in x for x in layers)
 
 # %% ../../nbs/10_data/77_store.ipynb #59cdb04c
 def _append(array: h5py.Dataset, values: np.ndarray) -> None:
