@@ -320,7 +320,7 @@ def _spaces(mdata) -> list[tuple[str, str]]:
     has = lambda modality: {"expression": "rna"}.get(modality, modality) in mdata.mod and len(mdata.mod) == 2
     return [(modality, key) for modality, key in LATENTS.items() if modality == "joint" or has(modality)]
 
-
+# %% ../nbs/81_cli.ipynb #7180180f
 def _add_latents(model, mdata, seed: int) -> None:
     "Latent spaces of all modalities and their UMAPs."
     from splicevi.pl.latent_space import umap
@@ -476,7 +476,7 @@ def _is_on_disk(settings: Mapping) -> bool:
 
     return is_store(settings["data"])
 
-
+# %% ../nbs/81_cli.ipynb #1e72004d
 def _open_store(settings: Mapping, folder: Path):
     "A store of observed pairs, open: DATA, or one that is made of it in the results."
     from splicevi.core import MODALITIES
@@ -502,7 +502,7 @@ def _open_store(settings: Mapping, folder: Path):
 # %% ../nbs/81_cli.ipynb #62192158
 SHOWN = 20_000  # cells of a report about data on disk, at most
 
-
+# %% ../nbs/81_cli.ipynb #e1837443
 def _sample(mdata, seed: int):
     "Some of the cells, in memory."
     import numpy as np
@@ -510,7 +510,7 @@ def _sample(mdata, seed: int):
     rows = np.sort(np.random.default_rng(seed).permutation(mdata.n_obs)[:SHOWN])
     return mdata[rows].copy()
 
-
+# %% ../nbs/81_cli.ipynb #6b0e3a38
 def _without_matrices(mdata):
     "Names, columns and latent spaces of all cells."
     from anndata import AnnData

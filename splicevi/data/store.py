@@ -301,7 +301,7 @@ def _with_names(file: Path, arrays: h5py.File, names: MuData, places: dict[str, 
 SPLIT = "The mask hides some but not all junctions of {n:,} observed (cell, event) groups; these are hidden whole."
 OF_OBSERVATIONS = {"observation_indptr": np.int64, "observation_event": np.int32, "observation_total": np.float32}
 
-
+# %% ../../nbs/10_data/77_store.ipynb #5c3b2cca
 def _write_matrices(
     file: h5py.File, sources: Iterator[_Source], counts: str, bar
 ) -> tuple[_Names, dict[str, str], int]:
@@ -324,7 +324,7 @@ def _write_matrices(
         places["genes"] = f"mod/{first.rna}/X"
     return names, places, split
 
-
+# %% ../../nbs/10_data/77_store.ipynb #96f4c52f
 def _write(path: Path, sources: Iterator[_Source], counts: str, bar) -> None:
     "Write a store of the cells of one source after another."
     with h5py.File(path, "w", userblock_size=512) as file:
