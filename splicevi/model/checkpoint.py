@@ -27,6 +27,7 @@ from .record import end_of
 from .run import Stopper
 from .save import explained, saved_file, staged, versions
 from ..nn.loader import get_store
+from ..nn.ranks import own_random_numbers, this_rank
 from ..nn.scvi_names import callback_state, counts_done, end_training, go_on_from, set_callback_state
 
 # %% auto #0
@@ -212,6 +213,7 @@ class CheckpointCallback(Callback):
     def on_train_epoch_start(self, trainer, plan) -> None:
         if self.saved:
             set_random_state(self.saved["random"])
+            own_random_numbers(trainer.global_rank)
             self.saved = None
         elif trainer.current_epoch % self.every == 0:
             self._write(trainer, plan)
@@ -348,7 +350,8 @@ def checkpoints_of(model, given: dict) -> list[CheckpointCallback]:
     if folder is None:
         return []
     facts, out = run_facts(model, given), CheckpointCallback(folder, given["checkpoint_every"])
-    out.lock.take()
+    if this_rank() == 0:  # it writes for all
+        out.lock.take()
     try:
         out.saved = checkpoint_to_resume(folder, given["resume"], facts, given["max_epochs"])
     except BaseException:
