@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from ..core import shortlist
+from .likelihoods import without_autocast
 from .loader import ROWS
 from .ranks import average_gradients, leave_gradients, mean_over_ranks, own_random_numbers
 from .scvi_names import is_masked
@@ -243,17 +244,39 @@ def _stop(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: 
 
 # %% ../../nbs/40_nn/80_plan.ipynb #34618205
 @patch
+def _norm(self: SplicingTrainingPlan, parameters: list[Tensor]) -> Tensor:
+    "Norm of all gradients, which are clipped if that is asked for."
+    if self.gradient_clipping:
+        return torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+
+
+@patch
+def _is_scaled(self: SplicingTrainingPlan) -> bool:
+    "Whether gradients are scaled up for half precision; Lightning scales them down before the step."
+    return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+
+@patch
+def on_before_optimizer_step(self: SplicingTrainingPlan, optimizer) -> None:
+    "Clip gradients that were scaled."
+    if self._is_scaled() and self.gradient_clipping:
+        self._norm([p for group in optimizer.param_groups for p in group["params"]])
+
+# %% ../../nbs/40_nn/80_plan.ipynb #cb054ae9
+@patch
 def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> bool:
     "One clipped step of one optimiser, if loss and gradient are finite; whether they are."
     parameters = list(parameters)
     optimizer.zero_grad()
-    self.manual_backward(loss)
+    with without_autocast(loss):
+        self.manual_backward(loss)
     average_gradients(parameters)
-    if self.gradient_clipping:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    loss = mean_over_ranks(loss)
+    if self._is_scaled():
+        fine = self._is_finite(loss, loss, [])
     else:
-        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
-    fine = self._is_finite(mean_over_ranks(loss), norm, parameters)
+        fine = self._is_finite(loss, self._norm(parameters), parameters)
     if fine:
         optimizer.step()
     return fine
