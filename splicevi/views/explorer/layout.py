@@ -14,6 +14,7 @@ from fastcore.basics import patch
 
 from ...core import require_extra
 from ...pl.style import shorten, visible
+from .disagreement import disagreement
 from .export import snapshot
 from .panels import PANELS, lanes, narrow_volcano, volcano_mark
 from .state import SHOWS, ExplorerState
@@ -48,7 +49,8 @@ def heading(state: ExplorerState) -> str:
         how += f" {few} of {many} groups, those with most reads."
     name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
-    return f"{title}<br><span class=sv-soft>{how}</span>"
+    said = html.escape(visible(disagreement(state)))
+    return f"{title}<br><span class=sv-soft>{how}</span>" + (f"<br><span class=sv-error>{said}</span>" if said else "")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
 def table_title(state: ExplorerState) -> str:

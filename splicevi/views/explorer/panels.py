@@ -13,13 +13,14 @@ import plotly.graph_objects as go
 from ... import pl
 from ...core import shortlist
 from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
+from .disagreement import disagreement
 from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'map_panel', 'expression_panel',
-           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
+__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
+           'group_matrix', 'with_disagreement', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'map_panel',
+           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -67,6 +68,20 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
         fig.layout.title.text = f"{head} · {note}{span}{end}"
     return fig
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #2d37b104
+WARNING = "#d55e00"
+
+
+def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 98) -> go.Figure:
+    "The figure with a line or two on decoded PSI that say something else than the reads; as it is without a title."
+    if not (said := disagreement(state)) or not fig.layout.title.text:
+        return fig
+    lines = sentence_lines(said, letters, most=3).split("<br>")
+    spans = [f'<span style="font-size:12px;color:{WARNING}">{line}</span>' for line in lines]
+    fig.layout.title.text = "<br>".join([fig.layout.title.text, *spans])
+    more = 17 * len(lines)
+    return fig.update_layout(margin_t=fig.layout.margin.t + more, height=fig.layout.height + more)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bfbe5021
 NO_COORDINATES = (
     "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand."
@@ -82,7 +97,8 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     few, hue, selected = lanes(state), pl.colors(state.cell_groups), None if state.junction == EXON else state.junction
     fig = pl.event_arcs(j, psi, reads, state.known_exons(), few, selected, hue, **look)
     left_out = len(state.cell_groups.categories) - len(few)
-    return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
+    _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
+    return with_disagreement(fig, state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
 def with_exon(
@@ -110,9 +126,8 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
     if state.has_exon:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
-    return pl.psi_violin(
-        with_exon(state, state.cells()), with_exon(state, state.groups()), state.show, order[:2], hue, **look
-    )
+    cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
 def heatmap_panel(state: ExplorerState, **look) -> go.Figure:

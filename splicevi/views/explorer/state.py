@@ -16,10 +16,18 @@ from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
 from ...tl.exons import inclusion_weights
 from .source import EventData, EventValues, event_data
-from .tables import EVENT_WORDS, cells_table, check_ds, ds_rows, event_labels, groups_table
+from splicevi.views.explorer.tables import (
+    EVENT_WORDS,
+    cells_table,
+    check_ds,
+    ds_rows,
+    event_labels,
+    groups_table,
+    one_row_an_event,
+)
 
 # %% auto #0
-__all__ = ['SHOWS', 'EXON', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
+__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -43,7 +51,7 @@ class Observable:
         return self._cache[name][1]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f896cfd7
-SHOWS = ("decoded", "smoothed", "observed")
+SHOWS = ("observed", "decoded", "smoothed")
 
 
 class Grouping(Observable):
@@ -89,7 +97,7 @@ def _set_show(self: Grouping, kind: str) -> None:
 Grouping.show = property(
     lambda self: self._show,
     Grouping._set_show,
-    doc='The kind of PSI that is drawn: "decoded", "smoothed" or "observed".',
+    doc='The kind of PSI that is drawn: "observed", "decoded" or "smoothed".',
 )
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #039f5b54
@@ -98,16 +106,15 @@ def one_comparison(ds: pd.DataFrame, comparison: str | None) -> pd.DataFrame:
     return ds if comparison is None else ds[(ds["comparison"].astype(str) == comparison).to_numpy()]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b2b2a83b
+LEVELS = ("event", "junction")
+
+
 class Tests(Grouping):
     "The table of tests."
 
     def __init__(self, data: EventData):
         super().__init__(data)
-        self._ds, self.comparisons, self._comparison = None, (), None
-
-    def tested(self) -> pd.DataFrame | None:
-        "The part of `ds` that is shown; None without tests."
-        return None if self._ds is None else one_comparison(self._ds, self._comparison)
+        self._ds, self.comparisons, self._comparison, self._level = None, (), None, "event"
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #806c2966
 @patch
@@ -118,7 +125,8 @@ def _set_ds(self: Tests, table: pd.DataFrame | None) -> None:
     if ds is not None:
         ds_rows(one_comparison(ds, first), self.data.junctions)  # complains before anything is changed
     self._ds, self.comparisons, self._comparison = ds, comparisons, first
-    self._cache.pop("tests", None)
+    for name in ("tests", "tested events", "disagreement"):
+        self._cache.pop(name, None)
     self._notify("ds", "comparison")
 
 
@@ -156,11 +164,43 @@ def all_events(self: Tests) -> pd.DataFrame:  # index: event; gene_name, n_junct
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #3ce4bec5
 @patch
-def events(self: Tests) -> pd.DataFrame:
-    "The rows that an event can be chosen from: tests (see `ds_rows`), or all events."
+def rows(self: Tests) -> pd.DataFrame:
+    "All rows of the comparison that is shown, see `ds_rows`; all events without tests."
     if self._ds is None:
         return self.all_events()
-    return self._cached("tests", (self._comparison,), lambda: ds_rows(self.tested(), self.data.junctions))
+    make = lambda: ds_rows(one_comparison(self._ds, self._comparison), self.data.junctions)
+    return self._cached("tests", (self._comparison,), make)
+
+
+@patch
+def events(self: Tests) -> pd.DataFrame:
+    "The rows that an event can be chosen from: those of `rows`, or of these one for each event."
+    if self._ds is None or self._level == "junction":
+        return self.rows()
+    return self._cached("tested events", (self._comparison,), lambda: one_row_an_event(self.rows()))
+
+
+@patch
+def tested(self: Tests) -> pd.DataFrame | None:
+    "The rows of `ds` that `events` lists; None without tests."
+    if self._ds is None:
+        return None
+    table = one_comparison(self._ds, self._comparison)
+    return table if self._level == "junction" else table[table.index.astype(str).isin(self.events().index)]
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #952f82c3
+@patch
+def _set_level(self: Tests, level: str) -> None:
+    if level not in LEVELS:
+        raise ValueError(f"level={level!r} is not one of {shortlist(LEVELS)}.")
+    if level != self._level:
+        self._level = level
+        self._notify("level")
+
+
+Tests.level = property(
+    lambda self: self._level, Tests._set_level, doc='"event": one row an event, "junction": all rows of `ds`.'
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #97460e0d
 class Selection(Tests):
@@ -203,10 +243,10 @@ def groups(self: Selection, event: str | None = None) -> pd.DataFrame:
 def main_junction(self: Selection, event: str) -> str:
     "The junction that stands for an event."
     if self._ds is not None:
-        rows = self.events()
+        rows = self.rows()
         rows = rows[(rows[KEYS.event] == event).to_numpy() & rows["effect_size"].notna().to_numpy()]
         if len(rows):
-            return rows["junction_id"].iloc[int(rows["effect_size"].abs().to_numpy().argmax())]
+            return one_row_an_event(rows)["junction_id"].iloc[0]
     groups = self.groups(event)
     psi = groups[groups["kind"] == self._show].groupby("junction_id", observed=True, sort=False)["psi"]
     spread = psi.max() - psi.min()
@@ -300,8 +340,8 @@ def about(self: Selection) -> list[str]:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #4ec15611
 @patch
 def choose(self: Selection, row: str) -> None:
-    "Show a row of `events`, as a click on the table or the volcano does."
-    rows = self.events()
+    "Show a row of `rows`, as a click on the table or the volcano does."
+    rows = self.rows()
     if row not in rows.index:
         raise KeyError(f"There is no row {row!r}; rows are {shortlist(rows.index)}.")
     if "junction_id" in rows:
@@ -314,9 +354,11 @@ def choose(self: Selection, row: str) -> None:
 def row(self: Selection) -> str | None:
     "The row of `events` that is shown; None if it is not among them."
     rows = self.events()
-    if self._junction in rows.index:
-        return self._junction
-    return self._event if self._event in rows.index else None
+    for name in (self._junction, self._event):
+        if name in rows.index:
+            return name
+    mine = rows.index[(rows[KEYS.event] == self._event).to_numpy()] if self._level == "event" else []
+    return mine[0] if len(mine) else None
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #448388b3
 class ExplorerState(Selection):
@@ -330,8 +372,9 @@ class ExplorerState(Selection):
         gtf=None,  # exons: GTF file, `splicevi.data.gtf.Annotation`, or DataFrame with chrom, start, end
         mdata=None,  # other data than the model's own
         event: str | None = None,  # what to show first; None: tested to change most, else most reads
-        show: str | None = None,  # "decoded", "smoothed" or "observed"; None: the first that there is
+        show: str | None = None,  # "observed", "decoded" or "smoothed"; None: observed
         latent=None,  # key of obsm or (cells, 2) coordinates; None: a map in obsm, else one of the latent space
+        level: str = "event",  # of the table of tests: a row for each "event", or each "junction"
         **keys,  # names of the modalities and the layer, see `event_data`
     ):
         super().__init__(event_data(source, mdata, **keys))
@@ -339,7 +382,7 @@ class ExplorerState(Selection):
         self._latent = latent
         if latent is not None:
             self.coords()  # complains now
-        self.groupby, self.show, self.ds = groupby, show or self.shows[0], ds
+        self.groupby, self.show, self.level, self.ds = groupby, show or self.shows[0], level, ds
         self.event = self.main_event(self.data.index.events) if event is None else event
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #60101ccc
