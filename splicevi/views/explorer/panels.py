@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
@@ -19,8 +20,9 @@ from .tables import exon_psi
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'with_disagreement', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'map_panel',
-           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
+           'group_matrix', 'with_disagreement', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel',
+           'with_selection', 'map_panel', 'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano',
+           'volcano_mark', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -145,6 +147,15 @@ def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
         fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
     return fig
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #06e998d7
+def with_selection(fig: go.Figure, state: ExplorerState) -> go.Figure:
+    "The map with the selected cells in front; its points have the rows of the cells as `customdata`."
+    mask = state.selected.to_numpy()
+    for trace in fig.data if mask.any() else ():
+        at = np.flatnonzero(mask[np.asarray(trace.customdata, int)])
+        trace.update(selectedpoints=at, unselected_marker_opacity=0.12)
+    return fig
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #11282c53
 HALF = 44  # letters that fit where two panels stand side by side
 NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
@@ -158,7 +169,17 @@ def map_panel(state: ExplorerState, **look) -> go.Figure:
     psi = getattr(v, state.show)
     psi = exon_psi(v, psi) if state.junction == EXON else psi[:, list(v.junctions.index).index(state.junction)]
     fig = pl.latent_psi(xy, psi, state.junction, v.n, state.data.obs.index, axis, **look)
-    return fig if state.show == "observed" else _predicted_title(fig, state)
+    return with_selection(fig if state.show == "observed" else _predicted_title(fig, state), state)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7a8eecce
+def group_map_panel(state: ExplorerState, **look) -> go.Figure:
+    "The map of the cells, coloured by group."
+    title = f"Cells by {state.groupby}" if state.groupby else "All cells"
+    if (found := state.coords()) is None:
+        return empty_panel(NO_MAP, title, look, HALF)
+    (xy, axis), hue = found, pl.colors(state.cell_groups)
+    fig = pl.latent(xy, state.cell_groups, axis=axis, hue=hue, **{"title": title, "n_cells": 20_000} | look)
+    return with_selection(fig.update_layout(margin_l=40), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #9c0fd81d
 def expression_panel(state: ExplorerState, **look) -> go.Figure:
@@ -217,6 +238,7 @@ PANELS: dict[str, Callable] = {
     "psi": psi_panel,
     "heatmap": heatmap_panel,
     "latent": map_panel,
+    "groups": group_map_panel,
     "expression": expression_panel,
     "volcano": volcano_panel,
 }

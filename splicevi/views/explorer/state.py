@@ -15,6 +15,7 @@ from fastcore.basics import patch
 from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
 from ...tl.exons import inclusion_weights
+from ...tl.selection import Ranking, cell_mask, ranked_genes, ranked_junctions
 from .source import EventData, EventValues, event_data
 from splicevi.views.explorer.tables import (
     EVENT_WORDS,
@@ -27,7 +28,8 @@ from splicevi.views.explorer.tables import (
 )
 
 # %% auto #0
-__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
+__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison', 'Tests',
+           'Selection', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -379,7 +381,7 @@ class ExplorerState(Selection):
     ):
         super().__init__(event_data(source, mdata, **keys))
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
-        self._latent = latent
+        self._latent, self._selected = latent, np.zeros(len(self.data.obs), bool)
         if latent is not None:
             self.coords()  # complains now
         self.groupby, self.show, self.level, self.ds = groupby, show or self.shows[0], level, ds
@@ -434,6 +436,62 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand", *EVENT_WORDS]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9fb2d421
+@patch
+def _set_selected(self: ExplorerState, cells) -> None:
+    none = np.zeros(len(self.data.obs), bool)
+    mask = none if cells is None else cell_mask(cells, self.data.obs.index)
+    if not np.array_equal(mask, self._selected):
+        self._selected = mask.copy()
+        self._notify("selected")
+
+
+ExplorerState.selected = property(
+    lambda self: pd.Series(self._selected.copy(), self.data.obs.index, name="selected"),
+    ExplorerState._set_selected,
+    doc="(cells,) True for selected cells; set it to a mask, row numbers, names of cells, or None.",
+)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #55207d27
+AT_ONCE = 10_000  # cells of each side that are looked at while someone waits
+
+
+@patch
+def ranking(self: ExplorerState) -> Ranking | None:
+    "What sets the selected cells apart; None if none, or all, are selected."
+    mask, data = self._selected, self.data
+    if not mask.any() or mask.all():
+        return None
+
+    def make():
+        events = ranked_junctions(data.reads, mask, data.junctions, n_cells=AT_ONCE)
+        events.insert(2, "event", self.all_events()["event"].reindex(events.index).to_numpy())
+        genes = None if data.x is None or data.symbols is None else ranked_genes(data.x, mask, data.symbols, AT_ONCE)
+        return Ranking(events, genes, int(mask.sum()), int((~mask).sum()))
+
+    return self._cached("ranking", (mask.tobytes(),), make)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #82094432
+SIDES = ("selected", "rest")
+
+
+@patch
+def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> None:
+    "Write the selection into a column of the user's obs, as the categories selected and rest."
+    if not isinstance(name, str) or not name.strip():
+        raise TypeError(f"name={name!r} must be the name of a column of obs.")
+    if not self._selected.any():
+        raise ValueError("No cells are selected; select some on the map, or set ex.selected.")
+    if not overwrite and (name in self.data.obs or name in self.data.given.obs):
+        raise ValueError(f"obs has a column {name!r} already; choose another name, or say overwrite=True.")
+    column = pd.Categorical.from_codes(np.where(self._selected, 0, 1), SIDES)
+    self.data.given.obs[name] = column
+    self.data.obs[name] = column
+    self._notify("columns")
+    if name == self._groupby:
+        self._groupby = None
+        self.groupby = name
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5cebc539
 @patch
