@@ -81,8 +81,8 @@ def contradicted_call(state: ExplorerState) -> str:
         return ""
     observed, decoded = (f"{p[0]:.2f} and {p[1]:.2f}" for p in (psi.observed, psi.decoded))
     size = f"{effect:+.2f}".replace("-", "−")
-    said = f"called with Δψ {size} from {one} to {two} (observed {observed})"
-    return f"Decoded PSI contradict the test: {said}, but decoded PSI {how} ({decoded})."
+    said = f"it calls Δψ {size} from {one} to {two} (observed {observed})"
+    return f"Decoded PSI contradict the test: {said}, but they {how} ({decoded})."
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #95886dbe
 def missed_groups(state: ExplorerState) -> str:

@@ -74,14 +74,14 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
 WARNING = "#d55e00"
 
 
-def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 98) -> go.Figure:
+def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 110) -> go.Figure:
     "The figure with a line or two on decoded PSI that say something else than the reads; as it is without a title."
     if not (said := disagreement(state)) or not fig.layout.title.text:
         return fig
     lines = sentence_lines(said, letters, most=3).split("<br>")
     spans = [f'<span style="font-size:12px;color:{WARNING}">{line}</span>' for line in lines]
     fig.layout.title.text = "<br>".join([fig.layout.title.text, *spans])
-    more = 17 * len(lines)
+    more = 21 * len(lines)
     return fig.update_layout(margin_t=fig.layout.margin.t + more, height=fig.layout.height + more)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bfbe5021
