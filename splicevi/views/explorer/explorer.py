@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -17,7 +18,7 @@ from ...tl.selection import Ranking
 from .disagreement import disagreement
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
-from .panels import panel_figures
+from .panels import grid_panel, panel_figures
 from .state import ExplorerState
 from ..page import check_target
 
@@ -92,6 +93,7 @@ PSIExplorer.show = of_state("show", "Kind of PSI that is drawn: observed, decode
 PSIExplorer.ds = of_state("ds", "Table of differential_splicing.")
 PSIExplorer.comparison = of_state("comparison", "Which comparison of `ds` is shown.")
 PSIExplorer.level = of_state("level", 'Rows of `ds`: one for each "event", or each "junction".')
+PSIExplorer.pinned = of_state("pinned", "Events that are drawn beside the one that is shown.")
 PSIExplorer.selected = of_state("selected", "(cells,) True for selected cells; set it to a mask, rows, names or None.")
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #8a70f92b
@@ -142,6 +144,15 @@ def save_selection(self: PSIExplorer, name: str, overwrite: bool = False) -> Non
 def disagreement(self: PSIExplorer) -> str:
     "Where decoded PSI of what is shown say something else than the reads, in a sentence; empty where they agree."
     return disagreement(self.state)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3a765085
+@patch
+def event_grid(self: PSIExplorer, events: Sequence[str], columns: int = 2, template: str | None = None) -> go.Figure:
+    "The arcs of several events side by side, in the groups of `groupby`."
+    state = self.state
+    if lost := [e for e in events if e not in state.data.index.events]:
+        raise KeyError(f"There is no event {lost[0]!r}{state.data.index.suggest(lost[0])}.")
+    return grid_panel(state, events, columns, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #35498b7f
 @patch

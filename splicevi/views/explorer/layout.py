@@ -16,7 +16,7 @@ from ...core import KEYS, require_extra
 from ...pl.style import shorten, visible
 from .disagreement import disagreement
 from .export import snapshot
-from .panels import PANELS, lanes, narrow_volcano, volcano_mark
+from .panels import PANELS, grid_panel, lanes, narrow_volcano, volcano_mark
 from .ranked import chosen_cells, ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
@@ -268,9 +268,41 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs":
         self.head.value = heading(s)
+        if beside := [e for e in s.pinned if e != s.event]:
+            return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
     panel = {"psi": self.psi_panel.value, "latent": self.map_panel.value}.get(name, name)
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #50589bbb
+@patch
+def pin(self: View) -> None:
+    "Pin the event that is shown, or take it off."
+    s = self.state
+    s.pinned = [e for e in s.pinned if e != s.event] if s.event in s.pinned else [*s.pinned, s.event]
+
+
+@patch
+def pin_row(self: View):
+    "Buttons that pin events, and the names of those that are."
+    w, s = self._w, self.state
+    tip = "keep this event in the figure while others are chosen"
+    self.pin_button = w.Button(description="pin event", tooltip=tip, layout=w.Layout(width="92px"))
+    self.pin_button.on_click(self.guard(lambda _: self.pin()))
+    self.unpin_button = w.Button(description="unpin all", layout=w.Layout(width="92px"))
+    self.unpin_button.on_click(self.guard(lambda _: setattr(s, "pinned", None)))
+    self.pinned = w.HTML()
+    return beside([self.pin_button, self.unpin_button, self.pinned], align_items="center", grid_gap="6px")
+
+
+@patch
+def update_pins(self: View) -> None:
+    "Bring buttons and names in line with the state."
+    s = self.state
+    self.pin_button.description = "unpin event" if s.event in s.pinned else "pin event"
+    self.unpin_button.layout.display = None if s.pinned else "none"
+    names = f"beside each other: {', '.join([*(e for e in s.pinned if e != s.event), s.event])}" if s.pinned else ""
+    self.pinned.value = f"<span class=sv-soft>{html.escape(visible(names))}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3894ee48
 @patch
@@ -388,6 +420,7 @@ def update_controls(self: View, what: set[str]) -> None:
         self.fill_groups()
     if "selected" in what:
         self.update_ranked()
+    self.update_pins()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
@@ -400,6 +433,7 @@ DEPENDS = {
     "level": ("volcano",),
     "selected": ("latent",),
     "columns": (),
+    "pinned": ("arcs",),
 }
 
 
@@ -460,7 +494,7 @@ def body(self: View):
     "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
-    see = [self.head, plot("arcs"), self.psi_panel, plot("psi")]
+    see = [self.head, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
     sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
     cells = [below([self.map_panel, plot("latent")], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]

@@ -5,7 +5,7 @@
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fe14105a
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ import plotly.graph_objects as go
 
 from ... import pl
 from ...core import shortlist
+from ...data.gtf import exons_of
 from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
 from .disagreement import disagreement
 from .state import EXON, ExplorerState
@@ -20,7 +21,7 @@ from .tables import exon_psi
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'with_disagreement', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel',
+           'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'with_exon', 'psi_panel', 'heatmap_panel',
            'with_selection', 'map_panel', 'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano',
            'volcano_mark', 'panel_figures']
 
@@ -56,11 +57,13 @@ def group_matrix(
     state: ExplorerState,
     column: str,  # of the groups' table, e.g. "psi" or "reads"
     kind: str,  # of PSI
+    event: str | None = None,  # None: the one that is shown
 ) -> pd.DataFrame:  # (junctions, groups)
     "A column of the groups' table with a row for each junction."
-    table = state.groups()
+    table, event = state.groups(event), event or state.event
+    junctions = list(state.data.junctions.index[state.data.index.events[event]])
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
-    return table.reindex(index=list(state.junctions.index), columns=list(state.cell_groups.categories))
+    return table.reindex(index=junctions, columns=list(state.cell_groups.categories))
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a6bf6dd5
 def _add_note(fig: go.Figure, note: str) -> go.Figure:
@@ -101,6 +104,24 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     left_out = len(state.cell_groups.categories) - len(few)
     _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
     return with_disagreement(fig, state)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a5594c10
+def grid_panel(
+    state: ExplorerState,
+    events: Sequence[str],  # names
+    columns: int = 2,  # events side by side
+    **look,
+) -> go.Figure:
+    "The arcs of several events side by side."
+    parts, few, hue = [], lanes(state), pl.colors(state.cell_groups)
+    for event in events:
+        j = state.data.junctions.iloc[state.data.index.events[event]]
+        if j["start"].isna().any():
+            return empty_panel(f"{event}: {NO_COORDINATES}", "Events", look)
+        psi, reads = (group_matrix(state, *k, event) for k in (("psi", state.show), ("reads", "observed")))
+        known = exons_of(state.exons, j)
+        parts.append(dict(junctions=j.astype({"start": int, "end": int}), psi=psi, reads=reads, exons=known))
+    return pl.event_grid(parts, few, columns, hue, **look)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
 def with_exon(

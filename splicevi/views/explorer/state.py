@@ -28,8 +28,8 @@ from splicevi.views.explorer.tables import (
 )
 
 # %% auto #0
-__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison', 'Tests',
-           'Selection', 'ExplorerState']
+__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'MOST_PINNED', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison',
+           'Tests', 'Selection', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -381,7 +381,7 @@ class ExplorerState(Selection):
     ):
         super().__init__(event_data(source, mdata, **keys))
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
-        self._latent, self._selected = latent, np.zeros(len(self.data.obs), bool)
+        self._latent, self._selected, self._pinned = latent, np.zeros(len(self.data.obs), bool), ()
         if latent is not None:
             self.coords()  # complains now
         self.groupby, self.show, self.level, self.ds = groupby, show or self.shows[0], level, ds
@@ -436,6 +436,26 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand", *EVENT_WORDS]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f9eb6f81
+MOST_PINNED = 5
+
+
+@patch
+def _set_pinned(self: ExplorerState, events) -> None:
+    events = [events] if isinstance(events, str) else list(dict.fromkeys(events or ()))
+    if lost := [e for e in events if e not in self.data.index.events]:
+        raise KeyError(f"There is no event {lost[0]!r}{self.data.index.suggest(lost[0])}.")
+    if len(events) > MOST_PINNED:
+        raise ValueError(f"{len(events)} events are too many side by side; pin {MOST_PINNED} at most.")
+    if tuple(events) != self._pinned:
+        self._pinned = tuple(events)
+        self._notify("pinned")
+
+
+ExplorerState.pinned = property(
+    lambda self: self._pinned, ExplorerState._set_pinned, doc="Events that are drawn beside the one that is shown."
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9fb2d421
 @patch
