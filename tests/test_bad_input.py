@@ -719,6 +719,11 @@ DIFFERENTIAL = [
     row("differential", "splicing: events have no sign", lambda w: spliced(w, level="event", mode="vanilla"), ValueError, "mode='vanilla'", "level='event'"),
     row("differential", "splicing: no such PSI", lambda w: spliced(w, norm_splicing_function="raw"), ValueError, "norm_splicing_function='raw'", "'decoder'"),
     row("differential", "splicing: no such junction", lambda w: spliced(w, junction_list=["x"]), KeyError, "1 junctions are not in the model: x"),
+    row("differential", "markers of no column", lambda w: w.model.markers("celltype"), KeyError, "groupby='celltype'", "cell_type"),
+    row("differential", "markers of one group", lambda w: w.model.markers("cell_type", groups="type_1"), ValueError, "markers need two groups"),
+    row("differential", "markers of no such group", lambda w: w.model.markers("cell_type", groups=["T cell"]), ValueError, "groups: T cell", "type_1"),
+    row("differential", "markers misspelt", lambda w: w.model.markers("cell_type", fdr=0.1), TypeError, "no argument 'fdr'"),
+    row("differential", "markers of no cell", lambda w: w.model.markers("cell_type", min_cells=0), ValueError, "min_cells=0", "at least 1"),
     row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
 ]
 
@@ -757,6 +762,8 @@ FUNCTIONS = [
     row("functions", "call at 1", lambda w: sv.tl.call_at_fdr(w.keep(np.array([0.5])), 1), ValueError, "target=1", "below 1"),
     row("functions", "called of no table", lambda w: sv.tl.called("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
     row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
+    row("functions", "by event of no table", lambda w: sv.tl.by_event("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
+    row("functions", "by event of no events", lambda w: sv.tl.by_event(w.keep(pd.DataFrame({"proba_ds": [1.0]}))), KeyError, "no column 'event_id'"),
     row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
     row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
     row("functions", "inclusion of no data", lambda w: sv.tl.inclusion("data.h5mu"), TypeError, "data='data.h5mu'", "MuData"),
