@@ -14,7 +14,7 @@ import pandas as pd
 from fastcore.basics import patch
 from scvi.utils import track
 
-from ..core import shortlist
+from ..core import shortlist, user_level
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, Text, takes
 from ..data.events import junction_frame
 from .decode import pick
@@ -40,7 +40,9 @@ def marker_groups(
         raise ValueError(f"groups: {shortlist(lost)} is not in obs[{groupby!r}]; its values are {known}.")
     wanted = sizes.index if groups is None else [g for g in sizes.index if g in groups]
     if small := [g for g in wanted if sizes[g] < 2]:
-        warnings.warn(f"{shortlist(small)} of obs[{groupby!r}] has one cell only and is left out.", UserWarning, 4)
+        warnings.warn(
+            f"{shortlist(small)} of obs[{groupby!r}] has one cell only and is left out.", UserWarning, user_level()
+        )
     found = [(g, np.flatnonzero(in_group(obs, groupby, g))) for g in wanted if sizes[g] > 1]
     if len(found) < 2:
         raise ValueError(f"groupby={groupby!r} has {len(found)} group of two cells or more; markers need two groups.")
@@ -156,11 +158,17 @@ explain(
 )
 
 # %% ../../nbs/50_model/73_markers.ipynb #6c2d45e6
-OTHER_TESTS = ("no_change", "level", "norm_splicing_function")  # arguments of `differential_splicing` alone
+OTHER_TESTS = (
+    "no_change",
+    "level",
+    "norm_splicing_function",
+    "design",
+    "contrast",
+)  # arguments of `differential_splicing` alone
 MARKERS = {k: v for k, v in SPLICING_TEST.items() if k not in OTHER_TESTS}
 MARKERS |= {"groupby": Text("a column of obs"), "min_cells": COUNT, "n_top": MAYBE_COUNT, "only_called": FLAG}
 
-
+# %% ../../nbs/50_model/73_markers.ipynb #0d360851
 def top_rows(
     table: pd.DataFrame,  # of `marker_table`
     only_called: bool,

@@ -25,7 +25,7 @@ __all__ = ['SURENESS', 'MARKER_WORDS', 'FIRST_COLUMNS', 'sureness', 'with_calls'
 # %% ../../nbs/30_tl/32_markers.ipynb #090700bf
 SURENESS = {"proba_ds": 1, "q_value": -1, "p_value": -1, "bayes_factor": 1}  # column, and the sign of more of it
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #a6e4ad25
 def sureness(
     ds: pd.DataFrame,  # rows for junctions
 ) -> np.ndarray:  # (rows,) larger: more surely changed
@@ -83,7 +83,7 @@ class Sides(NamedTuple):
     higher: np.ndarray  # probability that the group is higher by delta or more
     psi: np.ndarray  # posterior mean PSI
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #8136492a
 def sides(
     contrast: Contrast,  # of the two groups
     delta: float = 0.1,
@@ -109,7 +109,7 @@ class Apart(NamedTuple):
     nearest: np.ndarray  # number of the group that is nearest in that direction
     compared: np.ndarray  # with how many other groups
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #ab7aa8bb
 def set_apart(
     higher: np.ndarray,  # (groups, groups, junctions) probability that the first is higher, NaN: not compared
     gap: np.ndarray,  # (groups, groups, junctions) PSI of the first minus that of the second
@@ -141,7 +141,7 @@ def _value(table: pd.DataFrame) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     pick = lambda a, b: np.where(exon, table[a].to_numpy(float) if a in table else np.nan, table[b].to_numpy(float))
     return pick("inclusion", "psi"), pick("inclusion_nearest", "psi_nearest"), exon
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #d76367b9
 def marker_direction(
     table: pd.DataFrame,  # group, psi, psi_nearest; maybe inclusion and inclusion_nearest, event_type
 ) -> np.ndarray:  # (rows,) such as "less inclusion in T cell"
@@ -165,7 +165,7 @@ def sentence(row) -> str:  # of a row of the table, by `itertuples`
     unread = f" Not compared with {lost} more, where it was hardly read." if lost else ""
     return f"{name}: {row.direction} ({one}) than in {others} ({nearest}), probability {row.proba_marker:.3f}.{unread}"
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #31045cc7
 def sentences(table: pd.DataFrame) -> list[str]:
     "What each row of the table of markers says."
     one, other, _ = _value(table)
@@ -263,7 +263,7 @@ FIRST_COLUMNS = (
 )
 FIRST_COLUMNS += ("inclusion", "inclusion_nearest", "proba_marker", "is_marker_fdr")
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #257e91fe
 def marker_table(
     found: MarkerReads,
     event: np.ndarray,  # (junctions,) event codes
