@@ -22,6 +22,7 @@ from scvi import settings
 
 from ..core import Limits, check_number, shortlist
 from ..data.on_disk import RowsOnDisk
+from ..data.pairs import ObservedPairs
 from .plain import PlainFile, Writing, packed
 from .record import end_of
 from .run import Stopper
@@ -153,7 +154,7 @@ def data_facts(model) -> dict[str, int | None]:
     return {
         "cells": crc(adata.obs_names),
         "features": crc(model.gene_names, model.junction_names),
-        "reads": None if pairs is None else crc(pairs.y, pairs.n, pairs.junction),
+        "reads": crc(pairs.y, pairs.n, pairs.junction) if isinstance(pairs, ObservedPairs) else None,
         "gene counts": None if x is None or isinstance(x, RowsOnDisk) else crc(x.data if hasattr(x, "indptr") else x),
         "covariates": crc(*(np.asarray(model.adata_manager.get_from_registry(k), float) for k in others)),
     }
