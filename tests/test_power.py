@@ -1,16 +1,19 @@
 """What `power` says can be found, against simulated cells that are tested in full; the protocol of a data set."""
 
+import mudata
 import numpy as np
 import pytest
 
 from splicevi.data.pairs import CellStore, EventOrder, observed_pairs
-from splicevi.datasets import event_sizes, junction_counts, random_psi, within_event
+from splicevi.data.protocol import PROTOCOLS, sequencing_protocol
+from splicevi.datasets import event_sizes, junction_counts, random_psi, simulate, within_event
 from splicevi.tl.concentration import group_concentration
-from splicevi.tl.detection import Depths, Trial, power_rows, shifted_psi
+from splicevi.tl.detection import Depths, Trial, mean_power, power_rows, shifted_psi
 from splicevi.tl.event_test import Contrast, effect_posterior
 from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.tl.replicates import samples_of
 from splicevi.tl.scatter import donor_reads
+from splicevi.views.coverage import coverage_report
 
 EFFECTS = (0.1, 0.2, 0.4)
 
@@ -59,3 +62,28 @@ def test_power_with_donors(n_donors, scatter, crossed):
     said, real, blind = (np.mean(v, 0) for v in (said, real, blind))
     assert np.abs(said - real).max() <= 0.1, (said, real)
     assert crossed or blind[1] > said[1] + 0.05
+
+
+def test_report_says_what_could_be_found(tmp_path):
+    "Three sentences, a figure and a protocol in the page; more cells find more; a group of one cell is no comparison."
+    mdata = simulate(n_cells=200, n_genes=20, n_junctions=200, n_cell_types=2, observed=0.15, seed=0)
+    labels = mdata.obs["cell_type"].astype(str)
+    labels.iloc[0] = "alone"
+    mdata.obs["kind"] = labels
+    report = coverage_report(mdata, tmp_path / "c.html", label_key="kind")
+    page = (tmp_path / "c.html").read_text()
+    assert len(report.words) == 3 and all(w.split(";")[0].split("(")[0] in page for w in report.words)
+    assert "What could be found" in page and PROTOCOLS[report.protocol.name][:40] in page
+    assert set(report.power["group1"]) == {"type_1", "type_2"} and list(report.figures)[-1] == "power"
+    mean = mean_power(report.power)
+    assert (mean["twice the cells"] >= mean["now"] - 0.02).all() and mean.loc[0.4, "now"] > mean.loc[0.1, "now"] + 0.2
+    assert coverage_report(mdata[:3].copy()).power is None
+
+
+REAL = {"scmixology": "long reads", "brie_gastrulation": "full length"}
+
+
+@pytest.mark.parametrize("name", REAL)
+def test_protocol_of_real_cells(name, real_data):
+    "Nanopore molecules of mixed cell lines, and Smart-seq2 of mouse embryos."
+    assert sequencing_protocol(mudata.read_h5mu(real_data / f"{name}.h5mu")).name == REAL[name]

@@ -66,7 +66,7 @@ def shrunken_concentration(
     rho = (of_event(excess) + prior_observations * common) / (of_event(weight) + prior_observations)
     return rho_to_concentration(rho)
 
-# %% ../../nbs/30_tl/10_concentration.ipynb #63444a69
+# %% ../../nbs/30_tl/10_concentration.ipynb #ba1e4cc9
 def moment_concentration(
     store: CellStore,
     psi: np.ndarray,  # (junctions,) pooled PSI
@@ -89,13 +89,13 @@ def pooled_concentration(
     excess = (p.y - n * at) ** 2 / (n * at * (1 - at)) - 1
     return np.full(len(p.event_size), rho_to_concentration(excess.sum() / max((n - 1).sum(), 1)))
 
-# %% ../../nbs/30_tl/10_concentration.ipynb #f9ac6444
+# %% ../../nbs/30_tl/10_concentration.ipynb #8d51a7b6
 def group_concentration(
     store: CellStore,
     code: np.ndarray,  # (cells,) group of each cell; -1 is a group as well
 ) -> np.ndarray:  # (events,)
     "Concentration of each event about the PSI of each group."
-    p, group = store.pairs, np.unique(code, return_inverse=True)[1].astype(np.int32)
+    p, group = store.pairs, np.unique(code, return_inverse=True)[1].astype(np.int64)
     (cells, width), n, n_events = p.shape, group.max() + 1, len(p.event_size)
     junction = p.junction + np.repeat(group, np.diff(p.indptr)) * width
     event = p.observation_event + np.repeat(group, np.diff(p.observation_indptr)) * n_events
