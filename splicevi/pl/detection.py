@@ -6,7 +6,6 @@
 __all__ = ['power_bars', 'power']
 
 # %% ../../nbs/60_pl/25_detection.ipynb #7fa831a5
-import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
