@@ -19,12 +19,12 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from fastcore.basics import patch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
-from ..core import KEYS
+from ..core import KEYS, user_level
 from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
@@ -95,7 +95,7 @@ class EventField(BaseAnnDataField):
         if KEYS.event in adata_target.var:
             known, here = np.asarray(state_registry["codes"]), self.register_field(adata_target)["codes"]
             if n := int(grouped_otherwise(known, here).sum()):
-                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=settings.warnings_stacklevel)
+                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=user_level())
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:
