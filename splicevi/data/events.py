@@ -62,7 +62,8 @@ def _has_strand(table: pd.DataFrame) -> np.ndarray:
     "(junctions,) bool. Without a strand nobody knows what a junction competes with."
     known = np.isin(table["strand"].to_numpy(), ["+", "-"])
     if lost := int((~known).sum()):
-        warnings.warn(f"{lost:,} junctions have no strand and are left out.", stacklevel=user_level())
+        fix = "Readers of splicevi.io take strands from an annotation (gtf=...), some from the genome (fasta=...)."
+        warnings.warn(f"{lost:,} junctions have no strand and are left out. {fix}", stacklevel=user_level())
     return known
 
 # %% ../../nbs/10_data/60_events.ipynb #1bc66d2a
