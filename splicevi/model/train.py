@@ -35,6 +35,7 @@ from splicevi.model.run import (
     memory_advice,
     quiet_lightning,
 )
+from ..nn.loader import CellLoader
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.ranks import in_ranks, is_forked, require_ranks, this_rank
 from ..nn.scvi_names import early_stopping_callback, history_logger, runner_class
@@ -202,7 +203,7 @@ def plan_names() -> list[str]:
 
 def splitter_names() -> list[str]:
     "What `datasplitter_kwargs` may be."
-    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+    return names_of(DataSplitter, CellLoader, AnnDataLoader, torch.utils.data.DataLoader)
 
 # %% ../../nbs/50_model/75_train.ipynb #097b996c
 PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
@@ -419,6 +420,9 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
         run = {k: given[k] for k in RUNNER_ARGS}
         runner = runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
     splitter.drop_last |= self._lone_cell(-(-splitter.n_train // runner.trainer.world_size), split["batch_size"])
+    if runner.trainer.strategy.root_device.type != "cpu":
+        splitter.pin_memory |= runner.trainer.strategy.root_device.type == "cuda"
+        splitter.data_loader_kwargs.setdefault("compact", True)
     return runner
 
 # %% ../../nbs/50_model/75_train.ipynb #10f86aea
