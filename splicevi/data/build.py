@@ -20,6 +20,7 @@ from mudata import MuData
 
 from ..core import KEYS, logger, shortlist, user_level
 from .arguments import FLAG, READ_FIRST, SHARE, Is, OneOf, takes
+from .on_disk import refuse_on_disk
 from splicevi.data.pairs import (
     ObservedPairs,
     event_codes,
@@ -337,6 +338,7 @@ def hold_out(
     psi_mask_layer: str = KEYS.mask,  # groups that it hides already are not held out; may be absent
 ) -> tuple[MuData, pd.DataFrame]:  # copy without the hidden groups; their pairs, with the columns of `_held_table`
     "Hide a random part of the observed events in a copy of the data."
+    refuse_on_disk(mdata, "hold_out")
     adata = _splicing_of(mdata, modality, junc_counts_layer)
     pairs, events = modality_pairs(adata, junc_counts_layer, psi_mask_layer)
     chosen = _choose(len(pairs.observation_event), fraction, seed)

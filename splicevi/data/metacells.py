@@ -18,6 +18,7 @@ from ..core import KEYS, obs_column, shortlist, user_level
 from .arguments import MAYBE_COUNT, takes
 from .build import make_mudata
 from .checks import require_cells
+from .on_disk import refuse_on_disk
 from .pairs import layer_of_counts
 
 # %% ../../nbs/10_data/70_metacells.ipynb #85cf9cc7
@@ -118,6 +119,7 @@ def aggregate_cells(
     rna_layer: str | None = None,  # layer of gene counts; None: X
 ) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
     "Add the counts of cells that belong together."
+    refuse_on_disk(mdata, "aggregate_cells")
     require_cells(mdata, [k for k in (rna, splicing) if k in mdata.mod])
     group = _labels(mdata, by)
     if size is not None:

@@ -297,7 +297,9 @@ def _write_matrices(
     file: h5py.File, sources: Iterator[_Source], counts: str, bar
 ) -> tuple[_Names, dict[str, str], int]:
     "Write the matrices of one source after another; names, places of the matrices, and observations that are split."
-    first, split = next(sources), 0
+    first, split = next(sources, None), 0
+    if first is None:
+        raise ValueError("data=[] names no MuData.")
     names, genes = _Names(first), None if first.rna is None else _Growing(file, "genes")
     junctions = _Growing(file, "junctions", **OF_OBSERVATIONS)
     junctions.group["event"] = first.event

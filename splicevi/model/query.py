@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from ..core import KEYS, shortlist, user_level
 from ..data.build import quiet_mudata
-from .dataset import needed_features, realign, with_cells_of
+from .dataset import needed_features, realign, weights_follow, with_cells_of
 from .save import LoadMixin
 from ..nn.loader import SplicingKeys
 from splicevi.nn.scvi_names import (
@@ -213,7 +213,8 @@ class QueryMixin(LoadMixin):
         registry = reference_registry(reference_model)
         adata = realign(padded(adata, registry), needed_features(registry))
         old = category_counts(registry)
-        out = super().load_query_data(adata, reference_model, *args, **kwargs)
+        with weights_follow():
+            out = super().load_query_data(adata, reference_model, *args, **kwargs)
         given = inspect.signature(ArchesMixin.load_query_data).bind(adata, reference_model, *args, **kwargs)
         given.apply_defaults()
         return out._grow_for_query(old, given.arguments)
