@@ -489,9 +489,9 @@ def test_bad_arguments(model, given, error, text):
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
 
 
-@pytest.mark.parametrize("missing, view, background", [("ipywidgets", "widget", True)])
+@pytest.mark.parametrize("missing, view, background", [("anywidget", "widget", True)])
 def test_missing_extra(model, monkeypatch, missing, view, background):
-    "Without ipywidgets the widget view names the extra to install."
+    "Without anywidget the widget view names the extra to install."
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"splicevi\[notebook\]"):
         model.train(dashboard=TrainingDashboard(view), background=background)
@@ -585,7 +585,7 @@ def test_stop_button(model, widget_views):
     run = model.train(max_epochs=10_000, background=True, dashboard=TrainingDashboard("widget"), **QUICK)
     (view,) = widget_views[0]
     assert view.button.layout.display is None and not run.wait(0.3)
-    view.button._handle_button_msg(view.button, {"event": "click"}, [])
+    setattr(view.widget, f"{view.button._id}_clicks", 1)
     assert run.wait(30) and "stopped by you" in view.head.value and view.button.disabled
     assert model.is_trained
 
