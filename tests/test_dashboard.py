@@ -782,8 +782,9 @@ def test_kernel_stop_button(kernel):
     comms = {}
 
     def note(kind, content):
-        if kind == "comm_open" and content["data"].get("state", {}).get("description") == "Stop":
-            comms["stop"] = content["comm_id"]
+        state = content["data"].get("state", {}) if kind == "comm_open" else {}
+        if found := [k for k, v in state.items() if k.endswith("_description") and v == "■ Stop"]:
+            comms["stop"], comms["clicks"] = content["comm_id"], found[0].replace("description", "clicks")
 
     done = kernel.run(
         "run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=True, background=True)\n"
@@ -793,7 +794,7 @@ def test_kernel_stop_button(kernel):
     assert done.error is None and done.text == "True" and "stop" in comms, done.messages
     kernel.client.shell_channel.send(
         kernel.client.session.msg(
-            "comm_msg", {"comm_id": comms["stop"], "data": {"method": "custom", "content": {"event": "click"}}}
+            "comm_msg", {"comm_id": comms["stop"], "data": {"method": "update", "state": {comms["clicks"]: 1}}}
         )
     )
     told = kernel.run("run.wait(30), run.recorder.phase, run.recorder.message")
