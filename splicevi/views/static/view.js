@@ -148,6 +148,10 @@ function render({ model, el }) {
     place(own, element);
     return element;
   };
+  if (model.get("hides")) {
+    const rule = make("style", { textContent: `.${model.get("hides")} { display: none }` });
+    el.ownerDocument.head.append(rule); // the picture for readers without a kernel
+  }
   el.append(build(model.get("tree")));
   return () => {
     for (const [event, f] of heard) model.off(event, f);
