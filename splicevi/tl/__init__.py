@@ -19,6 +19,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
         "exons": "inclusion",
         "heldout": "imputation predicted_psi neighbor_psi model_concentration best_concentration dm_log_likelihood",
+        "selection": "rank_selection",
         "latent": "latent_quality latent_ari clusters",
         "rotation": "varimax rotated_factors matched",
         "regulators": "regulator_correlations units_of log_expression",

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ...core import require_extra
+from ...core import KEYS, require_extra
 from ...pl.style import shorten, visible
+from .disagreement import disagreement
 from .export import snapshot
-from .panels import PANELS, lanes, narrow_volcano, volcano_mark
+from .panels import PANELS, grid_panel, lanes, narrow_volcano, volcano_mark
+from .ranked import chosen_cells, ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
 from .widgets import PlotWidget, SearchBox, TableWidget, plotly_library
@@ -48,7 +50,8 @@ def heading(state: ExplorerState) -> str:
         how += f" {few} of {many} groups, those with most reads."
     name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
-    return f"{title}<br><span class=sv-soft>{how}</span>"
+    said = html.escape(visible(disagreement(state)))
+    return f"{title}<br><span class=sv-soft>{how}</span>" + (f"<br><span class=sv-error>{said}</span>" if said else "")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
 def table_title(state: ExplorerState) -> str:
@@ -116,7 +119,7 @@ class View:
         self.make_panels()
         self.connect()
         self.widget = self.layout()
-        self.changed({"event", "ds"})
+        self.changed({"event", "ds", "selected"})
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #04c91a7e
 @patch
@@ -181,8 +184,12 @@ def make_controls(self: View) -> None:
     self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.submit), s.gene or s.event)
     self.groupby, self.show = self.groupby_menu(), self.show_buttons()
     self.comparison = w.Dropdown(layout=w.Layout(width="auto"))
-    psi_panels = [("violins", "psi"), ("heatmap", "heatmap")]
-    self.psi_panel = w.ToggleButtons(options=psi_panels, value="psi", style={"button_width": "84px"})
+    switch = lambda **options: w.ToggleButtons(
+        options=list(options.items()), style={"button_width": "84px"}, layout=w.Layout(margin="10px 0 6px 0")
+    )
+    self.psi_panel = switch(violins="psi", heatmap="heatmap")
+    self.map_panel = switch(PSI="latent", groups="groups")
+    self.all_junctions = w.Checkbox(description="all junctions", indent=False, layout=w.Layout(width="auto"))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6d370c49
 @patch
@@ -204,8 +211,55 @@ def make_panels(self: View) -> None:
     "The table and the figures."
     hint = "filter: words, reads>100, |Δψ|>0.2"
     self.table = TableWidget(events_view(self.state), self.guard(self.state.choose), hint)
-    with_tools = ("latent", "volcano")
-    self.plots = {k: PlotWidget(self.guard(f), tools=k in with_tools) for k, f in self.clicks().items()}
+    more = {
+        "latent": dict(on_choose=self.guard(self.choose_cells)),
+        "volcano": dict(grows=True),
+    }
+    self.plots = {k: PlotWidget(self.guard(f), tools=k in more, **more.get(k, {})) for k, f in self.clicks().items()}
+    self.make_ranked()
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b2f189c4
+@patch
+def choose_cells(self: View, what: dict) -> None:
+    "Select the cells that a map names."
+    cells = chosen_cells(self.state, what)
+    again = "group" in what and (cells == self.state.selected.to_numpy()).all()
+    self.state.selected = None if again else cells
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #63a23428
+@patch
+def make_ranked(self: View) -> None:
+    "The tables of what sets selected cells apart, and the box to save the selection."
+    w, s = self._w, self.state
+    self.ranked_head, self.ranked = w.HTML(), {}
+    for kind in ("events", "genes"):
+        show = self.guard(lambda name, kind=kind: show_ranked(s, kind, name))
+        self.ranked[kind] = TableWidget(ranked_view(s, kind), show, f"filter {kind}")
+    self.selection_name = w.Text(placeholder="name of a column", layout=w.Layout(flex="1 1 90px", min_width="80px"))
+    tip = "write the selection into obs, as selected and rest, to group and to test by it"
+    self.save_button = w.Button(description="save selection", tooltip=tip, layout=w.Layout(width="116px"))
+    self.save_button.on_click(self.guard(lambda _: self.save_selection()))
+    self.save_row = beside([self.selection_name, self.save_button], "nowrap", None, align_items="center")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #62cdcefe
+@patch
+def save_selection(self: View) -> None:
+    "Save the selection under the name in the box."
+    name = self.selection_name.value.strip()
+    if not name:
+        raise ValueError("Type a name for the column of obs first.")
+    self.state.save_selection(name)
+    self.message(f"Saved as obs[{name!r}]; group by it, or test selected against rest.")
+
+
+@patch
+def update_ranked(self: View) -> None:
+    "Bring the tables in line with the selection."
+    self.ranked_head.value = ranked_title(self.state)
+    for kind, table in self.ranked.items():
+        table.show(ranked_view(self.state, kind))
+        table.widget.layout.display = None if len(table.view.frame) else "none"
+    self.save_row.layout.display = None if self.state.selected.any() else "none"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
 @patch
@@ -214,9 +268,41 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs":
         self.head.value = heading(s)
-    panel = self.psi_panel.value if name == "psi" else name
+        if beside := [e for e in s.pinned if e != s.event]:
+            return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    panel = {"psi": self.psi_panel.value, "latent": self.map_panel.value}.get(name, name)
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #50589bbb
+@patch
+def pin(self: View) -> None:
+    "Pin the event that is shown, or take it off."
+    s = self.state
+    s.pinned = [e for e in s.pinned if e != s.event] if s.event in s.pinned else [*s.pinned, s.event]
+
+
+@patch
+def pin_row(self: View):
+    "Buttons that pin events, and the names of those that are."
+    w, s = self._w, self.state
+    tip = "keep this event in the figure while others are chosen"
+    self.pin_button = w.Button(description="pin event", tooltip=tip, layout=w.Layout(width="92px"))
+    self.pin_button.on_click(self.guard(lambda _: self.pin()))
+    self.unpin_button = w.Button(description="unpin all", layout=w.Layout(width="92px"))
+    self.unpin_button.on_click(self.guard(lambda _: setattr(s, "pinned", None)))
+    self.pinned = w.HTML()
+    return beside([self.pin_button, self.unpin_button, self.pinned], align_items="center", grid_gap="6px")
+
+
+@patch
+def update_pins(self: View) -> None:
+    "Bring buttons and names in line with the state."
+    s = self.state
+    self.pin_button.description = "unpin event" if s.event in s.pinned else "pin event"
+    self.unpin_button.layout.display = None if s.pinned else "none"
+    names = f"beside each other: {', '.join([*(e for e in s.pinned if e != s.event), s.event])}" if s.pinned else ""
+    self.pinned.value = f"<span class=sv-soft>{html.escape(visible(names))}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3894ee48
 @patch
@@ -310,6 +396,8 @@ def update_tests(self: View) -> None:
     self.comparison.options = s.comparisons or [""]
     self.comparison.value = s.comparison or ""
     self.comparison.layout.display = None if len(s.comparisons) > 1 else "none"
+    self.all_junctions.value = s.level == "junction"
+    self.all_junctions.layout.display = None if len(s.rows()) > s.rows()[KEYS.event].nunique() else "none"
     self.table.show(events_view(s))
     self.table_head.value = table_title(s)
 
@@ -318,27 +406,34 @@ def update_tests(self: View) -> None:
 def update_controls(self: View, what: set[str]) -> None:
     "Bring the controls in line with the state."
     s = self.state
-    if s.groupby not in [v for _, v in self.groupby.options]:
-        self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
+    if "columns" in what or s.groupby not in [v for _, v in self.groupby.options]:
+        self.groupby.options = self.groupby_menu().options
     self.groupby.value, self.show.value = s.groupby, s.show
     if "event" in what:
         self.search.show(s.gene or s.event)
-    if what & {"ds", "comparison"}:
+    if what & {"ds", "comparison", "level"}:
         self.update_tests()
     else:
         self.table.view.select(s.row)
         self.table.draw()
     if "groupby" in what:
         self.fill_groups()
+    if "selected" in what:
+        self.update_ranked()
+    self.update_pins()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
     "event": ("arcs", "psi", "latent", "expression"),
     "junction": ("arcs", "psi", "latent"),
-    "groupby": ("arcs", "psi", "expression"),
+    "groupby": ("arcs", "psi", "expression", "latent"),
     "show": ("arcs", "psi", "latent"),
     "ds": ("volcano",),
     "comparison": ("volcano",),
+    "level": ("volcano",),
+    "selected": ("latent",),
+    "columns": (),
+    "pinned": ("arcs",),
 }
 
 
@@ -379,6 +474,8 @@ def connect(self: View) -> None:
     sets(self.show, lambda value: setattr(s, "show", value))
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
+    sets(self.map_panel, lambda value: self.draw("latent"))
+    sets(self.all_junctions, lambda value: setattr(s, "level", "junction" if value else "event"))
     s.observe(self.changed)
     s.observe(self.keep_snapshot)
 
@@ -394,13 +491,16 @@ def top_row(self: View):
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #014ea979
 @patch
 def body(self: View):
-    "What to choose from on the left, what is seen of it on the right."
+    "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
-    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, plot("volcano")]
-    cells = [below([plot("latent")], "1 1 330px"), below([plot("expression")], "1 1 300px")]
-    see = [self.head, plot("arcs"), self.psi_panel, plot("psi"), beside(cells, grid_gap="8px")]
-    sides = [below(choose, "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
-    return beside(sides, grid_gap="10px 22px", align_items="flex-start")
+    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
+    see = [self.head, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
+    sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
+    why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
+    cells = [below([self.map_panel, plot("latent")], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
+    cells.append(below([plot("expression")], "1 1 300px"))
+    rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    return below(rows, "1 1 auto", grid_gap="10px")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #51c499c1
 @patch

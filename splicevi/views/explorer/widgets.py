@@ -142,7 +142,8 @@ def plotly_library(
 @lru_cache
 def plot_class() -> type:
     "A figure as the browser knows it."
-    return widget_class("Plot", "plot.js", "plot.css", figure="", marks="", ink=INK, clicked=[], tools=True)
+    can = dict(tools=True, selects=False, grows=False)
+    return widget_class("Plot", "plot.js", "plot.css", figure="", marks="", ink=INK, clicked=[], chosen=[], **can)
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #2ba82a2a
 class PlotWidget:
@@ -152,10 +153,14 @@ class PlotWidget:
         self,
         on_click: Callable = lambda data: None,  # called with the `customdata` of a point that was clicked
         tools: bool = True,  # whether zoom and download buttons appear over the figure
+        on_choose: Callable | None = None,  # called with what was selected: `lines` (corners), `group`, or nothing
+        grows: bool = False,  # whether the figure fills the height of its place
     ):
         self.figure = go.Figure()  # what is shown
-        self.widget = plot_class()(tools=tools)
+        self.widget = plot_class()(tools=tools, selects=on_choose is not None, grows=grows)
         self.widget.observe(lambda change: on_click(change["new"][0]), "clicked")
+        if on_choose is not None:
+            self.widget.observe(lambda change: on_choose(change["new"][0]), "chosen")
 
     def draw(self, fig: go.Figure) -> None:
         "Show a figure in place of the last."
