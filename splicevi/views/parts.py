@@ -16,7 +16,7 @@ from ..core import require_extra, shortlist
 from .page import STATIC
 
 # %% auto #0
-__all__ = ['SCRIPTS', 'STYLES', 'Layout', 'Part', 'HTML', 'Button', 'Checkbox', 'Text', 'labelled', 'Options', 'Dropdown',
+__all__ = ['SCRIPTS', 'STYLES', 'Layout', 'Part', 'Markup', 'Button', 'Checkbox', 'Text', 'labelled', 'Options', 'Dropdown',
            'ToggleButtons', 'Box', 'VBox', 'walk', 'tree', 'view_script', 'view_style', 'shared_trait', 'allow_widgets',
            'one_widget', 'in_marimo', 'show_widget']
 
@@ -88,7 +88,7 @@ def add_class(self: Part, name: str) -> None:
     self.classes.append(name)
 
 # %% ../../nbs/70_views/12_parts.ipynb #d93626aa
-class HTML(Part):
+class Markup(Part):
     "Text with markup, which has to be safe: names are escaped by whoever writes it."
 
     def __init__(self, value: str = "", layout: Layout | None = None):
@@ -199,9 +199,6 @@ class Box(Part):
 
     def __init__(self, children=(), layout: Layout | None = None):
         super().__init__("box", children, layout)
-        for name, value in dict(display="flex", min_width="0").items():
-            if getattr(self.layout, name) is None:
-                setattr(self.layout, name, value)
 
 
 class VBox(Box):

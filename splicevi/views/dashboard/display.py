@@ -17,7 +17,7 @@ from ...model.record import TrainingRecorder
 from .charts import short_number
 from .contents import PHASE_NAMES, data_line, headline
 from .html import body_html, charts_html, head_html, page_html, title_html
-from ..parts import HTML, Box, Button, Layout, VBox, in_marimo, one_widget, show_widget
+from ..parts import Box, Button, Layout, Markup, VBox, in_marimo, one_widget, show_widget
 
 # %% auto #0
 __all__ = ['VIEWS', 'stop_hint', 'HTMLView', 'stop_button', 'WidgetView', 'ConsoleView', 'elbo_words', 'in_notebook',
@@ -93,7 +93,7 @@ class WidgetView:
     ):
         self.name, self.hue, self.handle = name, hue, None
         self.hint = "" if live else stop_hint()
-        self.title, self.head, self.charts = HTML(), HTML(layout=Layout(flex="1 1 auto")), HTML()
+        self.title, self.head, self.charts = Markup(), Markup(layout=Layout(flex="1 1 auto")), Markup()
         self.button = stop_button(stop, live)
         row = Box([self.head, self.button], Layout(align_items="flex-start"))
         self.widget = one_widget(VBox([self.title, row, self.charts], Layout(max_width="860px")))

@@ -130,9 +130,7 @@ function render({ model, el }) {
   });
   const place = (own, element) => {
     const draw = () => {
-      element.style.cssText = "";
-      for (const [name, value] of Object.entries(own.get("layout")))
-        if (value !== null) element.style.setProperty(name.replaceAll("_", "-"), value);
+      for (const [name, value] of Object.entries(own.get("layout"))) element.style.setProperty(name.replaceAll("_", "-"), value ?? "");
     };
     own.on("change:layout", draw);
     draw();
@@ -140,8 +138,10 @@ function render({ model, el }) {
   const build = ({ id, kind, classes, children }) => {
     const own = share(id);
     const element = make("div", { className: classes.join(" ") });
-    if (kind === "box") element.append(...children.map(build));
-    else {
+    if (kind === "box") {
+      element.classList.add("splicevi-box");
+      element.append(...children.map(build));
+    } else {
       const stop = KINDS[kind].render({ model: own, el: element });
       if (typeof stop === "function") stops.push(stop);
     }
