@@ -130,7 +130,7 @@ class View:
         self.make_controls()
         self.make_panels()
         self.connect()
-        self.widget = one_widget(self.layout())
+        self.widget = one_widget(self.layout(), self.ex.snapshot_name)
         self.changed({"event", "ds", "selected"})
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #04c91a7e
@@ -524,8 +524,7 @@ def body(self: View):
 @patch
 def layout(self: View) -> Part:
     "Everything in its place, with the script that figures need."
-    library = plotly_library(self.ex.snapshot_name)
-    parts = [library, self.top_row(), self.status, self.body(), self.export_row()]
+    parts = [plotly_library(), self.top_row(), self.status, self.body(), self.export_row()]
     out = VBox(parts, Layout(width="100%", gap="4px"))
     out.add_class("splicevi-explorer")
     return out

@@ -98,11 +98,9 @@ def _changed(self: TableWidget, change) -> None:
         self.on_select(w.selected)
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #6d00082e
-def plotly_library(
-    hides: str = "",  # class of elements that are not shown where widgets are
-) -> Part:
-    "The part that brings Plotly's script; it shows nothing and has to be displayed with the figures."
-    return Part("library", packed=packed_plotly(), hides=hides)
+def plotly_library() -> Part:
+    "The part that brings Plotly's script; it shows nothing and has to stand before the figures."
+    return Part("library", packed=packed_plotly())
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #2ba82a2a
 class PlotWidget:

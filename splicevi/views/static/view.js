@@ -1,5 +1,5 @@
 // A whole view as one widget. Trait `tree`: its parts, each with an id, a kind and children; the values of a part are the
-// traits `<id>_<name>`. Scripts of kinds come before this one (`search`, `table`, `plot`, `map`, `library`).
+// traits `<id>_<name>`. `hides`: class of elements that are not shown where widgets are. Scripts of kinds come before this one (`search`, `table`, `plot`, `map`, `library`).
 
 const make = (tag, props = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), props);
