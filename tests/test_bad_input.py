@@ -683,6 +683,8 @@ PREDICT = [
 ]
 
 expressed = lambda w, **kwargs: w.model.differential_expression(**{"groupby": "cell_type", "silent": True} | kwargs)
+DONORS = {"design": "~ site + cell_type", "sample_key": "site"}
+designed = lambda w, **kwargs: spliced(w, **(DONORS | kwargs))
 spliced = lambda w, **kwargs: w.model.differential_splicing(**{"groupby": "cell_type", "silent": True} | kwargs)
 
 
@@ -735,6 +737,27 @@ DIFFERENTIAL = [
     row("differential", "splicing: events have no sign", lambda w: spliced(w, level="event", mode="vanilla"), ValueError, "mode='vanilla'", "level='event'"),
     row("differential", "splicing: no such PSI", lambda w: spliced(w, norm_splicing_function="raw"), ValueError, "norm_splicing_function='raw'", "'decoder'"),
     row("differential", "splicing: no such junction", lambda w: spliced(w, junction_list=["x"]), KeyError, "1 junctions are not in the model: x"),
+    row("differential", "markers of no column", lambda w: w.model.markers("celltype"), KeyError, "groupby='celltype'", "cell_type"),
+    row("differential", "markers of one group", lambda w: w.model.markers("cell_type", groups="type_1"), ValueError, "markers need two groups"),
+    row("differential", "markers of no such group", lambda w: w.model.markers("cell_type", groups=["T cell"]), ValueError, "groups: T cell", "type_1"),
+    row("differential", "markers misspelt", lambda w: w.model.markers("cell_type", fdr=0.1), TypeError, "no argument 'fdr'"),
+    row("differential", "markers of no cell", lambda w: w.model.markers("cell_type", min_cells=0), ValueError, "min_cells=0", "at least 1"),
+    row("differential", "design of no formula", lambda w: designed(w, design="~ site + ("), ValueError, "design='~ site + ('", "is no formula"),
+    row("differential", "design with a left side", lambda w: designed(w, design="psi ~ cell_type"), ValueError, "Begin with ~"),
+    row("differential", "design without donors", lambda w: designed(w, sample_key=None), ValueError, "design needs sample_key"),
+    row("differential", "design of no column", lambda w: designed(w, design="~ cell_type + dose"), KeyError, "'dose' is no column of obs", "cell_type"),
+    row("differential", "design without the groups", lambda w: designed(w, design="~ site"), ValueError, "does not have groupby='cell_type'"),
+    row("differential", "design of a column that varies", lambda w: designed(w, design="~ cell_type + age"), ValueError, "'age' varies within the sample"),
+    row("differential", "design of donors and sites", lambda w: designed(w, groupby="batch", design="~ batch", sample_key="batch"), ValueError, "nothing is left to say how much donors differ"),
+    row("differential", "design with rows", lambda w: designed(w, groupby=None, idx1=[1, 2]), ValueError, "use groupby"),
+    row("differential", "design with corrected batches", lambda w: designed(w, batch_correction=True), ValueError, "leave out batch_correction"),
+    row("differential", "design with strata", lambda w: designed(w, strata="site"), ValueError, "add the column to the design"),
+    row("differential", "design that asks nothing", lambda w: designed(w, groupby=None), ValueError, "groupby (a column of the design) or contrast"),
+    row("differential", "design asked twice", lambda w: designed(w, contrast="cell_type[T.type_2]", group1="type_1"), ValueError, "leave out group1"),
+    row("differential", "contrast of no coefficient", lambda w: designed(w, contrast="cell_type"), ValueError, "contrast: cell_type is no coefficient", "cell_type[T.type_2]"),
+    row("differential", "contrast of text", lambda w: designed(w, contrast={"cell_type[T.type_2]": "1"}), ValueError, "weights that are no numbers"),
+    row("differential", "contrast of nothing", lambda w: designed(w, contrast={}), ValueError, "the contrast is 0"),
+    row("differential", "contrast without a design", lambda w: spliced(w, contrast="age"), ValueError, "give design, too"),
     row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
 ]
 
@@ -773,6 +796,8 @@ FUNCTIONS = [
     row("functions", "call at 1", lambda w: sv.tl.call_at_fdr(w.keep(np.array([0.5])), 1), ValueError, "target=1", "below 1"),
     row("functions", "called of no table", lambda w: sv.tl.called("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
     row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
+    row("functions", "by event of no table", lambda w: sv.tl.by_event("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
+    row("functions", "by event of no events", lambda w: sv.tl.by_event(w.keep(pd.DataFrame({"proba_ds": [1.0]}))), KeyError, "no column 'event_id'"),
     row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
     row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
     row("functions", "inclusion of no data", lambda w: sv.tl.inclusion("data.h5mu"), TypeError, "data='data.h5mu'", "MuData"),
@@ -1342,6 +1367,16 @@ VIEWS = [
     row("figures", "heatmap: a name too few", lambda w: sv.pl.psi_heatmap({"a": shown_by(w)[1]}, labels=["x"]), ValueError, "labels has 1"),
     row("figures", "expression of other cells", lambda w: sv.pl.expression_violin([1.0], ["a"] * 60, "g"), ValueError, "values has 1 cells and groups has 60"),
     row("figures", "expression of text", lambda w: sv.pl.expression_violin(["a"] * 60, ["a"] * 60, "g"), TypeError, "values must be numbers"),
+    row("figures", "power of a name", lambda w: sv.pl.power("table"), TypeError, "table must be a pandas DataFrame"),
+    row("figures", "power of another table", lambda w: sv.pl.power(pd.DataFrame({"effect": [0.2]})), KeyError, "table has no column comparison"),
+    row("figures", "power: no such column", lambda w: sv.tl.power(w.mdata(), "celltype"), KeyError, "groupby='celltype'", "cell_type"),
+    row("figures", "power: no effects", lambda w: sv.tl.power(w.mdata(), effects=[]), ValueError, "effects is empty"),
+    row("figures", "power: donors that are the groups", lambda w: sv.tl.power(w.mdata(), "batch", sample_key="batch"), ValueError, "sample_key='batch' is groupby too"),
+    row("figures", "power of three cells", lambda w: sv.tl.power(w.mdata()[:3].copy()), ValueError, "There are 3 cells"),
+    row("figures", "words of no table", lambda w: sv.tl.power_words([0.2]), TypeError, "it must be a DataFrame"),
+    row("pages", "protocol: no such modality", lambda w: sv.data.sequencing_protocol(w.mdata(), splicing="psi"), ValueError, "no modality 'psi'"),
+    row("pages", "protocol: no such annotation", lambda w: sv.data.sequencing_protocol(w.mdata(), "no.gtf"), FileNotFoundError, "no.gtf"),
+    row("pages", "coverage: no such donors", lambda w: sv.coverage_report(w.mdata(), sample_key="people"), KeyError, "sample_key='people'"),
     row("figures", "coverage of a file's name", lambda w: sv.pl.coverage("data.h5mu"), TypeError, "mdata must be a MuData, not str", "make_mudata"),
     row("figures", "coverage of an AnnData", lambda w: sv.pl.coverage(w.adata()), TypeError, "mdata must be a MuData, not AnnData"),
     row("figures", "coverage: no such layer", lambda w: sv.pl.coverage(w.mdata(), rna_layer="raw"), KeyError, "rna_layer='raw'", "mdata['rna']"),
@@ -1396,8 +1431,8 @@ VIEWS = [
     row("explorer", "a table over a folder", lambda w: explorer(w).to_csv(w.folder), IsADirectoryError, "is a folder"),
     row("explorer", "a page in no folder", lambda w: explorer(w).to_html(w.folder / "a" / "b.html"), FileNotFoundError, "There is no folder", "make it first"),
     row("explorer", "a page of no name", lambda w: explorer(w).to_html(None), TypeError, "path=None"),
-    row("pages", "coverage of a file's name", lambda w: sv.coverage_report("data.h5mu"), TypeError, "mdata must be a MuData, not str"),
-    row("pages", "coverage of an AnnData", lambda w: sv.coverage_report(w.adata()), TypeError, "mdata must be a MuData, not AnnData"),
+    row("pages", "coverage of a file's name", lambda w: sv.coverage_report("data.h5mu"), TypeError, "mdata='data.h5mu' is a str; it must be a MuData"),
+    row("pages", "coverage of an AnnData", lambda w: sv.coverage_report(w.adata()), TypeError, "is a AnnData; it must be a MuData"),
     row("pages", "coverage: no such column", lambda w: sv.coverage_report(w.mdata(), label_key="celltype"), KeyError, "label_key='celltype'", "cell_type"),
     row("pages", "coverage: no such modality", lambda w: sv.coverage_report(w.mdata(), splicing="psi"), ValueError, "no modality 'psi'", "splicing"),
     row("pages", "coverage in no folder", lambda w: sv.coverage_report(w.mdata(), w.folder / "a" / "b.html"), FileNotFoundError, "make it first"),

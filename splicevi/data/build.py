@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, logger, shortlist
+from ..core import KEYS, logger, shortlist, user_level
 from .arguments import FLAG, READ_FIRST, SHARE, Is, OneOf, takes
 from .on_disk import refuse_on_disk
 from splicevi.data.pairs import (
@@ -135,7 +135,7 @@ def _merge_columns(
     "One column from two, `a` first."
     if differ := _contradictions(a, b):
         what = f"obs[{a.name!r}] differs between the modalities in {differ:,} cells"
-        warnings.warn(f"{what}; the expression side's values are kept.", stacklevel=4)
+        warnings.warn(f"{what}; the expression side's values are kept.", stacklevel=user_level())
     out = a.astype(object).reindex(cells)
     out = out.where(out.notna(), b.astype(object).reindex(cells))
     return _restore_dtype(out, a, b)

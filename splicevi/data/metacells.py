@@ -14,7 +14,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, obs_column, shortlist
+from ..core import KEYS, obs_column, shortlist, user_level
 from .arguments import MAYBE_COUNT, takes
 from .build import make_mudata
 from .checks import require_cells
@@ -103,7 +103,7 @@ def _check_rna_layer(adata: AnnData, layer: str | None) -> None:
             f"The values that are added up look like logarithms, and layers[{counts!r}] like the counts: "
             f"pass rna_layer={counts!r}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/10_data/70_metacells.ipynb #3cfb1ad1

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from mudata import MuData
 from tqdm import tqdm
 
-from ..core import KEYS, atomic_file, modality_keys, shortlist
+from ..core import KEYS, atomic_file, modality_keys, shortlist, user_level
 from .arguments import FLAG, AnyOf, Entries, Is, Text, takes
 from .build import assemble_mudata, quiet_mudata
 from .cell_file import open_cells
@@ -333,7 +333,7 @@ def _write(path: Path, sources: Iterator[_Source], counts: str, bar) -> None:
     with path.open("r+b") as f:
         f.write(head)
     if split:
-        warnings.warn(SPLIT.format(n=split), stacklevel=4)
+        warnings.warn(SPLIT.format(n=split), stacklevel=user_level())
 
 # %% ../../nbs/10_data/77_store.ipynb #d43e9843
 PATH = AnyOf((Text("a path"), Is(("PurePath",))))

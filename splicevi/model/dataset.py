@@ -16,9 +16,9 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from fastcore.basics import patch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 
-from ..core import quiet_logs, shortlist
+from ..core import quiet_logs, shortlist, user_level
 from ..data.arguments import SHARED
 from ..data.build import assemble_mudata
 from ..data.checks import require_cells
@@ -231,7 +231,7 @@ def realign(adata, need: dict[str | None, pd.Index]):
     warnings.warn(
         "The data's features are in another order than the model's, or more; they are matched by name in a copy.",
         UserWarning,
-        stacklevel=settings.warnings_stacklevel,
+        stacklevel=user_level(),
     )
     taken = {k: part(k).copy() if v is None else part(k)[:, v].copy() for k, v in order.items()}
     return taken[None] if None in taken else with_cells_of(adata, taken)

@@ -17,12 +17,11 @@ import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import settings
 from scvi.model.base import ArchesMixin, BaseModelClass
 from scvi.nn import FCLayers
 from torch import Tensor, nn
 
-from ..core import KEYS, shortlist
+from ..core import KEYS, shortlist, user_level
 from ..data.build import quiet_mudata
 from .dataset import needed_features, realign, weights_follow, with_cells_of
 from .save import LoadMixin
@@ -103,7 +102,7 @@ def warn_of_padding(have: pd.Index, need: pd.Index, event: pd.Series | None, jun
     ):
         if n := int((lost & among).sum()):
             message = f"{n:,} of {among.sum():,} {what} of the reference are not in the query and {then}."
-            warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
+            warnings.warn(message, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/25_query.ipynb #6e03ad78
 def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:

@@ -27,7 +27,6 @@ import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import settings
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -40,7 +39,7 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
            'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin', 'check_save']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
-from ..core import clear_left, part_prefix, shortlist
+from ..core import clear_left, part_prefix, shortlist, user_level
 from ..data.build import assemble_mudata, quiet_mudata
 from ..data.on_disk import lies_on_disk
 from .dataset import AlignMixin, needed_features, realign, weights_follow
@@ -342,7 +341,7 @@ def data_beside(dir_path, prefix: str | None, registry: dict):
     if saved_file(dir_path, name).exists() or saved_file(dir_path, name).exists():
         return steadily(lambda: read_data(saved_file(dir_path, name)))
     message = f"There are no data beside the model ({name}) and none were given; it is loaded without."
-    warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
+    warnings.warn(message, UserWarning, stacklevel=user_level())
     return False
 
 # %% ../../nbs/50_model/22_save.ipynb #7562acb3
@@ -386,7 +385,7 @@ LOAD_PICKLED = (
 
 def warn_of_pickle() -> None:
     "Say that a program is run."
-    warnings.warn(LOAD_PICKLED, UserWarning, stacklevel=settings.warnings_stacklevel)
+    warnings.warn(LOAD_PICKLED, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/22_save.ipynb #f8d6bc87
 class NamesMixin(AlignMixin):

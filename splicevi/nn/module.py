@@ -26,7 +26,14 @@ from .batch import splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
-from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS, SplicingLikelihood, event_softmax
+from splicevi.nn.likelihoods import (
+    GENE_LIKELIHOODS,
+    SPLICING_LIKELIHOODS,
+    SplicingLikelihood,
+    at_least_single,
+    event_softmax,
+    without_autocast,
+)
 from .options import Options, default_width
 from ..tl.concentration import moment_concentration, starting_psi
 
@@ -299,7 +306,7 @@ def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> t
         encoded.append((*posterior(self.z_encoder_expression, log_x, *cats), x.sum(1) > 0))
     if splicing is not None:
         encoded.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
-    return tuple(torch.stack(t) for t in zip(*encoded))
+    return tuple(at_least_single(torch.stack(t)) for t in zip(*encoded))
 
 # %% ../../nbs/40_nn/60_module.ipynb #758c4d70
 @patch
@@ -412,7 +419,9 @@ def psi(
     if not self.grouped:
         return logits.sigmoid()
     event = self.junc2atse if event is None else event
-    return event_softmax(logits, event, int(event.max()) + 1 if event.numel() else 0)
+    return event_softmax(
+        logits, event, event.numel()
+    )  # there are no more events; the largest would have to be asked for
 
 # %% ../../nbs/40_nn/60_module.ipynb #23fd408f
 @patch
@@ -456,9 +465,10 @@ def loss(
     n_obs: int | None = None,
 ) -> LossOutput:
     "Negative ELBO with the alignment penalty, averaged over the cells of the mini-batch."
-    rec = self._reconstruction(tensors, generative_outputs, inference_outputs["present"])
-    kl_z, align = self._divergences(inference_outputs)
-    prior = self._concentration_prior()
+    with without_autocast(inference_outputs["z"]):
+        rec = self._reconstruction(tensors, generative_outputs, inference_outputs["present"])
+        kl_z, align = self._divergences(inference_outputs)
+        prior = self._concentration_prior()
     loss = (sum(rec.values()) + kl_weight * (kl_z + align)).mean() + prior / (n_obs or kl_z.shape[0])
     means = {f"reconstruction_{k}": v.mean() for k, v in rec.items()}
     means |= {"kl_z": kl_z.mean(), "alignment_penalty": align.mean()}
