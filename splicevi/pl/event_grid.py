@@ -144,7 +144,9 @@ def _grid_cells(events: list[dict], groups, hue, columns: int, width: int, templ
     named = [k % columns == 0 or not shared for k in range(len(events))]
     arcs = (width - sum(room if own else 12 for own in named[:columns])) / columns - 24
     if arcs < 120:
-        raise ValueError(f"columns={columns} leaves {max(arcs, 0):.0f} pixels for the arcs of an event; 120 are needed.")
+        raise ValueError(
+            f"columns={columns} leaves {max(arcs, 0):.0f} pixels for the arcs of an event; 120 are needed."
+        )
     parts = [arrange(e["junctions"], own, e.get("exons"), arcs, template=template) for e, own in zip(events, lanes)]
     parts = aligned(parts) if shared else parts
     return [drawn_cell(p, kind if own else "", room if own else 12, arcs) for p, own in zip(parts, named)], arcs

@@ -18,7 +18,7 @@ from ...tl.selection import Ranking
 from .disagreement import disagreement
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
-from .panels import grid_panel, panel_figures
+from .panels import grid_panel, panel_figures, sashimi_panel
 from .state import ExplorerState
 from ..page import check_target
 
@@ -57,6 +57,8 @@ class PSIExplorer:
     level
         Rows of `ds` in table and volcano: ``"event"``, one for each event (the junction that changes most stands for
         it), or ``"junction"``, all.
+    bam
+        BAM or CRAM file of the same cells, for the coverage of events (extra ``bam``); it needs an index.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
 
@@ -79,9 +81,10 @@ class PSIExplorer:
         show=None,
         latent=None,
         level="event",
+        bam=None,
         **keys,
     ):
-        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, level, **keys)
+        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, level, bam, **keys)
         self._view = None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #2ce32362
@@ -153,6 +156,14 @@ def event_grid(self: PSIExplorer, events: Sequence[str], columns: int = 2, templ
     if lost := [e for e in events if e not in state.data.index.events]:
         raise KeyError(f"There is no event {lost[0]!r}{state.data.index.suggest(lost[0])}.")
     return grid_panel(state, events, columns, template=template)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #6526f1b5
+@patch
+def sashimi(
+    self: PSIExplorer, path=None, suffix: str | None = None, template: str | None = None, **options
+) -> go.Figure:
+    "Coverage of the event in the groups, from a BAM file of the same cells (`options`: see `sv.io.read_depth`)."
+    return sashimi_panel(self.state, path, suffix, options, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #35498b7f
 @patch

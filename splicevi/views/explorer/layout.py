@@ -16,7 +16,7 @@ from ...core import KEYS, require_extra
 from ...pl.style import shorten, visible
 from .disagreement import disagreement
 from .export import snapshot
-from .panels import PANELS, grid_panel, lanes, narrow_volcano, volcano_mark
+from .panels import PANELS, grid_panel, lanes, narrow_volcano, sashimi_panel, volcano_mark
 from .ranked import chosen_cells, ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
@@ -189,6 +189,8 @@ def make_controls(self: View) -> None:
     )
     self.psi_panel = switch(violins="psi", heatmap="heatmap")
     self.map_panel = switch(PSI="latent", groups="groups")
+    self.arcs_panel = switch(arcs="arcs", coverage="coverage")
+    self.arcs_panel.layout.display = "none" if s.bam is None else None
     self.all_junctions = w.Checkbox(description="all junctions", indent=False, layout=w.Layout(width="auto"))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6d370c49
@@ -268,6 +270,8 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs":
         self.head.value = heading(s)
+        if self.arcs_panel.value == "coverage":
+            return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
             return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
     panel = {"psi": self.psi_panel.value, "latent": self.map_panel.value}.get(name, name)
@@ -475,6 +479,7 @@ def connect(self: View) -> None:
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
     sets(self.map_panel, lambda value: self.draw("latent"))
+    sets(self.arcs_panel, lambda value: self.draw("arcs"))
     sets(self.all_junctions, lambda value: setattr(s, "level", "junction" if value else "event"))
     s.observe(self.changed)
     s.observe(self.keep_snapshot)
@@ -494,7 +499,7 @@ def body(self: View):
     "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
-    see = [self.head, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
+    see = [self.head, self.arcs_panel, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
     sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
     cells = [below([self.map_panel, plot("latent")], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]

@@ -20,10 +20,10 @@ from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'with_exon', 'psi_panel', 'heatmap_panel',
-           'with_selection', 'map_panel', 'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano',
-           'volcano_mark', 'panel_figures']
+__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel',
+           'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel', 'with_exon',
+           'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel', 'expression_panel',
+           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -122,6 +122,28 @@ def grid_panel(
         known = exons_of(state.exons, j)
         parts.append(dict(junctions=j.astype({"start": int, "end": int}), psi=psi, reads=reads, exons=known))
     return pl.event_grid(parts, few, columns, hue, **look)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #b6c197b5
+NO_BAM = "No coverage: pass the BAM file of these cells as bam=, or call ex.sashimi(path)."
+
+
+def sashimi_panel(
+    state: ExplorerState,
+    path=None,  # of a BAM or CRAM file; None: the one that the explorer was given
+    suffix: str | None = None,  # what names of cells have after the barcode
+    options: dict | None = None,  # more of `read_depth`
+    **look,
+) -> go.Figure:
+    "Coverage of the event in the groups, with its junctions, from a BAM file."
+    from splicevi.io.depth import read_depth  # pysam is an extra
+
+    if (path := path or state.bam) is None:
+        return empty_panel(NO_BAM, state.event, look)
+    groups = pd.Series(state.cell_groups, state.data.obs.index)
+    depth = read_depth(path, state.locus, groups, suffix, **(options or {}))
+    hue = pl.colors(state.cell_groups)
+    shown = [g for g in lanes(state) if g in depth.depth]
+    return pl.sashimi(depth, shown, state.known_exons(), hue=hue, **{"title": state.title} | look)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
 def with_exon(

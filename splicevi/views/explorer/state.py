@@ -377,9 +377,11 @@ class ExplorerState(Selection):
         show: str | None = None,  # "observed", "decoded" or "smoothed"; None: observed
         latent=None,  # key of obsm or (cells, 2) coordinates; None: a map in obsm, else one of the latent space
         level: str = "event",  # of the table of tests: a row for each "event", or each "junction"
+        bam=None,  # BAM or CRAM file of the same cells, for coverage
         **keys,  # names of the modalities and the layer, see `event_data`
     ):
         super().__init__(event_data(source, mdata, **keys))
+        self.bam = bam
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
         self._latent, self._selected, self._pinned = latent, np.zeros(len(self.data.obs), bool), ()
         if latent is not None:
