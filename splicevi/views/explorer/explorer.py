@@ -59,6 +59,10 @@ class PSIExplorer:
         it), or ``"junction"``, all.
     bam
         BAM or CRAM file of the same cells, for the coverage of events (extra ``bam``); it needs an index.
+    sample_key
+        Column of ``obs`` with the donors (animals, samples): each is a point beside the cells of its group.
+    programs
+        Of :meth:`~splicevi.SPLICEVI.programs`, for a panel of their activity and the junctions that they move.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
 
@@ -82,9 +86,12 @@ class PSIExplorer:
         latent=None,
         level="event",
         bam=None,
+        sample_key=None,
+        programs=None,
         **keys,
     ):
-        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, level, bam, **keys)
+        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
+        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
         self._view = None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #2ce32362
@@ -127,7 +134,7 @@ def locus(self: PSIExplorer) -> str:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #25bd9e53
 @patch
 def figures(self: PSIExplorer, *names: str, template: str | None = None) -> dict[str, go.Figure]:
-    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano."
+    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano, programs."
     return panel_figures(self.state, *names, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aa1ce1cb
@@ -183,11 +190,17 @@ def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
     return write_file(check_target(path), bed(self.state, by_group))
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3200f024
+@patch
+def has_panel(self: PSIExplorer, name: str) -> bool:
+    "Whether a panel has something to show: a volcano needs a test, programs need programs."
+    return {"volcano": self.ds, "programs": self.state.programs}.get(name, True) is not None
+
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #eef5c9d0
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    path, shown = check_target(path), [k for row in PAGE_ROWS for k in row if k != "volcano" or self.ds is not None]
+    path, shown = check_target(path), [k for row in PAGE_ROWS for k in row if self.has_panel(k)]
     return write_file(path, event_page(self.state, panel_figures(self.state, *shown)))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7bce0592

@@ -120,6 +120,7 @@ class View:
         self.connect()
         self.widget = self.layout()
         self.changed({"event", "ds", "selected"})
+        self.draw("programs")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #04c91a7e
 @patch
@@ -205,6 +206,7 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
         "latent": lambda data: None,
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
+        "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
     }
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
@@ -274,6 +276,8 @@ def draw(self: View, name: str) -> None:
             return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
             return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    if name == "programs" and s.programs is None:
+        return
     panel = {"psi": self.psi_panel.value, "latent": self.map_panel.value}.get(name, name)
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
@@ -430,7 +434,7 @@ def update_controls(self: View, what: set[str]) -> None:
 DEPENDS = {
     "event": ("arcs", "psi", "latent", "expression"),
     "junction": ("arcs", "psi", "latent"),
-    "groupby": ("arcs", "psi", "expression", "latent"),
+    "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
     "ds": ("volcano",),
     "comparison": ("volcano",),
@@ -505,6 +509,7 @@ def body(self: View):
     cells = [below([self.map_panel, plot("latent")], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
     cells.append(below([plot("expression")], "1 1 300px"))
     rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    rows += [plot("programs")] * (self.state.programs is not None)
     return below(rows, "1 1 auto", grid_gap="10px")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #51c499c1

@@ -20,10 +20,10 @@ from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel',
-           'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel', 'with_exon',
-           'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel', 'expression_panel',
-           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
+__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'NO_PROGRAMS', 'PANELS',
+           'empty_panel', 'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel',
+           'with_exon', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel',
+           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -156,7 +156,7 @@ def with_exon(
     weight = state.junctions["inclusion_weight"].to_numpy(float)
     including = table[table["junction_id"].isin(state.junctions.index[weight > 0])]
     rows = table[table["junction_id"] == state.junctions.index[0]]
-    keys = [c for c in ("cell", "group", "kind") if c in table]
+    keys = [c for c in ("cell", "group", "sample", "kind") if c in table]
     reads = including.groupby(keys, observed=True, sort=False)["reads"].sum()
     values = {c.removesuffix("_inclusion"): c for c in table if c.endswith("_inclusion")}
     values |= {"psi": "inclusion", "lower": "inclusion_lower", "upper": "inclusion_upper"} if "psi" in table else {}
@@ -172,6 +172,8 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
     cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    if (samples := state.samples()) is not None:
+        look = {"samples": with_exon(state, samples)} | look
     return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
@@ -275,6 +277,18 @@ def volcano_mark(state: ExplorerState) -> list:
         return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #42bd91ed
+NO_PROGRAMS = "No programs: pass those of model.programs() as programs=."
+
+
+def programs_panel(state: ExplorerState, **look) -> go.Figure:
+    "Activity of splicing programs in the groups, and what they move."
+    if state.programs is None:
+        return empty_panel(NO_PROGRAMS, "Splicing programs", look)
+    activity = state.programs.activity
+    labels = pd.Series(state.cell_groups, state.data.obs.index).reindex(activity.index)
+    return pl.programs(state.programs, labels, **look)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c1a09d4f
 PANELS: dict[str, Callable] = {
     "arcs": arcs_panel,
@@ -284,6 +298,7 @@ PANELS: dict[str, Callable] = {
     "groups": group_map_panel,
     "expression": expression_panel,
     "volcano": volcano_panel,
+    "programs": programs_panel,
 }
 
 
