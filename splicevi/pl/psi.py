@@ -189,13 +189,17 @@ def _junction_means(
     return means[(means["junction_id"] == junction) & means["group"].isin(order) & means["psi"].notna()]
 
 # %% ../../nbs/60_pl/40_psi.ipynb #66acf4af
-def _add_samples(fig: go.Figure, at: dict, rows: pd.DataFrame, order: Sequence, hue: Mapping, kind: str, t: Theme) -> None:
+def _add_samples(
+    fig: go.Figure, at: dict, rows: pd.DataFrame, order: Sequence, hue: Mapping, kind: str, t: Theme
+) -> None:
     "Add a point for each sample of each group."
     names = pd.Categorical(rows["sample"])
     height = (names.codes + 0.5) / max(len(names.categories), 1) - 0.5  # from -0.5 to 0.5
     y = np.array([order.index(g) for g in rows["group"]]) + 0.66 * height
     sample = lambda r: f"<b>{plain(r.sample, 300)}</b> in {plain(r.group, 300)}<br>{KINDS[kind]} {r.psi:.3f}"
-    hover = [f"{sample(r)}<br>{r.n_cells:,.0f} cells, {r.reads:,.0f} of {r.total:,.0f} reads" for r in rows.itertuples()]
+    hover = [
+        f"{sample(r)}<br>{r.n_cells:,.0f} cells, {r.reads:,.0f} of {r.total:,.0f} reads" for r in rows.itertuples()
+    ]
     marker = dict(color=[hue[str(g)] for g in rows["group"]], size=7, line=dict(color=t.ink, width=1))
     look = dict(mode="markers", marker=marker, text=hover, hovertemplate="%{text}<extra></extra>", showlegend=False)
     fig.add_scatter(x=rows["psi"].to_numpy(float).round(4), y=y, name="sample", **look, **at)

@@ -114,6 +114,7 @@ class View:
         self.ex, self.state = ex, ex.state
         self._w = require_extra("ipywidgets", "notebook")
         self._updating, self.displayed = False, False  # whether controls are being set; whether a snapshot is kept
+        self.outline = 0  # changes when a lasso on the map is out of date
         self.head, self.status, self.table_head, self.written = (self._w.HTML() for _ in range(4))
         self.make_controls()
         self.make_panels()
@@ -228,6 +229,7 @@ def choose_cells(self: View, what: dict) -> None:
     "Select the cells that a map names."
     cells = chosen_cells(self.state, what)
     again = "group" in what and (cells == self.state.selected.to_numpy()).all()
+    self.outline += "lines" not in what  # a line that was drawn stays only while it is what selects
     self.state.selected = None if again else cells
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #63a23428
@@ -280,7 +282,8 @@ def draw(self: View, name: str) -> None:
         return
     panel = {"psi": self.psi_panel.value, "latent": self.map_panel.value}.get(name, name)
     look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
-    self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
+    fig = narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look)
+    self.plots[name].draw(fig.update_layout(selectionrevision=self.outline) if name == "latent" else fig)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #50589bbb
 @patch

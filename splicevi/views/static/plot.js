@@ -28,6 +28,7 @@ function render({ model, el }) {
   let Plotly;
   let gone = false;
   let listening = false;
+  let drawing = 0; // redraws under way, whose events are no one's choice
   let n = 0; // makes two clicks on one point two changes
   let width = 0;
   let height = 0;
@@ -67,11 +68,13 @@ function render({ model, el }) {
     div.on("plotly_click", onClick);
     if (!selects) return;
     div.on("plotly_selected", (e) => {
-      if (e?.selections?.length) choose({ lines: lines(e) });
+      if (!drawing && e?.selections?.length) choose({ lines: lines(e) });
     });
-    div.on("plotly_deselect", () => choose({}));
+    div.on("plotly_deselect", () => {
+      if (!drawing) choose({});
+    });
     div.on("plotly_legendclick", (e) => {
-      choose({ group: e.fullData.legendgroup });
+      choose({ group: e.fullData[e.curveNumber].legendgroup });
       return false; // the group stays on the map
     });
     div.on("plotly_legenddoubleclick", () => false);
@@ -82,11 +85,13 @@ function render({ model, el }) {
     const [data, layout] = parsed();
     const marks = model.get("marks") ? JSON.parse(model.get("marks")) : [];
     div.style.height = (layout.height || 300) + "px";
-    Plotly.react(div, [...data, ...marks], layout, {
+    drawing += 1;
+    const drawn = Plotly.react(div, [...data, ...marks], layout, {
       displaylogo: false,
       displayModeBar: model.get("tools") ? "hover" : false,
       modeBarButtons: selects ? SELECT : BUTTONS,
     });
+    drawn.finally(() => (drawing -= 1));
     if (!listening) listen();
   };
   const observer = new ResizeObserver(() => {
