@@ -622,6 +622,13 @@ PREDICT = [
     row("predict", "flag of text", lambda w: latent(w, give_mean="yes"), TypeError, "give_mean='yes'", "True or False"),
     row("predict", "batches of no cell", lambda w: latent(w, batch_size=0), ValueError, "batch_size=0"),
     row("predict", "batches of text", lambda w: latent(w, batch_size="32"), TypeError, "batch_size='32'"),
+    row("predict", "file of no known kind", lambda w: psi(w, out=w.folder / "psi.csv"), ValueError, "psi.csv", "has to end in .zarr or .h5ad"),
+    row("predict", "file in no folder", lambda w: latent(w, out=str(w.folder / "no" / "z.h5ad")), FileNotFoundError, "there is no folder"),
+    row("predict", "file of a number", lambda w: expression(w, out=3), TypeError, "out=3", "a path"),
+    row("predict", "file and groups", lambda w: psi(w, out=w.folder / "psi.h5ad", groupby="batch"), ValueError, "give one of them"),
+    row("predict", "file of several samples", lambda w: smoothed(w, out=w.folder / "p.h5ad", n_samples=2, return_mean=False), ValueError, "out=", "return_mean=False"),
+    row("predict", "groups as numbers", lambda w: psi(w, groupby="batch", return_numpy=True), ValueError, "return_numpy=True has no meaning with groupby="),
+    row("predict", "groups of no column", lambda w: expression(w, groupby="tissue"), KeyError, "groupby", "tissue"),
     row("predict", "a model without data", lambda w: alone(w).get_latent_representation(), ValueError, "loaded without data", "adata="),
     row("programs", "a model without data", lambda w: alone(w).programs(), ValueError, "loaded without data", "adata="),
     row("programs", "untrained", lambda w: w.fresh.programs(), RuntimeError, "untrained"),
@@ -667,6 +674,8 @@ PREDICT = [
 ]
 
 expressed = lambda w, **kwargs: w.model.differential_expression(**{"groupby": "cell_type", "silent": True} | kwargs)
+DONORS = {"design": "~ site + cell_type", "sample_key": "site"}
+designed = lambda w, **kwargs: spliced(w, **(DONORS | kwargs))
 spliced = lambda w, **kwargs: w.model.differential_splicing(**{"groupby": "cell_type", "silent": True} | kwargs)
 
 
@@ -719,6 +728,27 @@ DIFFERENTIAL = [
     row("differential", "splicing: events have no sign", lambda w: spliced(w, level="event", mode="vanilla"), ValueError, "mode='vanilla'", "level='event'"),
     row("differential", "splicing: no such PSI", lambda w: spliced(w, norm_splicing_function="raw"), ValueError, "norm_splicing_function='raw'", "'decoder'"),
     row("differential", "splicing: no such junction", lambda w: spliced(w, junction_list=["x"]), KeyError, "1 junctions are not in the model: x"),
+    row("differential", "markers of no column", lambda w: w.model.markers("celltype"), KeyError, "groupby='celltype'", "cell_type"),
+    row("differential", "markers of one group", lambda w: w.model.markers("cell_type", groups="type_1"), ValueError, "markers need two groups"),
+    row("differential", "markers of no such group", lambda w: w.model.markers("cell_type", groups=["T cell"]), ValueError, "groups: T cell", "type_1"),
+    row("differential", "markers misspelt", lambda w: w.model.markers("cell_type", fdr=0.1), TypeError, "no argument 'fdr'"),
+    row("differential", "markers of no cell", lambda w: w.model.markers("cell_type", min_cells=0), ValueError, "min_cells=0", "at least 1"),
+    row("differential", "design of no formula", lambda w: designed(w, design="~ site + ("), ValueError, "design='~ site + ('", "is no formula"),
+    row("differential", "design with a left side", lambda w: designed(w, design="psi ~ cell_type"), ValueError, "Begin with ~"),
+    row("differential", "design without donors", lambda w: designed(w, sample_key=None), ValueError, "design needs sample_key"),
+    row("differential", "design of no column", lambda w: designed(w, design="~ cell_type + dose"), KeyError, "'dose' is no column of obs", "cell_type"),
+    row("differential", "design without the groups", lambda w: designed(w, design="~ site"), ValueError, "does not have groupby='cell_type'"),
+    row("differential", "design of a column that varies", lambda w: designed(w, design="~ cell_type + age"), ValueError, "'age' varies within the sample"),
+    row("differential", "design of donors and sites", lambda w: designed(w, groupby="batch", design="~ batch", sample_key="batch"), ValueError, "nothing is left to say how much donors differ"),
+    row("differential", "design with rows", lambda w: designed(w, groupby=None, idx1=[1, 2]), ValueError, "use groupby"),
+    row("differential", "design with corrected batches", lambda w: designed(w, batch_correction=True), ValueError, "leave out batch_correction"),
+    row("differential", "design with strata", lambda w: designed(w, strata="site"), ValueError, "add the column to the design"),
+    row("differential", "design that asks nothing", lambda w: designed(w, groupby=None), ValueError, "groupby (a column of the design) or contrast"),
+    row("differential", "design asked twice", lambda w: designed(w, contrast="cell_type[T.type_2]", group1="type_1"), ValueError, "leave out group1"),
+    row("differential", "contrast of no coefficient", lambda w: designed(w, contrast="cell_type"), ValueError, "contrast: cell_type is no coefficient", "cell_type[T.type_2]"),
+    row("differential", "contrast of text", lambda w: designed(w, contrast={"cell_type[T.type_2]": "1"}), ValueError, "weights that are no numbers"),
+    row("differential", "contrast of nothing", lambda w: designed(w, contrast={}), ValueError, "the contrast is 0"),
+    row("differential", "contrast without a design", lambda w: spliced(w, contrast="age"), ValueError, "give design, too"),
     row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
 ]
 
@@ -757,6 +787,8 @@ FUNCTIONS = [
     row("functions", "call at 1", lambda w: sv.tl.call_at_fdr(w.keep(np.array([0.5])), 1), ValueError, "target=1", "below 1"),
     row("functions", "called of no table", lambda w: sv.tl.called("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
     row("functions", "called at 2", lambda w: sv.tl.called(w.keep(pd.DataFrame()), delta=2), ValueError, "delta=2", "at most 1"),
+    row("functions", "by event of no table", lambda w: sv.tl.by_event("ds.csv"), TypeError, "ds='ds.csv'", "DataFrame"),
+    row("functions", "by event of no events", lambda w: sv.tl.by_event(w.keep(pd.DataFrame({"proba_ds": [1.0]}))), KeyError, "no column 'event_id'"),
     row("functions", "bulk of a number", lambda w: sv.tl.pseudobulk(w.mdata(), 3, "batch"), TypeError, "groupby=3", "column of obs"),
     row("functions", "pooled with a prior below 0", lambda w: sv.tl.pooled_psi(w.mdata(), prior=-1), ValueError, "prior=-1"),
     row("functions", "inclusion of no data", lambda w: sv.tl.inclusion("data.h5mu"), TypeError, "data='data.h5mu'", "MuData"),

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "genes": "annotate describe_events",
         "gtf": "read_gtf",
         "metacells": "aggregate_cells",
+        "store": "write_store open_mudata",
         "totals": "rederive_totals",
     },
 )

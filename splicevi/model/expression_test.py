@@ -20,7 +20,7 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from ..core import Limits, obs_column
+from ..core import Limits, obs_column, user_level
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, AnyOf, ListOf, OneOf, Text, takes
 from .decode import DecodeMixin, pick
 from .docs import docs, explain
@@ -180,7 +180,9 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
     if not test.batch_correction:
         return
     if self.summary_stats.n_batch == 1:
-        warnings.warn("The model has one batch, so batch_correction has no effect.", UserWarning, stacklevel=4)
+        warnings.warn(
+            "The model has one batch, so batch_correction has no effect.", UserWarning, stacklevel=user_level()
+        )
         return
     batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
     for c in found:
@@ -188,13 +190,13 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
             text = f"{c.name}: groups and batches {how}, so batch_correction=True takes away what is asked for."
             if "same" in how:
                 raise ValueError(f"{text} Use batch_correction=False, or a batch_key whose batches hold both groups.")
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warnings.warn(text, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #6180f0d5
 def warn_of_donors(message: str | None) -> None:
     "A warning that points to the line of the user who called a test."
     if message:
-        warnings.warn(message, DonorWarning, stacklevel=5)
+        warnings.warn(message, DonorWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #f98780c6
 @patch

@@ -5,7 +5,7 @@
 # %% ../../nbs/50_model/70_splicing_test.ipynb #b9bb5e6d
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
 from .decode import columns_of, pick, seeded
+from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
@@ -29,6 +30,7 @@ from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
+from ..tl.designs import designed_reads
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
 from splicevi.tl.groups import (
     Comparison,
@@ -66,20 +68,26 @@ class SplicingTest(Test):
     no_change: float = 0.05  # largest difference that counts as none
     grid: Sequence[float] = GRID  # scales of the prior's changes
     seed: int = 0
+    design: str | None = None  # formula of columns of obs
+    contrast: str | Mapping[str, float] | None = None  # coefficients of the design
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ef9ed736
-SPLICING_TEST = TEST | {
-    "delta": Limits(0, 1, hint="It is a difference of PSI."),
-    "norm_splicing_function": OneOf(NORM_SPLICING),
-    "level": OneOf(("junction", "event")),
-    "weights": OneOf(("cells", "reads")),
-    "strata": Text("a column of obs", optional=True),
-    "n_draws": COUNT,
-    "n_samples_overall": MAYBE_COUNT,
-    "no_change": Limits(0, 1),
-    "grid": ListOf(Limits(0, above=True)),
-    "seed": SHARED["seed"],
-}
+SPLICING_TEST = (
+    TEST
+    | DESIGN
+    | {
+        "delta": Limits(0, 1, hint="It is a difference of PSI."),
+        "norm_splicing_function": OneOf(NORM_SPLICING),
+        "level": OneOf(("junction", "event")),
+        "weights": OneOf(("cells", "reads")),
+        "strata": Text("a column of obs", optional=True),
+        "n_draws": COUNT,
+        "n_samples_overall": MAYBE_COUNT,
+        "no_change": Limits(0, 1),
+        "grid": ListOf(Limits(0, above=True)),
+        "seed": SHARED["seed"],
+    }
+)
 
 
 def check_splicing_test(test: SplicingTest) -> None:
@@ -91,6 +99,8 @@ def check_splicing_test(test: SplicingTest) -> None:
         raise ValueError("norm_splicing_function='decoder' looks at no reads; sample_key and strata need its default.")
     if test.batch_correction and test.strata:
         raise ValueError("strata and batch_correction cannot be asked for together.")
+    if test.design is not None and test.strata:
+        raise ValueError("strata and design cannot be asked for together; add the column to the design.")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #2e861c3f
 SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "seed")
@@ -106,6 +116,7 @@ class ComparedReads:
     batch: np.ndarray  # (cells,) batch codes
     concentration: np.ndarray  # (events,) c
     samples: Samples  # of the donors, or the two groups
+    asked: Asked | None = None  # of a design
     donors: DonorReads | None = None  # what the donors are worth, when that is known
 
     @cached_property
@@ -126,7 +137,9 @@ class ComparedReads:
 class DifferentialMixin(FoldChangeMixin, SplicingMixin):
     "Differential expression and splicing."
 
-    def _compared(self, adata, pair: Comparison, donor: np.ndarray | None = None) -> ComparedReads:
+    def _compared(
+        self, adata, pair: Comparison, donor: np.ndarray | None = None, asked: Asked | None = None
+    ) -> ComparedReads:
         "Reads of a comparison, with what the model knows of them."
         batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
         store = self.reads(adata)
@@ -134,7 +147,7 @@ class DifferentialMixin(FoldChangeMixin, SplicingMixin):
         if max(donors_in(samples)[:2]) == 1:  # nothing to know of donors
             samples = samples_of(pair, np.zeros(adata.n_obs, int))
         batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
-        return ComparedReads(adata, pair, store, batch, c, samples)
+        return ComparedReads(adata, pair, store, batch, c, samples, asked)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
 def with_rest(
@@ -157,9 +170,10 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
         weighted = standardised(data.store, data.samples, strata, data.concentration, test.weights)
-    elif data.by_donor:
-        s, wanted = data.samples, STRATUM_FIELDS[test.weights]
-        sums = group_reads(data.store, s.code, len(s.group), data.concentration, wanted)
+    elif data.by_donor or data.asked:
+        samples = data.asked or data.samples
+        code, group = samples.code, samples.group
+        sums = group_reads(data.store, code, len(group), data.concentration, STRATUM_FIELDS[test.weights])
         weighted = sums.weighted(test.weights)
     else:
         weighted = data.reads.weighted(test.weights)
@@ -297,8 +311,11 @@ def _contrast(
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
     a, event = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
     chance = None
-    if data.by_donor:
+    if data.asked:
+        data.donors = designed_reads(a, data.asked.basis, event, data.asked.group, data.asked.paired)
+    elif data.by_donor:
         data.donors = donor_reads(a, data.samples.group, data.samples.donor, event)
+    if data.donors is not None:
         a, chance = data.donors.reads, data.donors.chance
     return Contrast(a, event, tuple(test.grid), chance).restrict(wanted)
 
@@ -535,6 +552,7 @@ explain(
     %(sort)s
     %(sample_key)s
     %(weights)s
+    %(design)s
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
         `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
@@ -629,21 +647,38 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
     "The table with the columns that check the others at its end."
     return table[[*(k for k in table if k not in CHECKS), *(k for k in CHECKS if k in table)]]
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #b14c63bd
+@patch
+def _question(
+    self: DifferentialMixin,
+    adata,
+    test: SplicingTest,
+    cells: dict,  # of `cells_asked`
+) -> tuple[list[Comparison], np.ndarray | None, list]:  # comparisons, (cells,) donors, and what is asked of a design
+    "What is compared with what."
+    check_design(test, cells)
+    if test.design is not None:
+        found, asked = asked_of(adata, test, cells)
+        return found, donor_codes(obs_column(adata, test.sample_key, "sample_key")), asked
+    found = comparisons(adata.obs, **cells)
+    self._check_batches(adata, found, test)
+    found, donor = self._replicates(adata, found, test, cells["groupby"])
+    return found, donor, [None] * len(found)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b
 @patch
 def _splicing_tables(
     self: DifferentialMixin,
     adata,
-    found: list[Comparison],
-    donor: np.ndarray | None,  # (cells,) donor of each cell
+    question: tuple,  # of `_question`
     wanted: np.ndarray,  # junctions
     test: SplicingTest,
     codes: tuple | None,  # batches to decode each group under
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
-    make, finished = self._in_words(adata, test)
-    answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
-    tables = [make(adata, answer(pair), wanted, test) for pair in found]
+    (found, donor, asked), (make, finished) = question, self._in_words(adata, test)
+    data = (self._compared(adata, pair, donor, one) for pair, one in zip(found, asked))
+    tables = [make(adata, self._answer(one, wanted, test, codes), wanted, test) for one in data]
     table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
     table = checks_last(finished(table, found))
     if len(found) == 1 or test.mode != "change":
@@ -679,15 +714,15 @@ def differential_splicing(
     sample_key: str | bool | None = None,
     weights: str = "cells",
     strata: str | None = None,
+    design: str | None = None,
+    contrast: str | Mapping[str, float] | None = None,
     **kwargs,
 ) -> pd.DataFrame:
     r"""Differential splicing: differences of PSI between groups of cells.
 
     %(differential_splicing)s
     """
-    test = pick(SplicingTest, locals(), **kwargs)
+    test, cells = pick(SplicingTest, locals(), **kwargs), cells_asked(locals())
     wanted, codes = self._wanted(test, junction_list), self._chosen_batches(test)
     adata = self._validate_anndata(adata)
-    found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
-    self._check_batches(adata, found, test)
-    return self._splicing_tables(adata, *self._replicates(adata, found, test, groupby), wanted, test, codes)
+    return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)

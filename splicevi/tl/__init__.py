@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "groups": "call_at_fdr call_over_all",
         "replicates": "DonorWarning",
         "event_test": "called",
+        "markers": "by_event",
         "donors": "pseudobulk beta_binomial_test",
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
         "exons": "inclusion",

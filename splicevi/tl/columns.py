@@ -113,6 +113,19 @@ _EXPRESSION = {
     "is_de_fdr_all": "Called, with the share of false calls held over all comparisons together.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #3660451b
+_MARKERS = {
+    "nearest_group": "The other group whose PSI comes nearest.",
+    "psi_nearest": "PSI of the junction in the nearest group.",
+    "inclusion_nearest": "PSI of the event's exon in the nearest group.",
+    "proba_marker": "Least probability that the group differs from each other group by delta, in one direction.",
+    "is_marker_fdr": "Called: on the list over all groups whose expected share of false rows is at most fdr_target.",
+    "n_compared": "Other groups with enough cells in which the event was read.",
+    "n_groups": "Groups that were to be told apart.",
+    "n_reads": "Reads of the event.",
+    "sentence": "The row in words.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #62bd04f1
 _VIEWS = {
     "group": "Group of the cells.",
@@ -174,12 +187,13 @@ _PROGRAMS = {
 }
 
 # %% ../../nbs/30_tl/90_columns.ipynb #c962256d
-COLUMNS = _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
+COLUMNS = _MARKERS | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),
     ({"share", "moved"}, {"name": "Name of the program."}),
     ({"program", "r"}, {"p_value": "Probability of as strong a correlation by chance, by permutation."}),
+    ({"sentence", "proba_marker"}, {"top_junction": "The junction that tells the group apart."}),
     ({"proba_de", "bayes_factor"}, {"bayes_factor": "Log odds of a difference of expression."}),
 ]
 OWN = "A column of your own data."

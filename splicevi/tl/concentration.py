@@ -10,7 +10,7 @@ __all__ = ['smooth', 'starting_psi', 'excess_variance', 'rho_to_concentration', 
 import numpy as np
 from scipy.special import gammaln
 
-from ..data.pairs import CellStore, EventOrder, ObservedPairs
+from ..data.pairs import CellStore, EventOrder, ObservedPairs, parts_of
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #678ff792
 def smooth(
@@ -26,10 +26,13 @@ def smooth(
 def starting_psi(
     store: CellStore,
     size: np.ndarray,  # (junctions,) junctions in each junction's event
+    rows: np.ndarray | None = None,  # cells; None: all
 ) -> np.ndarray:  # (junctions,)
-    "PSI of each junction over all cells, shrunk by one pseudo-read per event."
-    p = store.pairs
-    y, n = (np.bincount(p.junction, weights=w, minlength=len(size)) for w in (p.y, p.n))
+    "PSI of each junction over some cells, shrunk by one pseudo-read per event."
+    y, n = np.zeros((2, len(size)))
+    for p in parts_of(store.pairs, rows):
+        for total, w in ((y, p.y), (n, p.n)):
+            total += np.bincount(p.junction, weights=w, minlength=len(size))
     return smooth(1 / size, y, n, 1)
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #16420ec7
@@ -55,15 +58,17 @@ def moment_concentration(
     store: CellStore,
     psi: np.ndarray,  # (junctions,) pooled PSI
     prior_observations: float = 20.0,  # how many observations the common value counts for
+    rows: np.ndarray | None = None,  # cells; None: all
 ) -> np.ndarray:  # (events,)
     "Concentration of each event by the method of moments."
-    p = store.pairs
-    weight = np.minimum(p.observation_total - 1, 20)
-    excess = excess_variance(p, psi) * weight / np.maximum(p.observation_total - 1, 1)
-    of_event = lambda v: np.bincount(p.observation_event, weights=v, minlength=len(p.event_size))
+    excess, weight = np.zeros((2, len(store.pairs.event_size)))
+    for p in parts_of(store.pairs, rows):
+        w = np.minimum(p.observation_total - 1, 20)
+        over = excess_variance(p, psi) * w / np.maximum(p.observation_total - 1, 1)
+        for total, v in ((excess, over), (weight, w)):
+            total += np.bincount(p.observation_event, weights=v, minlength=len(total))
     common = np.clip(excess.sum() / max(weight.sum(), 1), 0.01, 0.5)
-    rho = (of_event(excess) + prior_observations * common) / (of_event(weight) + prior_observations)
-    return rho_to_concentration(rho)
+    return rho_to_concentration((excess + prior_observations * common) / (weight + prior_observations))
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #1d01e823
 def pooled_concentration(
@@ -71,13 +76,15 @@ def pooled_concentration(
     event: np.ndarray,  # (junctions,) event codes
 ) -> np.ndarray:  # (events,)
     "Concentration by the method of moments: of each event, or one for all where junctions stand by themselves."
-    p = store.pairs
     psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2))
-    if (p.event_size > 1).any():
+    if (store.pairs.event_size > 1).any():
         return moment_concentration(store, psi)
-    n, at = p.n.astype(np.float64), psi[p.junction]
-    excess = (p.y - n * at) ** 2 / (n * at * (1 - at)) - 1
-    return np.full(len(p.event_size), rho_to_concentration(excess.sum() / max((n - 1).sum(), 1)))
+    excess, weight = 0.0, 0.0
+    for p in parts_of(store.pairs):
+        n, at = p.n.astype(np.float64), psi[p.junction]
+        excess += ((p.y - n * at) ** 2 / (n * at * (1 - at)) - 1).sum()
+        weight += (n - 1).sum()
+    return np.full(len(store.pairs.event_size), rho_to_concentration(excess / max(weight, 1)))
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #fec48776
 def log_rising(
