@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "qc": "coverage history coverage_values history_table",
         "latent_space": "latent latent_psi umap",
         "psi": "psi_violin psi_heatmap expression_violin psi_tables",
+        "along": "psi_along",
         "arc_layout": "compress_introns",
         "arcs": "event_arcs",
         "differential": "volcano calibration fdr_curve probability_bins",
