@@ -741,6 +741,9 @@ DIFFERENTIAL = [
     row("differential", "contrast of no coefficient", lambda w: designed(w, contrast="cell_type"), ValueError, "contrast: cell_type is no coefficient", "cell_type[T.type_2]"),
     row("differential", "contrast of text", lambda w: designed(w, contrast={"cell_type[T.type_2]": "1"}), ValueError, "weights that are no numbers"),
     row("differential", "contrast of nothing", lambda w: designed(w, contrast={}), ValueError, "the contrast is 0"),
+    row("differential", "expression: design of a column that varies", lambda w: expressed(w, **DONORS | {"design": "~ cell_type + age"}), ValueError, "'age' varies within the sample"),
+    row("differential", "expression: design without outliers", lambda w: expressed(w, **DONORS, filter_outlier_cells=True), ValueError, "design needs all cells"),
+    row("differential", "expression: design without donors", lambda w: expressed(w, design="~ cell_type"), ValueError, "design needs sample_key"),
     row("differential", "contrast without a design", lambda w: spliced(w, contrast="age"), ValueError, "give design, too"),
     row("differential", "splicing: of scvi-tools", lambda w: spliced(w, pseudocounts=1), TypeError, "no argument 'pseudocounts'"),
 ]
