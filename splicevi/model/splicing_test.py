@@ -22,7 +22,7 @@ from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
 from .decode import columns_of, pick, seeded
-from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
+from .designs import DESIGN, Asked, cells_asked
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
@@ -646,24 +646,6 @@ CHECKS = ("weights_disagree", "p_value", "q_value", "donor_scatter", "donors_pai
 def checks_last(table: pd.DataFrame) -> pd.DataFrame:
     "The table with the columns that check the others at its end."
     return table[[*(k for k in table if k not in CHECKS), *(k for k in CHECKS if k in table)]]
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #b14c63bd
-@patch
-def _question(
-    self: DifferentialMixin,
-    adata,
-    test: SplicingTest,
-    cells: dict,  # of `cells_asked`
-) -> tuple[list[Comparison], np.ndarray | None, list]:  # comparisons, (cells,) donors, and what is asked of a design
-    "What is compared with what."
-    check_design(test, cells)
-    if test.design is not None:
-        found, asked = asked_of(adata, test, cells)
-        return found, donor_codes(obs_column(adata, test.sample_key, "sample_key")), asked
-    found = comparisons(adata.obs, **cells)
-    self._check_batches(adata, found, test)
-    found, donor = self._replicates(adata, found, test, cells["groupby"])
-    return found, donor, [None] * len(found)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b
 @patch
