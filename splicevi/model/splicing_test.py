@@ -92,10 +92,10 @@ def check_splicing_test(test: SplicingTest) -> None:
         raise ValueError("mode='vanilla' asks which group uses a junction more; level='event' needs mode='change'.")
     if test.norm_splicing_function == "decoder" and (test.sample_key or test.strata):
         raise ValueError("norm_splicing_function='decoder' looks at no reads; sample_key and strata need its default.")
-    if test.prior == "model" and (test.sample_key or test.strata or test.batch_correction):
-        raise ValueError(
-            "prior='model' needs the cells' own reads; sample_key, strata and batch_correction change them."
-        )
+    others = test.sample_key or test.strata or test.batch_correction or test.norm_splicing_function == "decoder"
+    if test.prior == "model" and others:
+        text = "sample_key, strata, batch_correction and norm_splicing_function='decoder' do not go with it."
+        raise ValueError(f"prior='model' needs the cells' own reads; {text}")
     if test.batch_correction and test.strata:
         raise ValueError("strata and batch_correction cannot be asked for together.")
 
