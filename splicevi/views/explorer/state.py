@@ -552,7 +552,9 @@ def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> N
     self.data.given.obs[name] = column
     self.data.obs[name] = column
     self._notify("columns")
-    if name == self._groupby:
+    if name == self._groupby:  # with other groups now
+        for table in ("cells", "groups", "samples", "disagreement"):
+            self._cache.pop(table, None)
         self._groupby = None
         self.groupby = name
 
