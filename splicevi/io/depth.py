@@ -195,6 +195,8 @@ def read_depth(
         if chrom not in known:
             raise ValueError(f"{path} has no chromosome {chrom!r}; it has {shortlist(bam.references)}.")
         place = known[chrom], start, min(end, bam.get_reference_length(known[chrom]))
+        if place[2] < start:
+            raise ValueError(f"region={region!r}: {known[chrom]} has {place[2]:,} bases in {path}.")
         if groups is not None:
             tags_of(bam, Path(path), *place, (cell_tag, umi))
         found = molecules_of(reads_of_region(bam, *place), rules, cells)

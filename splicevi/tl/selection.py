@@ -319,7 +319,7 @@ def ranked_junctions(
     for k, c in enumerate(about):
         out.insert(k, c, junctions[c].to_numpy())
     out = out[out["score"].notna()].sort_values("score", ascending=False, kind="stable")
-    return out if level == "junction" else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False)
+    return out if level == "junction" else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False).rename_axis(None)
 
 
 def ranked_genes(
