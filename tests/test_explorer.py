@@ -614,7 +614,7 @@ def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
     monkeypatch.setitem(sys.modules, "anywidget", None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
-    assert len(ex.figures()) == 7 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
+    assert len(ex.figures()) == 8 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
     ex._ipython_display_()

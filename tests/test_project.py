@@ -92,7 +92,7 @@ ROOMS = {  # room -> the rooms below it, which its modules may import
     "nn": ["core", "data", "tl"],
     "model": ["core", "data", "tl", "nn"],
     "pl": ["core", "data", "tl"],
-    "views": ["core", "data", "tl", "nn", "model", "pl"],
+    "views": ["core", "data", "io", "tl", "nn", "model", "pl"],
     "cli_import": ["core", "data", "io", "views"],
     "cli_predict": ["core", "data", "nn", "model", "views"],
     "cli_compare": ["core", "model", "cli_predict"],

@@ -20,6 +20,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "arc_layout": "compress_introns",
         "arcs": "event_arcs",
         "event_grid": "event_grid",
+        "sashimi": "sashimi",
         "differential": "volcano calibration fdr_curve probability_bins",
         "heldout": "imputation psi_calibration psi_bins prediction_grid",
         "program_map": "programs",

@@ -19,14 +19,14 @@ from splicevi.pl.arcs import (
     arrange,
     check_junctions,
     event_lanes,
-    event_title,
     is_retained,
     name_room,
 )
-from .style import empty_figure, plain, region, styled, theme
+from .style import empty_figure, plain, region, styled, text_width, theme, visible
 
 # %% auto #0
-__all__ = ['PARTS', 'HEAD', 'check_events', 'Cell', 'drawn_cell', 'lane_step', 'aligned', 'grid_places', 'add_cell', 'event_grid']
+__all__ = ['PARTS', 'HEAD', 'check_events', 'Cell', 'short_title', 'drawn_cell', 'lane_step', 'aligned', 'grid_places',
+           'add_cell', 'event_grid']
 
 # %% ../../nbs/60_pl/65_event_grid.ipynb #8efe59bc
 PARTS = ("junctions", "psi", "reads", "exons")
@@ -62,6 +62,19 @@ class Cell:
         low, top = self.fig.layout.yaxis.range
         return top - low
 
+# %% ../../nbs/60_pl/65_event_grid.ipynb #b7762a60
+def short_title(junctions: pd.DataFrame, width: float) -> str:
+    "Gene, and event where there is room."
+    first = junctions.iloc[0]
+    names = [str(first[k]) for k in ("gene_name", "event_id") if k in first and pd.notna(first[k]) and str(first[k])]
+    if first.get("event_name"):
+        names[0] = str(first["event_name"])
+    if not names:
+        return "<b>Event</b>"
+    rest = width - text_width(visible(names[0]), 15)
+    more = [plain(n, rest - 16, 13) for n in names[1:2] if rest > 60]
+    return " · ".join([f"<b>{plain(names[0], width, 15)}</b>", *more])
+
 # %% ../../nbs/60_pl/65_event_grid.ipynb #bb364955
 def drawn_cell(
     drawing: ArcDrawing,  # of `arrange`
@@ -79,7 +92,9 @@ def drawn_cell(
             drawing.write_name(alone if names == "names" else lane, room)
     drawing.write_ends()
     place = region(j["chrom"].iloc[0], j["start"].min(), j["end"].max(), drawing.strand)
-    return Cell(drawing.figure("", rows, room, round(width + room + 24)), event_title(j), plain(place, width), room)
+    return Cell(
+        drawing.figure("", rows, room, round(width + room + 24)), short_title(j, width), plain(place, width, 11), room
+    )
 
 # %% ../../nbs/60_pl/65_event_grid.ipynb #991d5be7
 def lane_step(drawing: ArcDrawing) -> float:  # pixels from one group to the next

@@ -97,7 +97,16 @@ def _squares(band: Band, names: list[str], middle: float, template: str | None) 
     look = dict(zmin=-band.limit, zmax=band.limit, colorscale=BLUE_ORANGE, xgap=1, ygap=1, colorbar=bar)
     rows = list(range(len(z)))
     traces = [
-        dict(type="heatmap", x=names, y=rows, z=z.round(4), text=hover, hovertemplate="%{text}<extra></extra>", **look)
+        dict(
+            type="heatmap",
+            x=names,
+            y=rows,
+            z=z.round(4),
+            text=hover,
+            customdata=[[str(k)] * len(names) for k in band.table.index],
+            hovertemplate="%{text}<extra></extra>",
+            **look,
+        )
     ]
     if band.mark.any():
         row, col = np.nonzero(band.mark)

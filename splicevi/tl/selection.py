@@ -110,10 +110,12 @@ def event_numbers(event: np.ndarray) -> np.ndarray:  # (junctions,) int32
 
 
 def reads_of_pairs(
-    pairs: ObservedPairs,
+    pairs: ObservedPairs,  # or pairs on disk, which are read
     event: np.ndarray,  # (junctions,) event codes
 ) -> ReadsByCell:
     "The reads of observed pairs."
+    if not isinstance(pairs, ObservedPairs):
+        pairs = pairs.take(np.arange(pairs.shape[0]))
     alone = bool(len(pairs.event_size)) and not (pairs.event_size > 1).any()  # junctions stand by themselves
     total = pairs.observation_total if alone else np.empty(0, np.float32)
     return ReadsByCell(pairs.indptr, pairs.junction, pairs.y, event_numbers(event), total)

@@ -17,7 +17,7 @@ from fastcore.basics import patch
 from ..core import shortlist
 from ..pl.style import PSI_SCALE, colors, need_coords, need_same_length, srgb, visible
 from .page import as_text
-from .parts import Part, one_widget
+from .parts import Part
 
 # %% auto #0
 __all__ = ['UNSEEN', 'MOST_LABELS', 'VALUE_SCALE', 'place_bytes', 'MapColor', 'by_category', 'value_limits', 'by_value', 'by_psi',

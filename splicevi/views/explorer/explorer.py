@@ -17,7 +17,7 @@ from ...tl.selection import Ranking
 from .disagreement import disagreement
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
-from .panels import grid_panel, panel_figures
+from .panels import grid_panel, panel_figures, sashimi_panel
 from .state import ExplorerState
 from ..page import check_target
 from ..parts import show_widget
@@ -57,6 +57,12 @@ class PSIExplorer:
     level
         Rows of `ds` in table and volcano: ``"event"``, one for each event (the junction that changes most stands for
         it), or ``"junction"``, all.
+    bam
+        BAM or CRAM file of the same cells, for the coverage of events (extra ``bam``); it needs an index.
+    sample_key
+        Column of ``obs`` with the donors (animals, samples): each is a point beside the cells of its group.
+    programs
+        Of :meth:`~splicevi.SPLICEVI.programs`, for a panel of their activity and the junctions that they move.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
 
@@ -79,9 +85,13 @@ class PSIExplorer:
         show=None,
         latent=None,
         level="event",
+        bam=None,
+        sample_key=None,
+        programs=None,
         **keys,
     ):
-        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, level, **keys)
+        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
+        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
         self._view = None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #2ce32362
@@ -124,7 +134,7 @@ def locus(self: PSIExplorer) -> str:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #25bd9e53
 @patch
 def figures(self: PSIExplorer, *names: str, template: str | None = None) -> dict[str, go.Figure]:
-    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano."
+    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano, programs."
     return panel_figures(self.state, *names, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aa1ce1cb
@@ -154,6 +164,14 @@ def event_grid(self: PSIExplorer, events: Sequence[str], columns: int = 2, templ
         raise KeyError(f"There is no event {lost[0]!r}{state.data.index.suggest(lost[0])}.")
     return grid_panel(state, events, columns, template=template)
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #6526f1b5
+@patch
+def sashimi(
+    self: PSIExplorer, path=None, suffix: str | None = None, template: str | None = None, **options
+) -> go.Figure:
+    "Coverage of the event in the groups, from a BAM file of the same cells (`options`: see `sv.io.read_depth`)."
+    return sashimi_panel(self.state, path, suffix, options, template=template)
+
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #35498b7f
 @patch
 def compare(self: PSIExplorer, group1: str, group2: str | None = None, **kwargs) -> pd.DataFrame:
@@ -172,11 +190,17 @@ def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
     return write_file(check_target(path), bed(self.state, by_group))
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3200f024
+@patch
+def has_panel(self: PSIExplorer, name: str) -> bool:
+    "Whether a panel has something to show: a volcano needs a test, programs need programs."
+    return {"volcano": self.ds, "programs": self.state.programs}.get(name, True) is not None
+
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #eef5c9d0
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    path, shown = check_target(path), [k for row in PAGE_ROWS for k in row if k != "volcano" or self.ds is not None]
+    path, shown = check_target(path), [k for row in PAGE_ROWS for k in row if self.has_panel(k)]
     return write_file(path, event_page(self.state, panel_figures(self.state, *shown)))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7bce0592

@@ -18,7 +18,15 @@ from ...pl.style import shorten, visible
 from .cell_map import cell_words, draw_map
 from .disagreement import disagreement
 from .export import snapshot
-from .panels import NO_MAP, PANELS, grid_panel, lanes, narrow_volcano, volcano_mark
+from splicevi.views.explorer.panels import (
+    NO_MAP,
+    PANELS,
+    grid_panel,
+    lanes,
+    narrow_volcano,
+    sashimi_panel,
+    volcano_mark,
+)
 from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
@@ -130,8 +138,10 @@ class View:
         self.make_controls()
         self.make_panels()
         self.connect()
-        self.widget = one_widget(self.layout(), self.ex.snapshot_name)
+        root = self.layout()
         self.changed({"event", "ds", "selected"})
+        self.draw("programs")
+        self.widget = one_widget(root, self.ex.snapshot_name)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #04c91a7e
 @patch
@@ -197,6 +207,8 @@ def make_controls(self: View) -> None:
     switch = lambda **options: ToggleButtons(list(options.items()), layout=Layout(margin="10px 0 6px 0"))
     self.psi_panel = switch(violins="psi", heatmap="heatmap")
     self.map_panel = switch(PSI="latent", groups="groups")
+    self.arcs_panel = switch(arcs="arcs", coverage="coverage")
+    self.arcs_panel.layout.display = "none" if s.bam is None else None
     self.all_junctions = Checkbox(description="all junctions")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6d370c49
@@ -210,6 +222,7 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
         "psi": lambda data: isinstance(data, list) and junction(data),
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
+        "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
     }
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
@@ -285,8 +298,12 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs":
         self.head.value = heading(s)
+        if self.arcs_panel.value == "coverage":
+            return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
             return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    if name == "programs" and s.programs is None:
+        return
     if name == "latent":
         return self.map and draw_map(self.map, s, self.map_panel.value)
     panel = self.psi_panel.value if name == "psi" else name
@@ -444,7 +461,7 @@ def update_controls(self: View, what: set[str]) -> None:
 DEPENDS = {
     "event": ("arcs", "psi", "latent", "expression"),
     "junction": ("arcs", "psi", "latent"),
-    "groupby": ("arcs", "psi", "expression", "latent"),
+    "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
     "ds": ("volcano",),
     "comparison": ("volcano",),
@@ -493,6 +510,7 @@ def connect(self: View) -> None:
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
     sets(self.map_panel, lambda value: self.draw("latent"))
+    sets(self.arcs_panel, lambda value: self.draw("arcs"))
     sets(self.all_junctions, lambda value: setattr(s, "level", "junction" if value else "event"))
     s.observe(self.changed)
     s.observe(self.keep_snapshot)
@@ -512,12 +530,13 @@ def body(self: View):
     "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
-    see = [self.head, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
+    see = [self.head, self.arcs_panel, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
     sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
     cells = [below([self.map_panel, self.map_place], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
     cells.append(below([plot("expression")], "1 1 300px"))
     rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    rows += [plot("programs")] * (self.state.programs is not None)
     return below(rows, "1 1 auto", grid_gap="10px")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #51c499c1

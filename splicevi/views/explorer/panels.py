@@ -20,10 +20,10 @@ from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'with_exon', 'psi_panel', 'heatmap_panel',
-           'with_selection', 'map_panel', 'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano',
-           'volcano_mark', 'panel_figures']
+__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'NO_PROGRAMS', 'PANELS',
+           'empty_panel', 'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel',
+           'with_exon', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel',
+           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -123,6 +123,28 @@ def grid_panel(
         parts.append(dict(junctions=j.astype({"start": int, "end": int}), psi=psi, reads=reads, exons=known))
     return pl.event_grid(parts, few, columns, hue, **look)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #b6c197b5
+NO_BAM = "No coverage: pass the BAM file of these cells as bam=, or call ex.sashimi(path)."
+
+
+def sashimi_panel(
+    state: ExplorerState,
+    path=None,  # of a BAM or CRAM file; None: the one that the explorer was given
+    suffix: str | None = None,  # what names of cells have after the barcode
+    options: dict | None = None,  # more of `read_depth`
+    **look,
+) -> go.Figure:
+    "Coverage of the event in the groups, with its junctions, from a BAM file."
+    from splicevi.io.depth import read_depth  # pysam is an extra
+
+    if (path := path or state.bam) is None:
+        return empty_panel(NO_BAM, state.event, look)
+    groups = pd.Series(state.cell_groups, state.data.obs.index)
+    depth = read_depth(path, state.locus, groups, suffix, **(options or {}))
+    hue = pl.colors(state.cell_groups)
+    shown = [g for g in lanes(state) if g in depth.depth]
+    return pl.sashimi(depth, shown, state.known_exons(), hue=hue, **{"title": state.title} | look)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
 def with_exon(
     state: ExplorerState,
@@ -134,7 +156,7 @@ def with_exon(
     weight = state.junctions["inclusion_weight"].to_numpy(float)
     including = table[table["junction_id"].isin(state.junctions.index[weight > 0])]
     rows = table[table["junction_id"] == state.junctions.index[0]]
-    keys = [c for c in ("cell", "group", "kind") if c in table]
+    keys = [c for c in ("cell", "group", "sample", "kind") if c in table]
     reads = including.groupby(keys, observed=True, sort=False)["reads"].sum()
     values = {c.removesuffix("_inclusion"): c for c in table if c.endswith("_inclusion")}
     values |= {"psi": "inclusion", "lower": "inclusion_lower", "upper": "inclusion_upper"} if "psi" in table else {}
@@ -150,6 +172,8 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
     cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    if (samples := state.samples()) is not None:
+        look = {"samples": with_exon(state, samples)} | look
     return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
@@ -253,6 +277,18 @@ def volcano_mark(state: ExplorerState) -> list:
         return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #42bd91ed
+NO_PROGRAMS = "No programs: pass those of model.programs() as programs=."
+
+
+def programs_panel(state: ExplorerState, **look) -> go.Figure:
+    "Activity of splicing programs in the groups, and what they move."
+    if state.programs is None:
+        return empty_panel(NO_PROGRAMS, "Splicing programs", look)
+    activity = state.programs.activity
+    labels = pd.Series(state.cell_groups, state.data.obs.index).reindex(activity.index)
+    return pl.programs(state.programs, labels, **look)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c1a09d4f
 PANELS: dict[str, Callable] = {
     "arcs": arcs_panel,
@@ -262,6 +298,7 @@ PANELS: dict[str, Callable] = {
     "groups": group_map_panel,
     "expression": expression_panel,
     "volcano": volcano_panel,
+    "programs": programs_panel,
 }
 
 

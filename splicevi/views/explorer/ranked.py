@@ -47,7 +47,8 @@ def ranked_view(
         frame = frame[~frame.index.duplicated()]
     named = [c for c in columns if c.key != KEYS.gene_name or not len(frame) or (frame[c.key] != "").any()]
     view = TableView(frame, named, size)
-    view.select(state.event if kind == "events" and state.event in frame.index else None)
+    if kind == "events" and state.event in frame.index:
+        view.selected = state.event  # marked where it is; the table stays at its top
     return view
 
 # %% ../../../nbs/70_views/50_explorer/67_ranked.ipynb #4fdecc25

@@ -29,7 +29,7 @@ from splicevi.views.explorer.tables import (
 
 # %% auto #0
 __all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'MOST_PINNED', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison',
-           'Tests', 'Selection', 'ExplorerState']
+           'Tests', 'Selection', 'check_programs', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -362,6 +362,13 @@ def row(self: Selection) -> str | None:
     mine = rows.index[(rows[KEYS.event] == self._event).to_numpy()] if self._level == "event" else []
     return mine[0] if len(mine) else None
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5a793ba4
+def check_programs(found):
+    "The programs, if they are some; None stays None."
+    if found is not None and not hasattr(found, "top_junctions"):
+        raise TypeError(f"programs is what model.programs() returns, not {type(found).__name__}.")
+    return found
+
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #448388b3
 class ExplorerState(Selection):
     "What an explorer shows, as plain data."
@@ -377,9 +384,15 @@ class ExplorerState(Selection):
         show: str | None = None,  # "observed", "decoded" or "smoothed"; None: observed
         latent=None,  # key of obsm or (cells, 2) coordinates; None: a map in obsm, else one of the latent space
         level: str = "event",  # of the table of tests: a row for each "event", or each "junction"
+        bam=None,  # BAM or CRAM file of the same cells, for coverage
+        sample_key: str | None = None,  # column of obs with the donors, which are drawn as points
+        programs=None,  # of `model.programs()`
         **keys,  # names of the modalities and the layer, see `event_data`
     ):
         super().__init__(event_data(source, mdata, **keys))
+        self.bam, self.programs, self.sample_key = bam, check_programs(programs), sample_key
+        if sample_key is not None:
+            self.sample_names()  # complains now
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
         self._latent, self._selected, self._pinned = latent, np.zeros(len(self.data.obs), bool), ()
         if latent is not None:
@@ -436,6 +449,36 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand", *EVENT_WORDS]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #2857a920
+@patch
+def sample_names(self: ExplorerState) -> pd.Categorical:  # (cells,)
+    "The donor, or sample, of each cell."
+    if self.sample_key not in self.data.obs:
+        there = shortlist(self.data.obs.columns, 20)
+        raise KeyError(f"sample_key={self.sample_key!r} is no column of obs; there are {there}.")
+    names = pd.Categorical(self.data.obs[self.sample_key]).remove_unused_categories()
+    return names.rename_categories([str(c) for c in names.categories])
+
+
+@patch
+def samples(self: ExplorerState) -> pd.DataFrame | None:
+    "One row for each sample of each group, junction and kind of PSI, see `groups_table`; None without samples."
+    if self.sample_key is None:
+        return None
+
+    def make():
+        group, sample = self.cell_groups, self.sample_names()
+        both = np.where((group.codes < 0) | (sample.codes < 0), -1, group.codes * len(sample.categories) + sample.codes)
+        found = np.unique(both[both >= 0])
+        pair = pd.Categorical.from_codes(np.where(both < 0, -1, np.searchsorted(found, both)), found)
+        table = groups_table(self.values(), pair)
+        code = found[table["group"].cat.codes]
+        own = {"group": group.categories[code // len(sample.categories)]}
+        own["sample"] = sample.categories[code % len(sample.categories)]
+        return table.assign(**own)[lambda t: t["psi"].notna()].reset_index(drop=True)
+
+    return self._cached("samples", (self._event, self._groupby, self.data.stamp), make)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f9eb6f81
 MOST_PINNED = 5

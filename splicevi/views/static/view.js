@@ -1,5 +1,6 @@
 // A whole view as one widget. Trait `tree`: its parts, each with an id, a kind and children; the values of a part are the
-// traits `<id>_<name>`. `hides`: class of elements that are not shown where widgets are. Scripts of kinds come before this one (`search`, `table`, `plot`, `map`, `library`).
+// traits `<id>_<name>`. `hides`: class of elements that are not shown where widgets are. The scripts of kinds with a file
+// of their own come before this one, as `scripts`.
 
 const make = (tag, props = {}, ...children) => {
   const element = Object.assign(document.createElement(tag), props);
