@@ -97,6 +97,17 @@ def test_a_step_asks_the_device_for_nothing(likelihood, fusion, monkeypatch):
 
 
 @pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_compact_mini_batches_train_the_same(likelihood):
+    "What a device derives is what the processor would have sent, to the last bit; no step waits for it."
+    look, kwargs = Watched(), {"splicing_loss_type": likelihood}
+    sent = trained(4, kwargs)
+    derived = trained(4, kwargs, datasplitter_kwargs={"compact": True})
+    np.testing.assert_array_equal(curve(derived), curve(sent))
+    trained(1, kwargs, datasplitter_kwargs={"compact": True}, callbacks=look)
+    assert not [f for f in look.mode.found if "batch.py" in f]
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
 def test_half_precision_of_the_networks(likelihood):
     "Networks in bfloat16, likelihoods in single precision: the curve is the same to a thousandth, weights are single."
     kwargs = {"splicing_loss_type": likelihood}

@@ -16,7 +16,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ..core import KEYS, modality_keys, shortlist
+from ..core import KEYS, modality_keys, shortlist, user_level
 from .arguments import FLAG, takes
 from .on_disk import is_checked, is_on_disk, readable
 from splicevi.data.pairs import (
@@ -421,7 +421,7 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
 def _raise(found: Findings) -> None:
     "Warn of the warnings, raise the errors."
     for line in found.lines("warning"):
-        warnings.warn(line, stacklevel=4)
+        warnings.warn(line, stacklevel=user_level())
     if errors := found.lines("error"):
         text = "\n".join(f"- {e}" for e in errors)
         raise ValueError(f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n{text}")

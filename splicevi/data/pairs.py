@@ -19,7 +19,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from fastcore.basics import patch
 
-from ..core import KEYS, shortlist
+from ..core import KEYS, shortlist, user_level
 from .on_disk import RowsOnDisk, indptr_on_disk, is_on_disk, readable
 
 # %% ../../nbs/10_data/10_pairs.ipynb #c36ef6c5
@@ -390,7 +390,7 @@ def observed_pairs(
     pairs, split = pairs_and_split(counts, event, mask)
     if split:
         what = f"some but not all junctions of {split:,} observed (cell, event) groups; these are hidden whole."
-        warnings.warn(f"The mask hides {what}", stacklevel=2)
+        warnings.warn(f"The mask hides {what}", stacklevel=user_level())
     return pairs
 
 # %% ../../nbs/10_data/10_pairs.ipynb #9aa749bc

@@ -21,7 +21,7 @@ from fastcore.basics import patch
 from mudata import MuData
 from tqdm import tqdm
 
-from ..core import KEYS, atomic_file, modality_keys, shortlist
+from ..core import KEYS, atomic_file, modality_keys, shortlist, user_level
 from .arguments import FLAG, AnyOf, Entries, Is, Text, takes
 from .build import assemble_mudata, quiet_mudata
 from .cell_file import open_cells
@@ -297,7 +297,9 @@ def _write_matrices(
     file: h5py.File, sources: Iterator[_Source], counts: str, bar
 ) -> tuple[_Names, dict[str, str], int]:
     "Write the matrices of one source after another; names, places of the matrices, and observations that are split."
-    first, split = next(sources), 0
+    first, split = next(sources, None), 0
+    if first is None:
+        raise ValueError("data=[] names no MuData.")
     names, genes = _Names(first), None if first.rna is None else _Growing(file, "genes")
     junctions = _Growing(file, "junctions", **OF_OBSERVATIONS)
     junctions.group["event"] = first.event
@@ -322,7 +324,7 @@ def _write(path: Path, sources: Iterator[_Source], counts: str, bar) -> None:
     with path.open("r+b") as f:
         f.write(head)
     if split:
-        warnings.warn(SPLIT.format(n=split), stacklevel=4)
+        warnings.warn(SPLIT.format(n=split), stacklevel=user_level())
 
 # %% ../../nbs/10_data/77_store.ipynb #d43e9843
 PATH = AnyOf((Text("a path"), Is(("PurePath",))))

@@ -20,7 +20,7 @@ from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 from scvi import settings
 
-from ..core import Limits, check_number, shortlist
+from ..core import Limits, check_number, shortlist, user_level
 from ..data.on_disk import RowsOnDisk
 from ..data.pairs import ObservedPairs
 from .plain import PlainFile, Writing, packed
@@ -276,7 +276,7 @@ def _write(self: CheckpointCallback, trainer, plan, ended: str | None = None) ->
     except OSError as e:
         if not self.written:
             raise
-        warnings.warn(f"{e} Training goes on.", UserWarning, stacklevel=2)
+        warnings.warn(f"{e} Training goes on.", UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #f2e4ef7b
 @patch
@@ -341,7 +341,7 @@ def checkpoint_to_resume(folder: Path, resume: bool | str, facts: dict, max_epoc
             f"A run that had not ended left its checkpoint (epoch {saved['counts']['epoch']:,}) in {folder}; it is "
             "replaced. resume=True would go on with it."
         )
-        warnings.warn(message, UserWarning, stacklevel=6)
+        warnings.warn(message, UserWarning, stacklevel=user_level())
     return None
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #c4f992fd

@@ -159,7 +159,7 @@ def _posteriors(
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
-    loader = make_loader(self, adata, rows, batch_size)
+    loader = make_loader(self, adata, rows, batch_size, compact=self.device.type != "cpu")
     kept = {}
     with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):

@@ -21,7 +21,7 @@ from scvi import settings
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
-from ..core import Limits
+from ..core import Limits, user_level
 from ..data.arguments import COUNT, FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
@@ -35,14 +35,15 @@ from splicevi.model.run import (
     memory_advice,
     quiet_lightning,
 )
+from ..nn.loader import CellLoader
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.ranks import in_ranks, is_forked, require_ranks, this_rank
 from ..nn.scvi_names import early_stopping_callback, history_logger, runner_class
 
 # %% auto #0
 __all__ = ['POSITIVE', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN', 'TRAIN_ARGUMENTS',
-           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'STOPPING', 'USUAL', 'names_of', 'trainer_names',
-           'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
+           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STOPPING', 'USUAL', 'names_of', 'trainer_names', 'plan_names',
+           'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
            'early_stopping_of', 'own_views', 'with_ranks', 'TrainMixin', 'of_training']
 
@@ -202,7 +203,7 @@ def plan_names() -> list[str]:
 
 def splitter_names() -> list[str]:
     "What `datasplitter_kwargs` may be."
-    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+    return names_of(DataSplitter, CellLoader, AnnDataLoader, torch.utils.data.DataLoader)
 
 # %% ../../nbs/50_model/75_train.ipynb #097b996c
 PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
@@ -276,9 +277,6 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 7  # frames between a warning here and the line that calls `train`
-
-
 def without_validation(given: dict) -> dict:
     "The arguments where there are no validation cells: no early stopping; a schedule that watches them is an error."
     if watches_validation(given):
@@ -287,7 +285,7 @@ def without_validation(given: dict) -> dict:
             "train_size leaves none."
         )
     if given["early_stopping"]:
-        warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=STACK)
+        warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=user_level())
     return given | {"early_stopping": False}
 
 # %% ../../nbs/50_model/75_train.ipynb #cdead5cb
@@ -297,7 +295,7 @@ def check_warmup(given: dict) -> None:
         warnings.warn(
             f"n_epochs_kl_warmup={epochs} wins over n_steps_kl_warmup; set it to None to count steps.",
             UserWarning,
-            stacklevel=STACK,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #9ff47423
@@ -369,7 +367,7 @@ def own_views(callbacks: list, forked: bool) -> list:
         warnings.warn(
             "Forked processes cannot draw in this notebook, so there is no dashboard; model.history has the curves.",
             UserWarning,
-            stacklevel=STACK - 1,
+            stacklevel=user_level(),
         )
     draws = lambda c: getattr(c, "draws", False) and (forked or this_rank() > 0)
     return [RecordingCallback() if draws(c) else c for c in callbacks]
@@ -422,6 +420,9 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
         run = {k: given[k] for k in RUNNER_ARGS}
         runner = runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
     splitter.drop_last |= self._lone_cell(-(-splitter.n_train // runner.trainer.world_size), split["batch_size"])
+    if runner.trainer.strategy.root_device.type != "cpu":
+        splitter.pin_memory |= runner.trainer.strategy.root_device.type == "cuda"
+        splitter.data_loader_kwargs.setdefault("compact", True)
     return runner
 
 # %% ../../nbs/50_model/75_train.ipynb #10f86aea
@@ -487,7 +488,7 @@ def _start(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
             "the model keeps what it has learnt.",
             UserWarning,
-            stacklevel=STACK - 2,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #c6549622
@@ -502,7 +503,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
             UserWarning,
-            stacklevel=STACK - 3,
+            stacklevel=user_level(),
         )
         self.is_trained_ = True
         return TrainingRun(lambda: None, Stopper()) if given["background"] else None

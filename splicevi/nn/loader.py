@@ -19,12 +19,12 @@ import pandas as pd
 import scipy.sparse as sp
 import torch
 from fastcore.basics import patch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
-from ..core import KEYS
+from ..core import KEYS, user_level
 from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
@@ -45,9 +45,9 @@ from .fused import compiled, in_parts, is_large
 __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
            'grouped_otherwise', 'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered',
            'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once',
-           'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays', 'expression_arrays',
-           'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order', 'CellLoader',
-           'CellSplitter']
+           'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'compact_arrays', 'splicing_arrays',
+           'expression_arrays', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order',
+           'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -95,7 +95,7 @@ class EventField(BaseAnnDataField):
         if KEYS.event in adata_target.var:
             known, here = np.asarray(state_registry["codes"]), self.register_field(adata_target)["codes"]
             if n := int(grouped_otherwise(known, here).sum()):
-                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=settings.warnings_stacklevel)
+                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=user_level())
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:
@@ -316,23 +316,41 @@ def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> di
     in_parts(copy_cells, indptr, rows, pairs, observations, tuple(out.values()))
     return out
 
+# %% ../../nbs/40_nn/70_loader.ipynb #5ba0ab34
+def compact_arrays(store: CellStore, rows: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of some cells, whose pairs are at `at`, from which a device derives the others."
+    p = store.pairs
+    observations, indptr = take_ranges(p.observation_indptr, rows)
+    event = p.observation_event[observations]
+    return dict(
+        junction=p.junction[at],
+        y=p.y[at],
+        observation_event=event.astype(np.int32),
+        observation_total=p.observation_total[observations],
+        observation_size=p.event_size[event].astype(np.int32),
+        observation_indptr=indptr.astype(np.int32),
+    )
+
 # %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
 def splicing_arrays(
     store: CellStore,
     rows: np.ndarray,  # (cells,) rows of the data set
+    compact: bool = False,  # only what the rest follows from, see `splicevi.nn.batch.filled_in`
 ) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
     "The observed pairs of some cells."
     p = store.pairs
     indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
-    if large := is_large(indptr[-1]):
+    at_once = is_large(indptr[-1]) and not compact
+    if at_once:
         out = arrays_at_once(store, rows, indptr)
-    if not large or store.psi is not None:
+    if not at_once or store.psi is not None:
         at = take_ranges(p.indptr, rows)[0]
-    if not large:
-        out = arrays_by_numpy(store, rows, at, indptr)
+    if not at_once:
+        out = compact_arrays(store, rows, at) if compact else arrays_by_numpy(store, rows, at, indptr)
     if store.psi is not None:
         out["psi"] = store.psi[at]
-    return out | {"indptr": indptr.astype(np.int32), "hit": np.flatnonzero(out["y"])}
+    hit = np.flatnonzero(out["y"])
+    return out | {"indptr": indptr.astype(np.int32), "hit": hit.astype(np.int32) if compact else hit}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -384,6 +402,8 @@ def find(self: Window, rows: np.ndarray) -> np.ndarray | None:
 class CellDataset(torch.utils.data.Dataset):
     "Mini-batches of cells: observed pairs, gene counts and covariates."
 
+    compact = False  # whether mini-batches are, for a graphics card
+
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
         self.indices, self.store, self.window = np.asarray(indices), get_store(manager), None
         others = [k for k in manager.data_registry if k not in OURS]
@@ -399,7 +419,7 @@ class CellDataset(torch.utils.data.Dataset):
         if store.x is not None:
             out |= expression_arrays(store.x, rows)
         if store.pairs is not None:
-            out |= {PAIR + k: v for k, v in splicing_arrays(store, rows).items()}
+            out |= {PAIR + k: v for k, v in splicing_arrays(store, rows, self.compact).items()}
         return out
 
     def _held(self, rows: np.ndarray) -> tuple[CellStore, np.ndarray]:
@@ -460,8 +480,9 @@ def near_order(
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
-    def __init__(self, adata_manager: AnnDataManager, *args, **kwargs):
+    def __init__(self, adata_manager: AnnDataManager, *args, compact: bool = False, **kwargs):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
+        self.dataset.compact = compact
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         if is_streamed(self.dataset.store):

@@ -159,9 +159,9 @@ def warn_untrained(model) -> None:
     model._check_if_trained(warn=False)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #0448b364
-def make_loader(model, adata, indices, batch_size: int | None = None):
-    "Mini-batches of some cells, in their order."
-    return model._make_data_loader(adata=adata, indices=indices, batch_size=batch_size)
+def make_loader(model, adata, indices, batch_size: int | None = None, **kwargs):
+    "Mini-batches of some cells, in their order; kwargs are those of its data loader."
+    return model._make_data_loader(adata=adata, indices=indices, batch_size=batch_size, **kwargs)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #348449bb
 def inference_input(module, tensors: dict) -> dict:

@@ -14,6 +14,7 @@ __getattr__, __dir__, __all__ = lazy_names(
     {
         "style": "OKABE_ITO colors palette theme empty_figure",
         "qc": "coverage history coverage_values history_table",
+        "detection": "power",
         "latent_space": "latent latent_psi umap",
         "psi": "psi_violin psi_heatmap expression_violin psi_tables",
         "arc_layout": "compress_introns",

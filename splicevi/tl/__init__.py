@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "event_test": "called",
         "markers": "by_event",
         "donors": "pseudobulk beta_binomial_test",
+        "detection": "power power_words",
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",
         "exons": "inclusion",
         "heldout": "imputation predicted_psi neighbor_psi model_concentration best_concentration dm_log_likelihood",

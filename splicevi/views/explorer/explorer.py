@@ -5,7 +5,6 @@
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #716d793f
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from .layout import View
 from .panels import grid_panel, panel_figures, sashimi_panel
 from .state import ExplorerState
 from ..page import check_target
+from ..parts import show_widget
 
 # %% auto #0
 __all__ = ['of_state', 'PSIExplorer']
@@ -213,14 +213,16 @@ def to_image(self: PSIExplorer, path: str | Path, panel: str = "arcs", scale: fl
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7beadfdd
 @patch(as_prop=True)
 def widget(self: PSIExplorer):
-    "The explorer as an ipywidget."
+    "The explorer as one anywidget."
     if self._view is None:
-        if "google.colab" in sys.modules:
-            from google.colab import output
-
-            output.enable_custom_widget_manager()
         self._view = View(self)
     return self._view.widget
+
+
+@patch
+def _display_(self: PSIExplorer):
+    "What marimo shows."
+    return self.widget
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #1efaad05
 @patch(as_prop=True)
@@ -239,6 +241,6 @@ def _ipython_display_(self: PSIExplorer) -> None:
     except ImportError as e:
         why = f"{e} shows this as linked panels; ex.figures(), ex.frame() and ex.to_html(path) work without."
         return display({"text/plain": f"{self!r}\n{why}", "text/html": snapshot(self.state, why)}, raw=True)
-    display(w)
+    show_widget(w)
     self._view.displayed = True
     display(HTML(snapshot(self.state, "Run the cell to explore.", self.snapshot_name)), display_id=self.snapshot_name)

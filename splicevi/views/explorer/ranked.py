@@ -6,34 +6,16 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
 
-import numpy as np
 import pandas as pd
 
 from ...core import KEYS
 from ...pl.style import visible
-from ...tl.selection import points_inside
 from .state import ExplorerState
 from .table_view import Column, TableView
 
 # %% auto #0
-__all__ = ['EVENTS', 'GENES', 'HOW', 'MEANS', 'chosen_cells', 'ranked_view', 'ranked_title', 'show_ranked']
-
-# %% ../../../nbs/70_views/50_explorer/67_ranked.ipynb #911d01c2
-def chosen_cells(
-    state: ExplorerState,
-    what: Mapping,  # what a map sends: `lines` (corners of each), or `group`
-) -> np.ndarray:  # (cells,) bool
-    "The cells that were selected on a map."
-    out = np.zeros(len(state.data.obs), bool)
-    if "group" in what:
-        codes, names = state.cell_groups.codes, list(state.cell_groups.categories)
-        return codes == (names.index(what["group"]) if what["group"] in names else -1)
-    if what.get("lines") and (found := state.coords()) is not None:
-        for line in what["lines"]:
-            out |= points_inside(found[0], line)
-    return out
+__all__ = ['EVENTS', 'GENES', 'HOW', 'MEANS', 'ranked_view', 'ranked_title', 'show_ranked']
 
 # %% ../../../nbs/70_views/50_explorer/67_ranked.ipynb #6401d48a
 EVENTS = [

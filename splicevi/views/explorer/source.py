@@ -30,7 +30,7 @@ from .search import SearchIndex
 # %% auto #0
 __all__ = ['UNTRAINED', 'DEFAULT_PARTS', 'MOST_GROUPS', 'by_junction', 'totals_by_junction', 'EventData', 'all_obs', 'all_obsm',
            'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model', 'event_data',
-           'EventValues', 'checksum', 'one_column']
+           'EventValues', 'checksum', 'given_coords', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
@@ -306,24 +306,32 @@ def event(self: EventData, name: str) -> EventValues:
     return EventValues(name, self.junctions.iloc[rows], y, n, *self._predicted(rows, y, n), c)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #038051b3
+def given_coords(
+    key: str | np.ndarray | None,  # a key of obsm, or (cells, 2) coordinates; None: a map that is there
+    obsm: dict[str, np.ndarray],
+    n: int,  # cells
+) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes; None where there is no map
+    "Coordinates of the cells that came with the data."
+    if key is None and (known := next((k for k in MAPS if k in obsm), None)):
+        return given_coords(known, obsm, n)[0], "UMAP" if "umap" in known else "t-SNE"
+    if key is None:
+        return None
+    if isinstance(key, str):
+        if key not in obsm:
+            raise KeyError(f"latent={key!r} is not in obsm; there are {shortlist(obsm, 9) or 'no coordinates'}.")
+        return np.asarray(obsm[key], float)[:, :2], key.removeprefix("X_")
+    if np.shape(key) != (n, 2):
+        raise ValueError(f"latent has shape {np.shape(key)}, but ({n:,}, 2) is needed: two coordinates for each cell.")
+    return need_coords("latent", key), "latent"
+
+
 @patch
 def coords(
     self: EventData,
     key: str | np.ndarray | None = None,  # a key of obsm, or (cells, 2) coordinates; None: what there is
 ) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes; None where there is nothing to lay out
     "Coordinates of the cells."
-    if isinstance(key, str):
-        if key not in self.obsm:
-            raise KeyError(f"latent={key!r} is not in obsm; there are {shortlist(self.obsm, 9) or 'no coordinates'}.")
-        return np.asarray(self.obsm[key], float)[:, :2], key.removeprefix("X_")
-    if key is not None:
-        if np.shape(key) != (len(self.obs), 2):
-            want = f"({len(self.obs):,}, 2) is needed: two coordinates for each cell."
-            raise ValueError(f"latent has shape {np.shape(key)}, but {want}")
-        return need_coords("latent", key), "latent"
-    if known := next((k for k in MAPS if k in self.obsm), None):
-        return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
-    return self._map()
+    return given_coords(key, self.obsm, len(self.obs)) or self._map()
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #5d3f8ade
 @patch
