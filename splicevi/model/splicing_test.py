@@ -37,7 +37,6 @@ from splicevi.tl.groups import (
     GroupReads,
     call_at_fdr,
     call_over_all,
-    comparisons,
     group_reads,
     rest_codes,
     sample_rows,
