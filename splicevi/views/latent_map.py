@@ -35,7 +35,7 @@ def is_category(values: pd.Series) -> bool:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return True
     known = values.dropna()
-    return bool((known == known.round()).all()) and known.nunique() <= FEW_NUMBERS
+    return bool((known == known.round()).all()) and 0 < known.nunique() <= FEW_NUMBERS
 
 
 def column_color(values: pd.Series, title: str, note: str = "", hue: Mapping[str, str] | None = None) -> MapColor:
