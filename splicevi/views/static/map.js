@@ -639,7 +639,7 @@ function render({ model, el }) {
     pen.closePath();
   };
   const sketch = (path) => {
-    const pen = ink.getContext("2d");
+    const pen = ink.getContext("2d", { willReadFrequently: true });
     pen.setTransform(scale(), 0, 0, scale(), 0, 0);
     pen.clearRect(0, 0, ink.width, ink.height);
     if (path.length < 2) return;
