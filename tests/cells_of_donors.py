@@ -93,3 +93,21 @@ def designed(seed, table, effects, scatter=0.8, own=0.4, changed=0.0, effect=2.0
     counts.eliminate_zeros()
     store = CellStore(pairs=observed_pairs(counts, event.astype(np.int32)))
     return dict(counts=counts, event=event, store=store, sample=sample, is_ds=is_ds)
+
+
+def designed_counts_of(
+    seed, table, effects, scatter=0.4, own=0.2, changed=0.0, effect=1.2, cells=(40, 150), n_genes=300
+):
+    "Counts of samples with covariates, see `designed`; log expression of `changed` genes shifts with the condition."
+    rng = np.random.default_rng(seed)
+    n, donor = len(table), np.unique(table["donor"], return_inverse=True)[1]
+    sample = np.repeat(np.arange(n), np.round(np.exp(rng.uniform(*np.log(cells), n))).astype(int))
+    is_de, log = rng.random(n_genes) < changed, np.tile(rng.normal(0, 1.2, n_genes), (n, 1))
+    for name, sd in effects.items():
+        log += np.outer(table[name], rng.normal(0, sd, n_genes))
+    log += np.outer(table["condition"], np.where(is_de, rng.normal(0, effect, n_genes), 0))
+    log += rng.normal(0, scatter, (donor.max() + 1, n_genes))[donor]
+    log += (len(np.unique(donor)) < n) * rng.normal(0, own, (n, n_genes))
+    depth = rng.gamma(4, 0.25, (len(sample), 1))
+    x = rng.poisson(np.exp(log)[sample] * depth * rng.gamma(2, 0.5, (len(sample), n_genes)))
+    return dict(x=x.astype(float), sample=sample, is_de=is_de)

@@ -6,13 +6,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
-from cells_of_donors import designed
+from cells_of_donors import designed, designed_counts_of
 
 from splicevi import SPLICEVI, tl
 from splicevi.data.pairs import EventOrder
 from splicevi.datasets import simulate
+from splicevi.tl.designed_counts import as_groups, designed_counts
 from splicevi.tl.designs import compositions, design_of, designed_reads
+from splicevi.tl.donor_counts import donor_counts, donor_mean, gene_p_values
 from splicevi.tl.event_test import Contrast, effect_posterior
+from splicevi.tl.fold_changes import fit_folds
 from splicevi.tl.groups import call_at_fdr, group_reads
 from splicevi.tl.scatter import event_p_values
 from splicevi.tl.strata import STRATUM_FIELDS
@@ -146,7 +149,52 @@ def test_an_event_whose_samples_cannot_tell_has_no_p_value():
     assert np.isnan(p[2]) and np.isfinite(np.delete(p, 2)).all()
 
 
-# ---------------------------------------------------------------- the model's method
+# ---------------------------------------------------------------- genes
+def p_of_genes(data, table, design):
+    "P-value of each gene."
+    cells = table.astype(dict.fromkeys(("donor", "condition", "sex", "batch"), str)).iloc[data["sample"]]
+    d = design_of(cells.reset_index(drop=True), design, "donor", "condition")
+    group, x = d.table["condition"].cat.codes.to_numpy(), data["x"]
+    own = tuple(x[group[d.code] == g].sum(0) for g in (0, 1))
+    basis = d.basis(d.group_contrast("condition", "0", "1"))
+    found = as_groups(designed_counts(donor_counts(x, d.code, x.sum(0)), basis, group), x.sum(0), own)
+    one, two = (donor_mean(found, g, own[g]) for g in (0, 1))
+    lfc, variance = (two.mean - one.mean).T, (one.variance + two.variance).T
+    return gene_p_values(lfc, variance, found.chance, fit_folds(lfc, variance, chance=found.chance).center)
+
+
+def gene_figures(n, crossed, designs, seeds):
+    "Share of p < 0.05 where nothing, and where genes change, by design."
+    null, found, sizes = {d: [] for d in designs}, {d: [] for d in designs}, dict(sex=0.3, batch=0.4, age=0.2)
+    for seed in range(seeds):
+        table = samples(n, crossed, seed)
+        alike = designed_counts_of(seed, table, sizes)
+        differ = designed_counts_of(seed + 50, table, sizes, changed=0.2)
+        for d in designs:
+            null[d].append(p_of_genes(alike, table, d))
+            found[d].append(p_of_genes(differ, table, d)[differ["is_de"]])
+    share = lambda p: {d: float((np.concatenate(v) < 0.05).mean()) for d, v in p.items()}
+    return share(null), share(found)
+
+
+def test_errors_and_power_of_genes_with_covariates():
+    "One in twenty errs; pairs tell more than strangers."
+    full = "~ donor + condition + batch"
+    null, found = gene_figures(4, True, ["~ condition", full], 2)
+    assert 0.02 <= null[full] <= 0.08 and found[full] > found["~ condition"] + 0.05, (null, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("n", [3, 5, 10])
+@pytest.mark.parametrize("crossed", [False, True], ids=["nested", "crossed"])
+def test_errors_of_genes_with_covariates_grid(n, crossed):
+    design = "~ donor + condition + batch" if crossed else "~ condition + sex + batch"
+    null, found = gene_figures(n, crossed, ["~ condition", design], 8)
+    print(n, "crossed" if crossed else "nested", null, found)
+    assert 0.03 <= null[design] <= 0.065 and found[design] >= found["~ condition"] - 0.02
+
+
+# ---------------------------------------------------------------- the model's methods
 @pytest.fixture(scope="module")
 def model():
     "A model of 300 cells of six donors as numbers, in two conditions and three stages."
@@ -226,3 +274,18 @@ def test_warnings_point_to_the_line_of_the_user(model):
         with pytest.warns(tl.DonorWarning) as seen:
             ask()
         assert {w.filename for w in seen if w.category is tl.DonorWarning} == {__file__}
+
+
+def test_a_design_of_genes_is_the_test_of_genes(model):
+    "Pairs, one control, coefficients; the tables have the columns of the test without a design."
+    run = lambda **k: model.differential_expression(**{**TYPES, **k})
+    plain, paired = run(), run(design="~ donor + cell_type")
+    assert list(plain) == list(paired) and paired["donors_paired"].all()
+    assert np.corrcoef(plain["lfc_mean"], paired["lfc_mean"])[0, 1] > 0.9
+    assert (np.sign(plain["lfc_mean"]) == np.sign(paired["lfc_mean"]))[plain["p_value"] < 0.01].all()
+    stage = run(groupby="stage", group1=None, group2="a", design="~ stage")
+    assert list(pd.unique(stage["comparison"])) == ["b vs a", "c vs a"] and "is_de_fdr_all" in stage
+    named = dict(groupby="condition", group1=None, group2=None, design="~ condition + sex")
+    coefficient = run(**named, contrast="condition[T.treated]")
+    groups = run(**named | dict(group1="control", group2="treated"))
+    np.testing.assert_allclose(coefficient["lfc_mean"], groups["lfc_mean"], atol=0.05)

@@ -3,6 +3,7 @@
 import copy
 import tracemalloc
 
+import mudata
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,10 +11,12 @@ import scvi
 from anndata import read_h5ad
 
 from splicevi import SPLICEVI
+from splicevi.cli import main
 from splicevi.data import hold_out, open_mudata, write_store
 from splicevi.data.store import stored_pairs
 from splicevi.datasets import simulate
 from splicevi.model import outputs
+from splicevi.pl import latent_space
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
@@ -250,3 +253,19 @@ def test_nothing_is_computed_that_weights_replace(both, store, monkeypatch):
     assert not calls
     SPLICEVI(mapped.adata, n_latent=4)
     assert calls
+
+
+def test_train_from_disk_on_the_command_line(mdata, tmp_path, monkeypatch):
+    "A zarr store becomes a store of pairs in the results; its cells have the latent points that the saved model gives."
+    pytest.importorskip("zarr")
+    monkeypatch.setattr(latent_space, "umap", lambda z, seed: z[:, :2])
+    mdata.write_zarr(tmp_path / "data.zarr")
+    out = tmp_path / "out"
+    given = ["train", str(tmp_path / "data.zarr"), str(out), "--on_disk", "--max_epochs", "2", "--quiet"]
+    assert main([*given, "--batch_key", "batch", "--label_key", "cell_type"]) == 0
+    assert {"history.csv", "mdata.h5mu", "model", "report.html", "store.h5mu"} == {p.name for p in out.iterdir()}
+    written = mudata.read_h5mu(out / "mdata.h5mu")
+    model = SPLICEVI.load(out / "model", open_mudata(out / "store.h5mu"), accelerator="cpu")
+    np.testing.assert_allclose(written.obsm["X_splicevi"], model.get_latent_representation(), atol=1e-5)
+    assert written["rna"].X is None and "300 cells" in (out / "report.html").read_text().replace("</b>", "")
+    assert main(["train", "example", str(out), "--on_disk"]) == 2

@@ -93,6 +93,7 @@ ROOMS = {  # room -> the rooms below it, which its modules may import
     "model": ["core", "data", "tl", "nn"],
     "pl": ["core", "data", "tl"],
     "views": ["core", "data", "io", "tl", "nn", "model", "pl"],
+    "bench": ["core", "data", "datasets", "io", "tl", "nn", "model", "pl", "views"],
     "cli_import": ["core", "data", "io", "views"],
     "cli_predict": ["core", "data", "nn", "model", "views"],
     "cli_compare": ["core", "model", "cli_predict"],

@@ -32,7 +32,7 @@ from .pairs import ObservedPairs, event_codes, indptr_of, pairs_and_split, row_c
 
 # %% auto #0
 __all__ = ['PAIR_ARRAYS', 'OBSERVATION_ARRAYS', 'OTHER_EVENTS', 'SPLIT', 'OF_OBSERVATIONS', 'PATH', 'LAYER', 'open_mudata',
-           'PairsOnDisk', 'stored_pairs', 'write_store']
+           'PairsOnDisk', 'stored_pairs', 'is_store', 'write_store']
 
 # %% ../../nbs/10_data/77_store.ipynb #e9f5cef4
 def _left_on_disk(element):
@@ -137,6 +137,15 @@ def stored_pairs(
     if event is not None and not np.array_equal(pairs.event, event):
         raise ValueError(OTHER_EVENTS)
     return pairs
+
+# %% ../../nbs/10_data/77_store.ipynb #00e36a39
+def is_store(path: str | Path) -> bool:
+    "Whether a file was written by `write_store`."
+    if not h5py.is_hdf5(path):
+        return False
+    with h5py.File(path) as f:
+        layers = [layer for m in f.get("mod", {}).values() for layer in m.get("layers", {}).values()]
+        return any(isinstance(x, h5py.Group) and "observation_indptr" in x for x in layers)
 
 # %% ../../nbs/10_data/77_store.ipynb #59cdb04c
 def _append(array: h5py.Dataset, values: np.ndarray) -> None:
@@ -292,7 +301,7 @@ def _with_names(file: Path, arrays: h5py.File, names: MuData, places: dict[str, 
 SPLIT = "The mask hides some but not all junctions of {n:,} observed (cell, event) groups; these are hidden whole."
 OF_OBSERVATIONS = {"observation_indptr": np.int64, "observation_event": np.int32, "observation_total": np.float32}
 
-
+# %% ../../nbs/10_data/77_store.ipynb #5c3b2cca
 def _write_matrices(
     file: h5py.File, sources: Iterator[_Source], counts: str, bar
 ) -> tuple[_Names, dict[str, str], int]:
@@ -315,7 +324,7 @@ def _write_matrices(
         places["genes"] = f"mod/{first.rna}/X"
     return names, places, split
 
-
+# %% ../../nbs/10_data/77_store.ipynb #96f4c52f
 def _write(path: Path, sources: Iterator[_Source], counts: str, bar) -> None:
     "Write a store of the cells of one source after another."
     with h5py.File(path, "w", userblock_size=512) as file:

@@ -76,7 +76,7 @@ EVENTS_DIFFER = (
     "events. Give the data the event_id of the training data, or train a model on these events."
 )
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #3826442a
 class EventField(BaseAnnDataField):
     "Registers the event (ATSE) of each junction; features without one, such as genes, have code -1."
 

@@ -17,6 +17,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "detection": "power",
         "latent_space": "latent latent_psi umap",
         "psi": "psi_violin psi_heatmap expression_violin psi_tables",
+        "along": "psi_along",
         "arc_layout": "compress_introns",
         "arcs": "event_arcs",
         "event_grid": "event_grid",

@@ -16,6 +16,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "replicates": "DonorWarning",
         "event_test": "called",
         "markers": "by_event",
+        "trends": "splicing_along psi_along",
         "donors": "pseudobulk beta_binomial_test",
         "detection": "power power_words",
         "psi": "pooled_psi group_psi decoded_group_psi variable_junctions",

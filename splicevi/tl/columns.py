@@ -126,6 +126,25 @@ _MARKERS = {
     "sentence": "The row in words.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #3651305f
+_ALONG = {
+    "range_lower": "Lower end of the 95 % interval of the range of the curve.",
+    "range_upper": "Upper end of the 95 % interval of the range of the curve.",
+    "psi_first": "PSI at the beginning: where 2 % of the cells lie before.",
+    "psi_last": "PSI at the end: where 98 % of the cells lie before.",
+    "highest_at": "Where along the number PSI is highest.",
+    "lowest_at": "Where along the number PSI is lowest.",
+    "n_donors": "Donors with reads of the event.",
+}
+_ALONG_INSTEAD = {
+    "proba_ds": "Probability that the curve of PSI has a range of delta or more.",
+    "effect_size": "Range of the curve of PSI, below 0 where PSI falls.",
+    "direction": "What PSI of the junction does along the number: it rises, falls, peaks or dips.",
+    "p_value": "Probability of as strong a curve if PSI does not depend on the number.",
+    "donor_scatter": "How much the curves of donors differ: variance of their coefficients as a share of ψ(1−ψ).",
+    "n_cells": "Cells in which the event was read.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #62bd04f1
 _VIEWS = {
     "group": "Group of the cells.",
@@ -187,12 +206,13 @@ _PROGRAMS = {
 }
 
 # %% ../../nbs/30_tl/90_columns.ipynb #c962256d
-COLUMNS = _MARKERS | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
+COLUMNS = _MARKERS | _ALONG | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),
     ({"share", "moved"}, {"name": "Name of the program."}),
     ({"program", "r"}, {"p_value": "Probability of as strong a correlation by chance, by permutation."}),
+    ({"range_lower", "psi_first"}, _ALONG_INSTEAD),
     ({"sentence", "proba_marker"}, {"top_junction": "The junction that tells the group apart."}),
     ({"proba_de", "bayes_factor"}, {"bayes_factor": "Log odds of a difference of expression."}),
 ]
