@@ -54,7 +54,7 @@ def _mask_of_rows(rows: np.ndarray, names: pd.Index) -> np.ndarray:
     out[rows] = True
     return out
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #f5ca0281
 def _mask_of_names(cells: np.ndarray, names: pd.Index) -> np.ndarray:
     "A mask from names."
     if len(lost := pd.Index(cells).difference(names)):
@@ -76,7 +76,7 @@ def add_inside(x, y, line_x, line_y, out) -> None:
                 k = j
             out[i] = odd
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #c826e6df
 def points_inside(
     xy: np.ndarray,  # (cells, 2) coordinates
     line: np.ndarray,  # (corners, 2) of a closed line
@@ -108,7 +108,7 @@ def event_numbers(event: np.ndarray) -> np.ndarray:  # (junctions,) int32
     "Event codes, which may have gaps, as numbers from 0."
     return np.unique(event, return_inverse=True)[1].astype(np.int32)
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #2eac2706
 def reads_of_pairs(
     pairs: ObservedPairs,  # or pairs on disk, which are read
     event: np.ndarray,  # (junctions,) event codes
@@ -120,7 +120,7 @@ def reads_of_pairs(
     total = pairs.observation_total if alone else np.empty(0, np.float32)
     return ReadsByCell(pairs.indptr, pairs.junction, pairs.y, event_numbers(event), total)
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #df7c333d
 def reads_of_counts(
     counts,  # (cells, junctions) reads
     event: np.ndarray,  # (junctions,) event codes
@@ -295,7 +295,7 @@ def some_of(
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #3898fcbf
 def both_sides(mask: np.ndarray, most: int | None) -> list[np.ndarray]:  # rows of the selected cells, and of the rest
     "The cells of both sides that are looked at."
     if not mask.any() or mask.all():
@@ -319,9 +319,13 @@ def ranked_junctions(
     for k, c in enumerate(about):
         out.insert(k, c, junctions[c].to_numpy())
     out = out[out["score"].notna()].sort_values("score", ascending=False, kind="stable")
-    return out if level == "junction" else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False)
+    return (
+        out
+        if level == "junction"
+        else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False).rename_axis(None)
+    )
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #2020c68e
 def ranked_genes(
     x,  # (cells, genes) counts
     mask: np.ndarray,  # (cells,) the selected cells
