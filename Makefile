@@ -7,7 +7,8 @@
 # make format           notebooks, tests and exported modules in the one format (ruff, 120 columns)
 # make test-latest       the tests with the newest versions that were tried, in .venv-latest (CONSTRAINTS=/dev/null: with today's)
 # make test-floor        the tests with the lowest versions that settings.ini allows, in .venv-floor (Python 3.11)
-# make bench             the tests that compare times, for a machine that does nothing else
+# make bench             what it costs: the page of times and memory, and the tests that compare times (PEER=module: beside a peer)
+# make truth             experiments with a known answer: truth.html, and nbs/benchmarks/truth.ipynb with its full numbers
 # make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
 PYTHON  ?= python3
@@ -26,7 +27,7 @@ FACTS   := settings.ini setup.py pyproject.toml $(CONSTRAINTS)
 # from the environment, as a constraint of pip's own configuration would go before one of the command line
 PIP     := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo docs test test-slow test-latest test-floor test-browser bench format readme clean help
+.PHONY: demo docs test test-slow test-latest test-floor test-browser bench truth format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -36,8 +37,13 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(PYTEST) $(TESTS)
 
+# PEER=module sets another model with the same methods beside ours
 bench: $(VENV)/.installed-dev
+	SPLICEVI_BENCH=full SPLICEVI_PEER="$(PEER)" SPLICEVI_PAGE="$(CURDIR)/speed.html" $(BIN)/python tools/outputs.py nbs/benchmarks/speed.ipynb
 	$(BIN)/python -m pytest -m timed
+
+truth: $(VENV)/.installed-dev
+	SPLICEVI_BENCH=full SPLICEVI_PAGE="$(CURDIR)/truth.html" $(BIN)/python tools/outputs.py nbs/benchmarks/truth.ipynb
 
 # a variable that is given on the command line of make goes before these
 test-latest:
@@ -52,7 +58,7 @@ test-slow: $(VENV)/.installed-dev
 	SPLICEVI_SLOW=1 $(PYTEST) -m "not cuda and not browser and not timed"
 
 test-browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py
+	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py tests/test_marimo.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix-only --select I,W,UP,PIE,C4 --quiet nbs tests tools setup.py

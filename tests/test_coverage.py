@@ -81,7 +81,7 @@ def test_report(toy, tmp_path):
         json.loads(t.replace("<\\/", "</"))
         for t in re.findall(r'<script type="application/json">(.*?)</script>', page, re.S)
     ]
-    assert len(figures) == 3 and not re.search(r'(src|href)="?https?://', page)
+    assert len(figures) == 4 and not re.search(r'(src|href)="?https?://', page)
     assert [p.name for p in tmp_path.iterdir()] == ["c.html"]
     assert len(coverage_report(toy, label_key="cell_type").groups) == 2
 

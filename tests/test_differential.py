@@ -17,6 +17,7 @@ from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.psi import event_concentration
+from splicevi.model.splicing_test import DifferentialMixin
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
@@ -266,7 +267,7 @@ def test_volcano_and_explorer_agree_on_what_is_called(model, mdata, level):
     missing = tested["is_ds_fdr"].astype(object)
     missing.iloc[1], missing.iloc[2] = True, np.nan
     drawn = lambda t: {c[0] for trace in pl.volcano(t).data if trace.name == "called" for c in trace.customdata}
-    listed = lambda t: set(ExplorerState(mdata, ds=t).events().query("called").index)
+    listed = lambda t: set(ExplorerState(mdata, ds=t, level=level).events().query("called").index)
     for table in (tested.drop(columns="is_ds_fdr"), tested.assign(is_ds_fdr=missing)):
         has_values = table[["effect_size", "proba_ds"]].notna().all(axis=1)
         assert (
@@ -782,3 +783,32 @@ def test_p_values_of_donors_without_difference(samples, n):
     y = rng.binomial(n, rng.beta(6, 4, (500, 2 * samples))).astype(float)
     statistic, _ = likelihood_ratio(y, np.full(y.shape, float(n)), np.repeat([0, 1], samples))
     assert 0.02 < (stats.chi2.sf(statistic, 1) < 0.05).mean() < 0.08
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
+    "Effects stay near the truth and calls true, also where the model has the groups the wrong way round."
+    own = DifferentialMixin._decoded_sums
+
+    def swapped(self, adata, rows, *args):
+        kind = mdata.obs["cell_type"].to_numpy()
+        other = {"type_1": "type_2", "type_2": "type_1"}[kind[rows[0]]]
+        rows = np.flatnonzero(kind == other)
+        return own(self, adata, rows, np.full((1, len(rows)), 1 / len(rows), np.float32), *args[1:])
+
+    if wrong:
+        monkeypatch.setattr(DifferentialMixin, "_decoded_sums", swapped)
+    truth = mdata["splicing"].varm["psi_true"]
+    truth = (truth["type_2"] - truth["type_1"]).to_numpy()
+    plain, informed = (model.differential_splicing(**PAIR, prior=p) for p in ("reads", "model"))
+    error = lambda t: np.sqrt(np.mean((t["effect_size"] - truth) ** 2))
+    false = lambda t: (t["is_ds_fdr"] & (np.abs(truth) < 0.05)).sum() / max(t["is_ds_fdr"].sum(), 1)
+    assert not np.allclose(plain["effect_size"], informed["effect_size"], atol=0.005)
+    assert error(informed) < (1.3 if wrong else 1.1) * error(plain) and false(informed) <= max(0.05, false(plain))
+
+
+def test_a_second_opinion_needs_plain_reads(model):
+    "What changes the reads, or looks at none, goes with no second opinion."
+    for options in (dict(sample_key="batch"), dict(batch_correction=True), dict(strata="batch")):
+        with pytest.raises(ValueError, match="prior='model' needs the cells' own reads"):
+            model.differential_splicing(**PAIR, prior="model", **options)

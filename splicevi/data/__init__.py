@@ -19,7 +19,9 @@ __getattr__, __dir__, __all__ = lazy_names(
         "factors": "splicing_factors",
         "genes": "annotate describe_events",
         "gtf": "read_gtf",
+        "protocol": "sequencing_protocol",
         "metacells": "aggregate_cells",
+        "store": "write_store open_mudata",
         "totals": "rederive_totals",
     },
 )

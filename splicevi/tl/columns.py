@@ -172,6 +172,22 @@ _VIEWS = {
     "note": "What else there is to know of it.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #3f5468de
+_SELECTION = {
+    "psi_selected": "PSI in the selected cells, with one read added at the PSI of all.",
+    "psi_rest": "PSI in the rest of the cells, with one read added at the PSI of all.",
+    "difference": "PSI in the selected cells minus PSI in the rest.",
+    "se": "Standard error of the difference or fold change, moderated.",
+    "score": "Size of the difference or fold change minus two standard errors: what is left for sure.",
+    "n_cells_selected": "Selected cells in which the event was read.",
+    "n_cells_rest": "Other cells in which the event was read.",
+    "n_reads_selected": "Reads of the event in the selected cells.",
+    "n_reads_rest": "Reads of the event in the rest of the cells.",
+    "mean_selected": "Mean counts per 10,000 in the selected cells.",
+    "mean_rest": "Mean counts per 10,000 in the rest of the cells.",
+    "log2_fold_change": "log2 of expression in the selected cells over the rest.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #247a81aa
 _PROGRAMS = {
     "program": "The program of splicing.",
@@ -190,7 +206,7 @@ _PROGRAMS = {
 }
 
 # %% ../../nbs/30_tl/90_columns.ipynb #c962256d
-COLUMNS = _MARKERS | _ALONG | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS
+COLUMNS = _MARKERS | _ALONG | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),

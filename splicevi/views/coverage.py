@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['BANDS', 'VERDICTS', 'MEANING', 'NEXT_STEPS', 'Coverage', 'coverage_of', 'share_all_or_none', 'usable_events',
            'group_coverage', 'filter_table', 'verdict', 'percent', 'summary', 'coverage_figure', 'observed_bars',
-           'all_or_none_bars', 'event_figure', 'group_figure', 'CoverageReport', 'filter_section', 'cell_section',
-           'event_section', 'group_section', 'coverage_report']
+           'all_or_none_bars', 'event_figure', 'group_figure', 'power_of', 'CoverageReport', 'filter_section',
+           'cell_section', 'event_section', 'group_section', 'power_section', 'protocol_section', 'coverage_report']
 
 # %% ../../nbs/70_views/30_coverage.ipynb #107fb7ae
 import html
@@ -24,9 +24,14 @@ from mudata import MuData
 from plotly.subplots import make_subplots
 
 from ..core import KEYS, find_obs_column, obs_column, shortlist, write_file
+from ..data.arguments import Text, takes
+from ..data.gtf import Annotation
 from ..data.pairs import ObservedPairs, modality_pairs
+from ..data.protocol import Protocol, sequencing_protocol
+from ..pl.detection import power as power_figure
 from ..pl.qc import histograms
 from ..pl.style import OKABE_ITO, plain, plain_all, styled
+from ..tl.detection import power, power_words
 from .page import check_target, code_html, facts_html, figure_html, page, section, table_html
 
 # %% ../../nbs/70_views/30_coverage.ipynb #daeacc02
@@ -272,6 +277,22 @@ def group_figure(groups: pd.DataFrame) -> go.Figure:
     )
     return styled(fig, 70 + 22 * len(t))
 
+# %% ../../nbs/70_views/30_coverage.ipynb #66f97333
+def power_of(
+    mdata: MuData,
+    labels: pd.Series | None,  # (cells,) groups of cells
+    sample_key: str | None,  # column of obs with donors
+    splicing: str = KEYS.splicing,
+) -> pd.DataFrame | None:  # of `power`; None: too few cells to compare
+    "What could be found between the groups, or between two halves of the cells."
+    if mdata.n_obs < 4:
+        return None
+    sizes = pd.Series(0) if labels is None else labels.value_counts()
+    fit = (sizes > 1) & (sizes < sizes.sum() - 1)
+    groupby = labels.name if fit.any() else None
+    n_events = max(40, 200 // max(min(int(fit.sum()), 8), 1))
+    return power(mdata, groupby, sample_key=sample_key, splicing=splicing, n_events=n_events)
+
 # %% ../../nbs/70_views/30_coverage.ipynb #ffb2c846
 @dataclass(slots=True, repr=False)
 class CoverageReport:
@@ -281,6 +302,9 @@ class CoverageReport:
     table: pd.DataFrame  # the most telling numbers
     filters: pd.DataFrame  # what filters would leave
     groups: pd.DataFrame | None  # groups of cells, where there are any
+    power: pd.DataFrame | None  # what could be found, see `splicevi.tl.power`; None: too few cells
+    words: list[str]  # the same in three sentences
+    protocol: Protocol  # how the cells were sequenced, as far as the reads tell
     figures: dict[str, go.Figure]
     sizes: dict[str, object]
 
@@ -326,6 +350,22 @@ def group_section(figure: go.Figure, groups: pd.DataFrame) -> str:
     bars = figure_html(figure, name="Usable events of each group")
     return section("Groups of cells", text, bars, table_html(groups, decimals=1))
 
+# %% ../../nbs/70_views/30_coverage.ipynb #a87e80a7
+def power_section(figure: go.Figure, words: Sequence[str]) -> str:
+    "What could be found."
+    caption = (
+        "Share of the events in which differential_splicing (delta=0.05, fdr_target=0.05) would find a change, "
+        "tried with simulated reads of the same worth. Lines on the bars go from the least to the best covered group."
+    )
+    bars = figure_html(figure, caption, "Share of events in which changes would be found")
+    return section("What could be found", " ".join(words), bars)
+
+
+def protocol_section(protocol: Protocol) -> str:
+    "How the cells were sequenced."
+    table = table_html(protocol.evidence, words=["what it means"])
+    return section("Protocol", f"{protocol.name.capitalize()}. {protocol.meaning}", table)
+
 # %% ../../nbs/70_views/30_coverage.ipynb #a806e508
 NEXT_STEPS = {
     "deep": """splicevi.SPLICEVI.setup_mudata(mdata)
@@ -356,17 +396,22 @@ def save(self: CoverageReport, path: str | Path) -> Path:
         cell_section(self.figures["cells"]),
         event_section(self.figures["events"]),
         *([] if self.groups is None else [group_section(self.figures["groups"], self.groups)]),
+        *([] if self.power is None else [power_section(self.figures["power"], self.words)]),
+        protocol_section(self.protocol),
         filter_section(self.filters),
         section("What to do next", "", code_html(NEXT_STEPS[self.verdict])),
     ]
     return write_file(path, page("splicevi coverage", parts, heading="Coverage of splicing", lead=f"{headline}."))
 
 # %% ../../nbs/70_views/30_coverage.ipynb #61d10527
+@takes(splicing=Text("a modality"), sample_key=Text("a column of obs", optional=True))
 def coverage_report(
     mdata: MuData,
     path: str | Path | None = None,  # the HTML file to write; None: none
     label_key: str | None = None,  # column of obs with groups of cells; None: "cell_type" where there is one
     splicing: str = KEYS.splicing,  # the splicing modality
+    sample_key: str | None = None,  # column of obs with donors, if they are the replicates
+    gtf: str | Path | Annotation | None = None,  # annotation, from which the protocol is told better
 ) -> CoverageReport:
     "How far the data can tell about splicing."
     if path is not None:
@@ -377,9 +422,14 @@ def coverage_report(
     figures = {"cells": coverage_figure(coverage), "events": event_figure(coverage)}
     if groups is not None:
         figures["groups"] = group_figure(groups)
+    prospects = power_of(mdata, labels, sample_key, splicing)
+    words = [] if prospects is None else power_words(prospects)
+    if prospects is not None:
+        figures["power"] = power_figure(prospects, title="")
     sizes = {"cells": len(coverage.cells), "junctions": mdata[splicing].n_vars, "events": len(coverage.events)}
     sizes["junction reads"] = int(coverage.reads.sum())
-    out = CoverageReport(verdict(coverage), summary(coverage), filter_table(coverage), groups, figures, sizes)
+    tables = verdict(coverage), summary(coverage), filter_table(coverage), groups, prospects, words
+    out = CoverageReport(*tables, sequencing_protocol(mdata, gtf, splicing), figures, sizes)
     if path is not None:
         out.save(path)
     return out
