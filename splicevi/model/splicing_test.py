@@ -306,11 +306,9 @@ def _decoded_contrast(
 @patch
 def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) bool
     "Which cells the model was fitted to."
-    rows = getattr(self, "train_indices", None)
-    own = np.zeros(adata.n_obs, bool)
-    if rows is not None and self._validate_anndata(None) is adata:
-        own[rows] = True
-    return own
+    if self.train_indices is None:
+        raise ValueError("prior='model' needs cells that were held out, but which these are is not known: train first.")
+    return adata.obs_names.isin(self.adata.obs_names[self.train_indices])
 
 
 @patch
