@@ -18,6 +18,12 @@ from scipy import stats
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
+# %% auto #0
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
+           'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
+           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
@@ -309,11 +315,9 @@ def _decoded_contrast(
 @patch
 def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) bool
     "Which cells the model was fitted to."
-    rows = getattr(self, "train_indices", None)
-    own = np.zeros(adata.n_obs, bool)
-    if rows is not None and self._validate_anndata(None) is adata:
-        own[rows] = True
-    return own
+    if self.train_indices is None:
+        raise ValueError("prior='model' needs cells that were held out, but which these are is not known: train first.")
+    return adata.obs_names.isin(self.adata.obs_names[self.train_indices])
 
 
 @patch
