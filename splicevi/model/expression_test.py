@@ -22,6 +22,7 @@ from scvi.utils import track
 
 from ..core import Limits, obs_column, user_level
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, AnyOf, ListOf, OneOf, Text, takes
+from ..data.on_disk import readable
 from .decode import DecodeMixin, pick
 from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
 from .docs import docs, explain
@@ -85,7 +86,7 @@ class GeneCounts:
         return self.manager.get_state_registry(key)
 
     def get_from_registry(self, key: str):
-        out = self.manager.get_from_registry(key)
+        out = readable(self.manager.get_from_registry(key))
         return out[:, : self.n_genes] if key == REGISTRY_KEYS.X_KEY else out
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #d31d344e

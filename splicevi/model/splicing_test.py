@@ -35,6 +35,8 @@ from .psi import SplicingMixin, WholeEvents, event_concentration
 from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #242cd541
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from ..tl.designs import designed_reads
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior

@@ -524,10 +524,12 @@ def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
     "Mini-batches of cells on disk; the next window is read while one is at work."
     if self.num_workers:
         raise ValueError("num_workers: cells on disk are read ahead by a thread; leave it 0.")
+    pinned = self.pin_memory and torch.cuda.is_available()
     for window, batches in one_ahead(self._windows()):
         self.dataset.window = window
         for at in batches:
-            yield self.collate_fn(self.dataset[at])
+            tensors = self.collate_fn(self.dataset[at])
+            yield {k: v.pin_memory() for k, v in tensors.items()} if pinned else tensors
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
