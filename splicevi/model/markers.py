@@ -129,7 +129,7 @@ explain(
     %(sample_key)s
     %(weights)s
     **kwargs
-        ``n_draws``, ``n_samples_overall``, ``grid`` and ``seed``, as in :meth:`differential_splicing`.
+        ``n_draws``, ``n_samples_overall``, ``grid``, ``prior`` and ``seed``, as in :meth:`differential_splicing`.
     """,
 )
 

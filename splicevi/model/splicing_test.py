@@ -36,11 +36,6 @@ from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 
-# %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
-           'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
-           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
-
 # %% ../../nbs/50_model/70_splicing_test.ipynb #dacd6f97
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from ..tl.designs import designed_reads
