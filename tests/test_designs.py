@@ -290,3 +290,18 @@ def test_a_design_of_genes_is_the_test_of_genes(model):
     coefficient = run(**named, contrast="condition[T.treated]")
     groups = run(**named | dict(group1="control", group2="treated"))
     np.testing.assert_allclose(coefficient["lfc_mean"], groups["lfc_mean"], atol=0.05)
+
+
+def test_the_effect_of_a_number_does_not_depend_on_its_unit(model):
+    "From low to high by name, in units by weights; also far from zero."
+    model.adata.obs["days"] = model.adata.obs["age"] * 365 + 1e7
+    run = lambda d, c: model.differential_splicing(design=d, contrast=c, sample_key="donor", silent=True, n_draws=200)
+    years, days = run("~ age", "age"), run("~ days", "days")
+    np.testing.assert_allclose(years["effect_size"], days["effect_size"], atol=0.02)
+    np.testing.assert_allclose(years["p_value"], days["p_value"], atol=1e-4)
+    step = (60 + 70 + 65) / 3 - (50 + 55 + 44) / 3
+    weights = run("~ age", {"age": step})
+    np.testing.assert_allclose(weights["effect_size"], years["effect_size"], atol=1e-6)
+    assert run("~ age", {"age": 1})["effect_size"].abs().max() < 0.5 * years["effect_size"].abs().max()
+    with pytest.raises(ValueError, match="the same in all samples"):
+        run("~ age", "Intercept")

@@ -20,7 +20,7 @@ from ..tl.groups import Comparison, comparisons
 from ..tl.replicates import DonorWarning
 
 # %% auto #0
-__all__ = ['DESIGN', 'cells_asked', 'check_design', 'Asked', 'cells_of_design', 'contrast_sides', 'contrast_name', 'groups_of',
+__all__ = ['DESIGN', 'cells_asked', 'check_design', 'Asked', 'cells_of_design', 'contrast_name', 'contrast_sides', 'groups_of',
            'asked_of']
 
 # %% ../../nbs/50_model/59_designs.ipynb #e9bc60d3
@@ -41,8 +41,9 @@ explain(
         those that are not compared.
     contrast
         What is asked of the design, in place of `group1` and `group2`: the name of a coefficient, such as ``"age"``,
-        ``"condition[T.treated]"`` or ``"condition[T.treated]:sex[T.m]"``, or a dictionary of names and weights. The
-        effect of a number is that of one unit; ``scale(age)`` in the design makes that a standard deviation.
+        ``"condition[T.treated]"`` or ``"condition[T.treated]:sex[T.m]"``: its effect is that of the step from the
+        samples below the mean (``group1``: "low age") to those above (``group2``: "high age"). A dictionary of names
+        and weights is taken as it is: ``{"age": 10}`` asks for the effect of ten units.
     """,
 )
 
@@ -114,23 +115,29 @@ def _samples(adata, test, groupby: str | None) -> Design:
         )
     return found
 
-# %% ../../nbs/50_model/59_designs.ipynb #96dae90a
-def contrast_sides(
-    design: Design,
-    basis: Basis,
-    name: str,
-) -> Comparison:
-    "The cells of samples that pull a contrast down, and up."
-    pull = basis.x @ np.linalg.solve(basis.x.T @ basis.x, basis.c)
-    side = np.where(design.code < 0, 0, np.sign(np.where(np.abs(pull) < 1e-9, 0, pull))[design.code])
-    return Comparison(np.flatnonzero(side < 0), np.flatnonzero(side > 0), f"low {name}", f"high {name}")
-
 # %% ../../nbs/50_model/59_designs.ipynb #45988ded
 def contrast_name(contrast: str | Mapping[str, float]) -> str:
     "A contrast in words."
     if isinstance(contrast, str):
         return contrast
     return " ".join(f"{w:+g} {k}" for k, w in contrast.items())
+
+# %% ../../nbs/50_model/59_designs.ipynb #96dae90a
+def contrast_sides(
+    design: Design,
+    contrast: str | Mapping[str, float],
+) -> tuple[Comparison, Basis]:
+    "The cells on both sides of a contrast, and what is asked."
+    c, name = design.named_contrast(contrast), contrast_name(contrast)
+    if isinstance(contrast, str):
+        above, size = design.step(contrast)
+        side, basis = np.where(above, 1, -1), design.basis(c * size)
+    else:
+        basis = design.basis(c)
+        pull = basis.x @ np.linalg.solve(basis.x.T @ basis.x, basis.c)
+        side = np.sign(np.where(np.abs(pull) < 1e-9, 0, pull))
+    of = np.where(design.code < 0, 0, side[design.code])
+    return Comparison(np.flatnonzero(of < 0), np.flatnonzero(of > 0), f"low {name}", f"high {name}"), basis
 
 # %% ../../nbs/50_model/59_designs.ipynb #f47af3d7
 def groups_of(design: Design, c: Comparison) -> np.ndarray:  # (samples,) 0, 1, -1
@@ -151,12 +158,11 @@ def asked_of(
     groupby = cells["groupby"]
     design = _samples(adata, test, groupby)
     if test.contrast is not None:
-        basis = design.basis(design.named_contrast(test.contrast))
-        found, bases = [contrast_sides(design, basis, contrast_name(test.contrast))], [basis]
+        found, bases = zip(contrast_sides(design, test.contrast))
     else:
         known = design.code >= 0
         found = comparisons(adata.obs, groupby, cells["group1"], cells["group2"])
         found = [c._replace(rows1=c.rows1[known[c.rows1]], rows2=c.rows2[known[c.rows2]]) for c in found]
         bases = [design.basis(design.group_contrast(groupby, c.group1, cells["group2"])) for c in found]
     paired = test.sample_key in design_columns(test.design)
-    return found, [Asked(design.code, b, groups_of(design, c), paired, design.x) for c, b in zip(found, bases)]
+    return list(found), [Asked(design.code, b, groups_of(design, c), paired, design.x) for c, b in zip(found, bases)]

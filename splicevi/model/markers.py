@@ -67,18 +67,18 @@ def _pairs(
     adata,
     found: list[Comparison],  # each group with each, in the order of `combinations`
     donor: np.ndarray | None,
-    wanted: np.ndarray,  # junctions
+    wanted: np.ndarray,  # junctions of whole events, in order
     n: int,  # groups
     test: SplicingTest,
 ) -> tuple[np.ndarray, np.ndarray]:  # (groups, groups, junctions) probability to be higher, and PSI
     "Compare each group with each other one."
-    higher, psi = (np.full((n, n, self.n_junctions), v, np.float32) for v in (np.nan, 0))
+    higher, psi = (np.full((n, n, len(wanted)), v, np.float32) for v in (np.nan, 0))
     codes, pairs = self._chosen_batches(test), list(zip(combinations(range(n), 2), found))
     for (g, h), pair in track(pairs, style="tqdm", description="pairs", disable=test.silent):
         data = self._compared(adata, pair, donor)
         contrast = self._contrast(data, wanted, test, codes, np.random.default_rng(test.seed))
         of, ours = sides(contrast, test.delta, test.n_draws, test.seed), contrast.junctions < self.n_junctions
-        at = contrast.junctions[ours]
+        at = np.searchsorted(wanted, contrast.junctions[ours])
         higher[g, h, at], higher[h, g, at] = of.higher[:, ours]
         psi[g, h, at], psi[h, g, at] = of.psi[:, ours]
     return higher, psi
@@ -96,10 +96,9 @@ def _markers(
     event = self.module.junc2atse.cpu().numpy()
     at = np.flatnonzero(np.isin(event, event[candidates(observed, test.delta)]))
     higher, psi = self._pairs(adata, found if len(at) else [], donor, at, len(members), test)
-    known = ~np.isnan(observed)
+    known = ~np.isnan(observed[:, at])
     higher[~(known[:, None] & known[None])] = np.nan
-    parts = (v[..., at] for v in (higher, psi, cells, reads))
-    return MarkerReads([g for g, _ in members], *parts), at
+    return MarkerReads([g for g, _ in members], higher, psi, cells[:, at], reads[:, at]), at
 
 # %% ../../nbs/50_model/73_markers.ipynb #43940c9c
 explain(
@@ -130,7 +129,7 @@ explain(
     %(sample_key)s
     %(weights)s
     **kwargs
-        ``n_draws``, ``n_samples_overall``, ``grid`` and ``seed``, as in :meth:`differential_splicing`.
+        ``n_draws``, ``n_samples_overall``, ``grid``, ``prior`` and ``seed``, as in :meth:`differential_splicing`.
     """,
 )
 

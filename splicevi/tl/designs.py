@@ -177,6 +177,16 @@ def named_contrast(
         raise ValueError(f"contrast={weights} has weights that are no numbers.")
     return np.array([float(weights.get(k, 0)) for k in self.names])
 
+# %% ../../nbs/30_tl/38_designs.ipynb #88d72964
+@patch
+def step(self: Design, contrast: str) -> tuple[np.ndarray, float]:  # (samples,) bool, those above; size of the step
+    "The samples above the mean of a coefficient's column, and how far they are from those below."
+    column = self.x[:, self.names.index(contrast)]
+    above = column > column.mean()
+    if not np.ptp(column) > 1e-9 * np.abs(column).max():
+        raise ValueError(f"contrast={contrast!r} is the same in all samples, so it compares nothing.")
+    return above, float(column[above].mean() - column[~above].mean())
+
 # %% ../../nbs/30_tl/38_designs.ipynb #ac934ab6
 @patch
 def aliased(self: Design) -> dict[str, list[str]]:
@@ -202,7 +212,8 @@ class Basis(NamedTuple):
 @patch
 def basis(self: Design, c: np.ndarray) -> Basis:
     "The design and a contrast, in columns that are not the same."
-    u, d, v = np.linalg.svd(self.x, full_matrices=False)
+    size = np.maximum(np.abs(self.x).max(0), 1e-300)
+    (u, d, v), c = np.linalg.svd(self.x / size, full_matrices=False), c / size
     keep = d > d.max() * 1e-9
     inside = v[keep] @ c
     if np.abs(v[keep].T @ inside - c).max() > 1e-6 * np.abs(c).max(initial=1e-300) or not np.abs(c).max() > 0:
