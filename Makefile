@@ -58,7 +58,7 @@ test-slow: $(VENV)/.installed-dev
 	SPLICEVI_SLOW=1 $(PYTEST) -m "not cuda and not browser and not timed"
 
 test-browser: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py
+	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py tests/test_marimo.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix-only --select I,W,UP,PIE,C4 --quiet nbs tests tools setup.py

@@ -114,17 +114,49 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
                 server.kill()
 
 
-def _wait_for(address: str, server, log: Path, seconds: float = 90) -> None:
+@contextmanager
+def marimo_app(path: Path, home: Path, pythonpath: Path):
+    "Address of a marimo that runs the notebook `path` as an app; everything it writes goes to `home`."
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    dirs = {k: str(home / k.lower()) for k in ("XDG_CONFIG_HOME", "XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
+    env = os.environ | dirs | {"PYTHONPATH": str(pythonpath), "OMP_NUM_THREADS": "2", "MARIMO_SKIP_UPDATE_CHECK": "1"}
+    command = [sys.executable, "-m", "marimo", "run", str(path), "--headless", "--no-token", f"--port={port}"]
+    with open(home / "marimo.log", "wb") as log:
+        server = subprocess.Popen([*command, "--host=127.0.0.1"], env=env, stdout=log, stderr=log, cwd=path.parent)
+        try:
+            _wait_for(f"http://127.0.0.1:{port}", server, home / "marimo.log", at="/health")
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            server.terminate()
+            try:
+                server.wait(15)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def wait_until(condition, seconds=120, every=0.25):
+    "The first true value of the condition."
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if value := condition():
+            return value
+        time.sleep(every)
+    raise AssertionError("did not happen in time")
+
+
+def _wait_for(address: str, server, log: Path, seconds: float = 90, at: str = "/api") -> None:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if server.poll() is not None:
             break
         try:
-            with urlopen(f"{address}/api", timeout=2):
+            with urlopen(address + at, timeout=2):
                 return
         except OSError:
             time.sleep(0.3)
-    raise RuntimeError(f"JupyterLab did not start:\n{log.read_text()[-3000:]}")
+    raise RuntimeError(f"The server did not start:\n{log.read_text()[-3000:]}")
 
 
 class Notebook:

@@ -339,6 +339,21 @@ def test_a_molecule_whose_reads_are_off_differently_counts_once(tmp_path):
         assert counts(found) == {("AA-1", f"chr1:201:300:{strand}"): 1}
 
 
+@pytest.mark.parametrize("snap,bound", [(None, 0.95), (0, 0.90)])
+def test_long_reads_that_minimap2_placed(snap, bound):
+    "Noisy reads (3 of 100 bases wrong) of 240 molecules, as minimap2 places them; the rest is what it misplaces."
+    folder = Path(__file__).parent / "data" / "minimap2"
+    truth = pd.read_csv(folder / "truth.tsv", sep="\t")
+    place = truth["chrom"] + ":" + truth["start"].astype(str) + ":" + truth["end"].astype(str) + ":" + truth["strand"]
+    true = dict(zip(zip(truth["cell"], place), truth["molecules"]))
+    found = counts(io.read_bam(folder / "reads.bam", "all", folder / "genes.gtf.gz", snap=snap)["splicing"])
+    right = sum(min(n, true.get(k, 0)) for k, n in found.items())
+    assert (right > bound * sum(true.values())) and (snap == 0) == (right < 0.95 * sum(true.values()))
+    assert sum(found.values()) <= sum(true.values())
+    new = {k for _, k in found} - {k for _, k in true}
+    assert len(new) <= (6 if snap is None else 16)
+
+
 # --- genes
 
 

@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from browser import FLAGS, Notebook, browser_path, jupyter_lab, write_notebook
+from browser import FLAGS, Notebook, browser_path, jupyter_lab, wait_until, write_notebook
 from hostile import COLUMN, NAMES, hostile_mdata
 
 from splicevi import PSIExplorer, coverage_report
@@ -103,16 +103,6 @@ def curve_points(nb) -> int:
         """() => [...document.querySelectorAll('.svi svg path')].reduce(
           (n, path) => n + (path.getAttribute('d') || '').split(/[ML]/).length, 0)"""
     )
-
-
-def wait_until(condition, seconds=120, every=0.25):
-    "The first true value of the condition."
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        if value := condition():
-            return value
-        time.sleep(every)
-    raise AssertionError("did not happen in time")
 
 
 def plotted(nb) -> None:
@@ -269,6 +259,104 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     nb.page.locator(".splicevi-explorer button:has-text('observed')").first.click()
     wait_until(lambda: title() != before, 30)
     assert nb.execute("print(ex.show)").strip() == "observed"
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+def test_cells_of_the_map_are_selected_and_ranked(open_notebook, shots):
+    "A name of the legend and a lasso on the explorer's map select cells, whose events are ranked beside it."
+    nb = open_notebook(
+        "lasso.ipynb",
+        SETUP,
+        "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)",
+        EXPLORE,
+        width=1300,
+        height=2000,
+    )
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    chosen = lambda: int(nb.execute("print(int(ex.selected.sum()))"))
+    nb.page.locator(".splicevi-explorer .splicevi-choice button:text-is('groups')").click()
+    nb.page.locator(".splicevi-explorer .splicevi-map .key button:has-text('type_2')").click()
+    wait_until(lambda: chosen() == 100, 30)
+    assert nb.execute("print(set(ex.state.cell_groups[ex.selected.to_numpy()]))").strip() == "{'type_2'}"
+    wait_until(lambda: "100 selected cells" in nb.page.locator(".splicevi-explorer").inner_text(), 30)
+    nb.page.locator(".splicevi-map button[data-name=lasso]").click()
+    box = nb.page.locator(".splicevi-map canvas").first.bounding_box()
+    corners = [(0.01, 0.01), (0.5, 0.01), (0.5, 0.99), (0.01, 0.99), (0.01, 0.02)]
+    at = [(box["x"] + a * box["width"], box["y"] + b * box["height"]) for a, b in corners]
+    nb.page.mouse.move(*at[0])
+    nb.page.mouse.down()
+    for corner in at[1:]:
+        nb.page.mouse.move(*corner, steps=4)
+    nb.page.mouse.up()
+    wait_until(lambda: chosen() != 100, 30)
+    code = "x = ex.state.coords()[0][:, 0]; m = (x.min() + x.max()) / 2; print(((x < m) == ex.selected).mean())"
+    assert float(nb.execute(code)) > 0.98  # all but cells on the line
+    nb.shot(shots / "explorer-lasso.png", ".splicevi-explorer")
+    nb.execute("ex.selected = [1, 2, 3]")
+    wait_until(lambda: nb.page.locator(".splicevi-map").first.get_attribute("data-selected") == "3", 30)
+    check_no_complaints(nb)
+
+
+MANY = """
+import numpy as np, pandas as pd
+from anndata import AnnData
+from splicevi.views import LatentMap
+rng, n = np.random.default_rng(0), 1_000_000
+kind = rng.integers(0, 4, n)
+xy = 7 * np.array([[0, 0], [1, 0], [0, 1], [1, 1]])[kind] + rng.normal(size=(n, 2))
+obs = pd.DataFrame({"cell_type": pd.Categorical.from_codes(kind, list("ABCD"))}, np.arange(n).astype(str))
+adata = AnnData(obs=obs, obsm={"X_umap": xy})
+"""
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("dark", (False, True), ids=("light", "dark"))
+def test_a_map_of_a_million_cells(open_notebook, shots, dark):
+    "All cells are drawn; legend, box and Python select the same; a pointer is told the cell's name; colours change."
+    nb = open_notebook(
+        f"million{dark}.ipynb", MANY, "cells = LatentMap(adata)\ncells", width=860, height=900, dark=dark
+    )
+    nb.run_all()
+    nb.wait_done()
+    nb.page.wait_for_selector(".splicevi-map[data-drawn='1000000']", timeout=60_000)
+    count = lambda: int(nb.page.locator(".splicevi-map").get_attribute("data-selected"))
+    nb.page.locator(".splicevi-map .key button:has-text('B')").click()
+    wait_until(lambda: nb.execute("print((cells.mask.to_numpy() == (kind == 1)).all())").strip() == "True", 30)
+    assert count() == int(nb.execute("print((kind == 1).sum())"))
+    nb.page.locator(".splicevi-map button[data-name=box]").click()
+    box = nb.page.locator(".splicevi-map canvas").first.bounding_box()
+    point = lambda a, b: (box["x"] + a * box["width"], box["y"] + b * box["height"])
+    nb.page.mouse.move(*point(0.002, 0.002))
+    nb.page.mouse.down()
+    nb.page.mouse.move(*point(0.5, 0.998), steps=5)
+    nb.page.mouse.up()
+    wait_until(lambda: nb.execute("print(set(kind[cells.selected[:1000]]) <= {0, 2})").strip() == "True", 30)
+    left = "m = (xy[:, 0].min() + xy[:, 0].max()) / 2; print(((xy[:, 0] < m) == cells.mask).mean())"
+    assert float(nb.execute(left)) > 0.999
+    nb.shot(shots / f"map-{'dark' if dark else 'light'}-700.png", ".splicevi-view")
+    nb.page.locator(".splicevi-map button[data-name=pan]").click()
+    nb.page.mouse.move(*point(0.5, 0.5))
+    nb.page.mouse.click(*point(0.5, 0.5))
+    for _ in range(12):
+        nb.page.mouse.wheel(0, -100)
+    moved = nb.page.evaluate("document.querySelector('.splicevi-map').stats.frames")
+    assert moved > 0
+    nb.execute("cells.selected = [5, 7]")
+    wait_until(lambda: count() == 2, 30)
+    nb.page.keyboard.press("0")
+    nb.execute("cells.color = np.where(kind == 3, np.nan, xy[:, 0])")
+    nb.page.locator(".splicevi-map .strip").wait_for()
+    at = nb.execute("i = np.argmin(((xy - [0, 7]) ** 2).sum(1)); print(kind[i])")
+    assert at.strip() == "2" and "250" in nb.page.locator(".splicevi-map .key").inner_text().replace("249", "250")
+    nb.page.mouse.move(*point(0.35, 0.35))
+    nb.page.mouse.move(*point(0.36, 0.36))
+    wait_until(lambda: nb.page.locator(".splicevi-map .hint span").count() == 1, 30)
+    name = nb.page.locator(".splicevi-map .hint span").inner_text()
+    assert int(nb.execute(f"print(kind[{int(name)}])")) in (0, 1, 2, 3)
+    nb.shot(shots / f"map-values-{'dark' if dark else 'light'}-700.png", ".splicevi-view")
     check_no_complaints(nb)
 
 

@@ -489,9 +489,9 @@ def test_bad_arguments(model, given, error, text):
     model.train(max_epochs=1, enable_progress_bar=False, **QUICK)
 
 
-@pytest.mark.parametrize("missing, view, background", [("ipywidgets", "widget", True)])
+@pytest.mark.parametrize("missing, view, background", [("anywidget", "widget", True)])
 def test_missing_extra(model, monkeypatch, missing, view, background):
-    "Without ipywidgets the widget view names the extra to install."
+    "Without anywidget the widget view names the extra to install."
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ImportError, match=r"splicevi\[notebook\]"):
         model.train(dashboard=TrainingDashboard(view), background=background)
@@ -585,7 +585,7 @@ def test_stop_button(model, widget_views):
     run = model.train(max_epochs=10_000, background=True, dashboard=TrainingDashboard("widget"), **QUICK)
     (view,) = widget_views[0]
     assert view.button.layout.display is None and not run.wait(0.3)
-    view.button._handle_button_msg(view.button, {"event": "click"}, [])
+    setattr(view.widget, f"{view.button._id}_clicks", 1)
     assert run.wait(30) and "stopped by you" in view.head.value and view.button.disabled
     assert model.is_trained
 
@@ -782,8 +782,9 @@ def test_kernel_stop_button(kernel):
     comms = {}
 
     def note(kind, content):
-        if kind == "comm_open" and content["data"].get("state", {}).get("description") == "Stop":
-            comms["stop"] = content["comm_id"]
+        state = content["data"].get("state", {}) if kind == "comm_open" else {}
+        if found := [k for k, v in state.items() if k.endswith("_description") and v == "■ Stop"]:
+            comms["stop"], comms["clicks"] = content["comm_id"], found[0].replace("description", "clicks")
 
     done = kernel.run(
         "run = model.train(max_epochs=100_000, early_stopping=False, batch_size=32, dashboard=True, background=True)\n"
@@ -793,7 +794,7 @@ def test_kernel_stop_button(kernel):
     assert done.error is None and done.text == "True" and "stop" in comms, done.messages
     kernel.client.shell_channel.send(
         kernel.client.session.msg(
-            "comm_msg", {"comm_id": comms["stop"], "data": {"method": "custom", "content": {"event": "click"}}}
+            "comm_msg", {"comm_id": comms["stop"], "data": {"method": "update", "state": {comms["clicks"]: 1}}}
         )
     )
     told = kernel.run("run.wait(30), run.recorder.phase, run.recorder.message")

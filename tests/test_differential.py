@@ -267,7 +267,7 @@ def test_volcano_and_explorer_agree_on_what_is_called(model, mdata, level):
     missing = tested["is_ds_fdr"].astype(object)
     missing.iloc[1], missing.iloc[2] = True, np.nan
     drawn = lambda t: {c[0] for trace in pl.volcano(t).data if trace.name == "called" for c in trace.customdata}
-    listed = lambda t: set(ExplorerState(mdata, ds=t).events().query("called").index)
+    listed = lambda t: set(ExplorerState(mdata, ds=t, level=level).events().query("called").index)
     for table in (tested.drop(columns="is_ds_fdr"), tested.assign(is_ds_fdr=missing)):
         has_values = table[["effect_size", "proba_ds"]].notna().all(axis=1)
         assert (

@@ -431,7 +431,7 @@ def test_nothing_is_written_into_the_users_objects(model):
 def test_click_on_the_volcano_moves_everything(ex, ds):
     "A point of the volcano: arcs, map and expression of its junction, its row in the table."
     view = view_of(ex)
-    target = next(j for j in ds.index[::-1] if ds.at[j, "event_id"] != ex.event)
+    target = next(j for j in ex.state.events().index[::-1] if ds.at[j, "event_id"] != ex.event)
     old = view.plots["arcs"].widget.figure
     click(view.plots["volcano"], target, ds.at[target, "event_id"])
     assert ex.junction == target and ex.event == ds.at[target, "event_id"]
@@ -490,8 +490,14 @@ def test_comparisons(model, ex):
     assert (
         ex.comparison == "type_2 vs Rest"
         and set(ex.state.tested()["group1"]) == {"type_2"}
-        and len(view.table.view.frame) == model.n_junctions
+        and len(view.table.view.frame)
+        == len(ex.state.data.index.events)
+        == len(view.table.view.frame["event_id"].unique())
     )
+    view.all_junctions.value = True
+    assert ex.level == "junction" and len(view.table.view.frame) == model.n_junctions
+    ex.level = "event"
+    assert view.all_junctions.value is False
     ex.ds = model.differential_splicing(groupby="cell_type", group1="type_1", level="event", silent=True, n_draws=50)
     ex.state.choose(ex.ds.index[3])
     assert ex.event == ex.ds.index[3] and ex.junction == ex.ds["top_junction"].iloc[3]
@@ -512,7 +518,7 @@ def test_what_is_refused(model, mdata, ds):
         ("junction", "chr1:1:2:+", KeyError, "those of"),
         ("gene", "", KeyError, "GENE"),
         ("groupby", "celltype", KeyError, "cell_type"),
-        ("show", "psi", ValueError, "decoded, smoothed, observed"),
+        ("show", "psi", ValueError, "observed, decoded, smoothed"),
         ("ds", ds.drop(columns="proba_ds"), KeyError, "mode='change'"),
         ("ds", ds.set_axis([f"x{i}" for i in range(len(ds))]), KeyError, "No row of ds"),
         ("ds", pd.concat([ds.drop(columns="comparison")] * 2), ValueError, "occur twice"),
@@ -558,6 +564,7 @@ def test_csv_and_frame(ex, tmp_path):
 
 def test_bed_counts_from_zero(ex, tmp_path):
     "Start minus one, end as it is; score is PSI in thousandths; one line for each group where asked."
+    ex.show = "decoded"
     lines = [l.split("\t") for l in ex.to_bed(tmp_path / "a.bed").read_text().splitlines()]
     assert lines[0][0].startswith('track name="') and len(lines) == 1 + len(ex.state.junctions)
     psi = ex.state.values().decoded.mean(0)
@@ -605,14 +612,9 @@ def test_buttons_write_beside_the_notebook(ex, tmp_path, monkeypatch):
 
 def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
-    from splicevi.views.explorer import widgets
-
-    for f in (widgets.search_class, widgets.table_class, widgets.library_class, widgets.plot_class):
-        f.cache_clear()
-    for name in ("anywidget", "ipywidgets"):
-        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.setitem(sys.modules, "anywidget", None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
-    assert len(ex.figures()) == 6 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
+    assert len(ex.figures()) == 8 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
     ex._ipython_display_()
@@ -632,7 +634,7 @@ def test_a_snapshot_of_the_last_state_stays_in_the_notebook(ex, monkeypatch):
         and ex.event in page.data
         and f'class="{ex.snapshot_name}"' in page.data
     )
-    assert view_of(ex).widget.children[1].hides == ex.snapshot_name
+    assert ex.widget.hides == ex.snapshot_name
     event = list(ex.state.data.index.events)[9]
     ex.event = event
     assert len(updated) == 1 and event in updated[0][0] and updated[0][1] == ex.snapshot_name

@@ -7,6 +7,7 @@ import torch
 from torch.testing import assert_close
 
 from splicevi import SPLICEVI
+from splicevi.data import compiled as code
 from splicevi.datasets import simulate
 from splicevi.nn import fused
 from splicevi.nn.batch import SplicingBatch
@@ -135,15 +136,15 @@ def test_results_do_not_depend_on_the_number_of_threads(compiled, monkeypatch):
 
 def test_without_a_folder_for_the_cache(monkeypatch):
     "Where numba can keep nothing, functions are compiled all the same."
-    njit = fused.numba.njit
+    njit = code.numba.njit
 
     def no_cache(f, cache=False, **options):
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
         return njit(f, **options)
 
-    monkeypatch.setattr(fused.numba, "njit", no_cache)
-    assert fused.compiled(lambda x: x + 1)(2) == 3
+    monkeypatch.setattr(code.numba, "njit", no_cache)
+    assert code.compiled(lambda x: x + 1)(2) == 3
 
 
 def test_loader_gives_the_same_mini_batches(monkeypatch):

@@ -92,7 +92,7 @@ ROOMS = {  # room -> the rooms below it, which its modules may import
     "nn": ["core", "data", "tl"],
     "model": ["core", "data", "tl", "nn"],
     "pl": ["core", "data", "tl"],
-    "views": ["core", "data", "tl", "nn", "model", "pl"],
+    "views": ["core", "data", "io", "tl", "nn", "model", "pl"],
     "bench": ["core", "data", "datasets", "io", "tl", "nn", "model", "pl", "views"],
     "cli_import": ["core", "data", "io", "views"],
     "cli_predict": ["core", "data", "nn", "model", "views"],
@@ -395,7 +395,7 @@ def test_floors_are_those_of_the_settings(root):
     "constraints-floor.txt has the lowest version of each requirement, constraints-latest.txt none that is lower."
     cfg = ConfigParser(interpolation=None)
     cfg.read(root / "settings.ini")
-    keys = ("requirements", "io_requirements", "notebook_requirements", "image_requirements")
+    keys = ("requirements", "io_requirements", "design_requirements", "notebook_requirements", "image_requirements")
     wanted = dict(need.lower().split(">=") for key in keys for need in cfg["DEFAULT"][key].split())
     floor, latest = pins(root, "constraints-floor.txt"), pins(root, "constraints-latest.txt")
     number = lambda version: [int(n) for n in version.split(".")]

@@ -118,6 +118,7 @@ OTHERS = (
     "concentration",
     "smooth",
     "programs",
+    "markers",
 )  # beyond the spec
 
 

@@ -1,7 +1,10 @@
 """Events in words against a plain annotation written from the definitions, planted events, and genes people know."""
 
+import gzip
+import os
 from collections import Counter
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -318,30 +321,44 @@ GTFS = {
     "human": "inputs/gtf/gencode_hg38_marvel_subset.gtf",
     "mouse": "inputs/outrigger_tasic/gencode.vM10.annotation.subset.gtf",
 }
+ENSEMBL = Path(__file__).parent / "data" / "ensembl92_genes.gtf.gz"  # 91 genes with all their transcripts
 
 
-@pytest.mark.parametrize("species", GTFS)
-def test_all_events_of_gencode(real_data, species):
-    "At least 99 of 100 events of what there is of GENCODE are as the definitions have them."
-    gtf, n, wrong = read_gtf(real_data / GTFS[species]), 0, []
+@pytest.fixture(scope="module")
+def annotation(request):
+    "Path of an annotation: one that comes with the tests, one of the real data, or the one that SPLICEVI_GTF names."
+    if request.param == "ensembl":
+        return Path(os.environ.get("SPLICEVI_GTF", ENSEMBL))
+    return request.getfixturevalue("real_data") / GTFS[request.param]
+
+
+@pytest.mark.parametrize("annotation", ["ensembl", *GTFS], indirect=True)
+def test_all_events_of_an_annotation(annotation):
+    "At least 99 of 100 events of GENCODE are as the definitions have them; SPLICEVI_GTF=genes.gtf tries a whole one."
+    gtf, n, wrong = read_gtf(annotation), 0, []
     for events in all_events(introns_of(gtf)):
         more, table = disagreements(events, gtf)
         n, wrong = n + len(table), wrong + more
     assert n > 50 and len(wrong) <= 0.01 * n, wrong
 
 
-@pytest.mark.parametrize("species", GTFS)
-def test_decay_is_that_of_gencode(real_data, species):
-    "The rule of 50 bases finds the transcripts that GENCODE calls nonsense_mediated_decay, and no others."
-    path = real_data / GTFS[species]
-    lines = [x for x in path.read_text().splitlines() if "\ttranscript\t" in x]
+@pytest.mark.parametrize("annotation,exceptions", [("ensembl", 0.01), *((k, 0) for k in GTFS)], indirect=["annotation"])
+def test_decay_is_that_of_gencode(annotation, exceptions):
+    """The rule of 50 bases finds the transcripts that GENCODE calls nonsense_mediated_decay, and no others.
+
+    Curators know exceptions: of 4,851 transcripts of a thousand genes, 6 decay with their stop in the last exon, and 28
+    do not though the rule has them.
+    """
+    read = gzip.open if annotation.suffix == ".gz" else open
+    lines = [x for x in read(annotation, "rt") if "\ttranscript\t" in x]
     name = lambda x, key: x.split(f'{key} "')[1].split('"')[0]
-    called = {name(x, "transcript_id"): name(x, "transcript_type") == "nonsense_mediated_decay" for x in lines}
-    gtf = read_gtf(path)
+    kind = "transcript_type" if "transcript_type" in lines[0] else "transcript_biotype"
+    called = {name(x, "transcript_id"): name(x, kind) == "nonsense_mediated_decay" for x in lines}
+    gtf = read_gtf(annotation)
     t = gene_models(gtf, gtf.genes).transcripts
     t = t[t["coding"]]
     assert len(t) > 30 and t["nmd"].sum() >= 2
-    assert (t["nmd"] == t["transcript_id"].map(called)).all()
+    assert (t["nmd"] != t["transcript_id"].map(called)).mean() <= exceptions
 
 
 def cassette(a, b, start, end):
@@ -408,6 +425,58 @@ def test_events_that_people_know(real_data, species, gene, place, rows, name, co
     t = pd.DataFrame(rows, columns=["start", "end"]).assign(chrom=place[:-1], strand=place[-1], event_id="e")
     row = describe_events(t, read_gtf(real_data / GTFS[species])).loc["e"]
     assert (row["event_name"], row["consequence"], row["event_status"]) == (f"{gene} {name}", consequence, "annotated")
+
+
+def junctions_table(place, rows):
+    t = pd.DataFrame(rows, columns=["start", "end"])
+    return t.assign(chrom=place[:-1], strand=place[-1], event_id="e")
+
+
+ENSEMBL_KNOWN = [  # without it the reading frame of dystrophin's end is another; the neuronal exon of PTBP2
+    ("DMD", "chrX-", cassette(31126642, 31126673, 31121931, 31134101), "exon 78 (cassette)", "frameshift"),
+    ("DMD", "chrX-", cassette(31177932, 31177970, 31173605, 31178668), "exon 71 (cassette)", "in frame"),
+    ("PTBP2", "chr1+", cassette(96806419, 96806452, 96805000, 96807000), "exon 10 (cassette)", "frameshift"),
+]
+
+
+@pytest.mark.parametrize("gene,place,rows,name,consequence", ENSEMBL_KNOWN)
+def test_exons_that_people_know(gene, place, rows, name, consequence):
+    "Exons 71 and 78 of dystrophin, and the exon of 34 bases that neurons keep in PTBP2."
+    row = describe_events(junctions_table(place, rows), read_gtf(ENSEMBL)).loc["e"]
+    assert (row["event_name"], row["consequence"]) == (f"{gene} {name}", consequence)
+
+
+# the longest transcript of GENCODE 24 (GRCh38): where its exons start (first base) and end
+CD44 = """35139181-35139370 35176575-35176740 35180274-35180407 35186832-35186900 35189835-35190065 35196746-35196874
+35198121-35198246 35201082-35201195 35201671-35201787 35204512-35204640 35206112-35206243 35208105-35208206
+35209965-35210054 35211246-35211449 35214852-35214914 35219316-35219387 35221654-35221732 35229129-35230027"""
+PTBP1 = """797425-797505 799413-799443 803561-803636 804036-804208 804292-804438 804532-804702 804829-804939
+805013-805187 806408-806556 807869-807902 808360-808452 808546-808762 810543-810620 810694-812312"""
+NRXN1 = """49921739-49922251 49943704-49943791 50053271-50053590 50054955-50055044 50091323-50091494 50236789-50236970
+50465442-50465561 50472298-50472471 50495905-50496095 50497333-50497714 50506495-50506617 50528625-50528651
+50531227-50531430 50538253-50538636 50552587-50553025 50620022-50620183 50621226-50621249 50623314-50623615
+50921869-50921880 50922658-50922687 50925938-50925955 51027502-51029194 51031981-51032200"""
+LONGEST = [  # gene, place, exons, junctions, type and name
+    # the standard form goes from exon 5 to exon 15, past variable exons v2 to v10
+    ("CD44", "chr11+", CD44, [(35190066, 35196745), (35190066, 35214851)], "exons 6-14 (cassettes)"),
+    ("PTBP1", "chr19+", PTBP1, cassette(807869, 807902, 806557, 808359), "exon 10 (cassette)"),
+    # the 90 bases of splice site 4
+    ("NRXN1", "chr2-", NRXN1, cassette(50054955, 50055044, 50053591, 50091322), "exon 20 (cassette)"),
+]
+
+
+@pytest.mark.parametrize("gene,place,exons,rows,name", LONGEST)
+def test_names_by_the_longest_transcript(tmp_path, gene, place, exons, rows, name):
+    "Exons are counted in the direction of transcription, and an exon that is skipped by a new junction has its number."
+    line = '{}\tHAVANA\t{}\t{}\t{}\t.\t{}\t.\tgene_id "G"; gene_name "{}"; {}\n'.format
+    places = [x.split("-") for x in exons.split()]
+    tail = 'transcript_id "T"; transcript_type "protein_coding";'
+    spans = [("gene", places[0][0], places[-1][1], ""), ("transcript", places[0][0], places[-1][1], tail)]
+    spans += [("exon", a, b, tail) for a, b in places]
+    gtf = tmp_path / "one.gtf"
+    gtf.write_text("".join(line(place[:-1], kind, a, b, place[-1], gene, more) for kind, a, b, more in spans))
+    row = describe_events(junctions_table(place, rows), read_gtf(gtf)).loc["e"]
+    assert row["event_name"] == f"{gene} {name}" and row["event_status"] == "new junction"
 
 
 def test_a_name_without_an_annotation():

@@ -21,6 +21,7 @@ __getattr__, __dir__, __all__ = lazy_names(
         "gtf": "read_gtf",
         "protocol": "sequencing_protocol",
         "metacells": "aggregate_cells",
+        "store": "write_store open_mudata",
         "totals": "rederive_totals",
     },
 )

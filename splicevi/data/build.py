@@ -18,8 +18,9 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, logger, shortlist
+from ..core import KEYS, logger, shortlist, user_level
 from .arguments import FLAG, READ_FIRST, SHARE, Is, OneOf, takes
+from .on_disk import refuse_on_disk
 from splicevi.data.pairs import (
     ObservedPairs,
     event_codes,
@@ -134,7 +135,7 @@ def _merge_columns(
     "One column from two, `a` first."
     if differ := _contradictions(a, b):
         what = f"obs[{a.name!r}] differs between the modalities in {differ:,} cells"
-        warnings.warn(f"{what}; the expression side's values are kept.", stacklevel=4)
+        warnings.warn(f"{what}; the expression side's values are kept.", stacklevel=user_level())
     out = a.astype(object).reindex(cells)
     out = out.where(out.notna(), b.astype(object).reindex(cells))
     return _restore_dtype(out, a, b)
@@ -337,6 +338,7 @@ def hold_out(
     psi_mask_layer: str = KEYS.mask,  # groups that it hides already are not held out; may be absent
 ) -> tuple[MuData, pd.DataFrame]:  # copy without the hidden groups; their pairs, with the columns of `_held_table`
     "Hide a random part of the observed events in a copy of the data."
+    refuse_on_disk(mdata, "hold_out")
     adata = _splicing_of(mdata, modality, junc_counts_layer)
     pairs, events = modality_pairs(adata, junc_counts_layer, psi_mask_layer)
     chosen = _choose(len(pairs.observation_event), fraction, seed)

@@ -48,7 +48,8 @@ def _empty_array(store, place: str, shape: tuple[int, int]):
     if isinstance(store, h5py.File):
         array = store.create_dataset(place, **layout)
     else:
-        group = store[place.rpartition("/")[0]]
+        home = place.rpartition("/")[0]
+        group = store[home] if home else store
         make = getattr(group, "create_array", None) or group.create_dataset
         array = make(place.rpartition("/")[2], **layout)
     array.attrs.update(ENCODING)

@@ -16,9 +16,9 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ..core import KEYS, modality_keys, shortlist
+from ..core import KEYS, modality_keys, shortlist, user_level
 from .arguments import FLAG, takes
-from .on_disk import is_on_disk, readable
+from .on_disk import is_checked, is_on_disk, readable
 from splicevi.data.pairs import (
     count_faults,
     event_codes,
@@ -209,6 +209,8 @@ def _scan_splicing(
 ) -> tuple[_Faults, int]:  # what is wrong with the values, observed groups that the mask splits
     "Look through the splicing layers a few thousand cells at a time."
     faults, split = _Faults(), 0
+    if all(map(is_checked, layers.values())):
+        return faults, split
     for rows in _dense_chunks(adata.shape):
         part = {k: sp.csr_matrix(m[rows], dtype=np.float64) for k, m in layers.items()}  # unsigned would wrap around
         _scan_counts(part, rows.start, faults)
@@ -337,12 +339,20 @@ def _check_content(counts, mask, shown: int, what: str, found: Findings, where: 
         return found.add(
             "error", *where, f"there are no {what}: its shape is {counts.shape}.", "look at how it was made."
         )
+    if is_checked(counts):
+        return None
     if not readable(counts).sum():
         problem, fix = f"all {what} are 0.", "name the layer that holds them, or look at how they were read in."
         return found.add("error", *where, problem, fix)
     if mask is not None and not shown:
         fix = "1 means that the event was observed; delete the layer to show every event with reads."
         found.add("error", *where, f"the mask {mask!r} hides all {what}.", fix)
+
+# %% ../../nbs/10_data/20_checks.ipynb #0ba48b9f
+def _n_unread(counts) -> int:
+    "Number of junctions that were read in no cell."
+    parts = readable(counts).chunks() if is_on_disk(counts) else [counts]
+    return int((sum(np.asarray((part != 0).sum(0)).ravel() for part in parts) == 0).sum())
 
 # %% ../../nbs/10_data/20_checks.ipynb #a54b1f65
 def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found: Findings) -> None:
@@ -362,7 +372,7 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
     _check_content(layers["y"], mask, faults.shown, "junction reads", found, place)
     if why := suspicion(adata, given["y"], "junction reads", "junc_counts_layer"):
         found.add("warning", *place, why, "reads are whole numbers.")
-    if unread := int((np.asarray((layers["y"] != 0).sum(0)).ravel() == 0).sum()):
+    if unread := 0 if is_checked(layers["y"]) else _n_unread(layers["y"]):
         problem = f"{unread:,} junctions were read in no cell."
         found.add("note", _holder(k, label["y"]), label["y"], problem, "make_mudata drops them.")
 
@@ -375,7 +385,7 @@ def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> No
         fix = f"store them there, or name one of the layers: {layer_names(adata)}."
         return found.add("error", _holder(k, key), key, "the gene counts are missing.", fix)
     faults = _Faults()
-    for rows in _dense_chunks(adata.shape):
+    for rows in () if is_checked(counts) else _dense_chunks(adata.shape):
         _scan_counts({"y": sp.csr_matrix(counts[rows])}, rows.start, faults)
     mostly_zero = sp.issparse(counts) or is_on_disk(counts) or (np.asarray(counts) == 0).mean() > 0.5
     _check_storage({key: counts} if mostly_zero else {}, k, found)
@@ -411,7 +421,7 @@ def _existing(mdata: MuData, k: str | None, found: Findings) -> str | None:
 def _raise(found: Findings) -> None:
     "Warn of the warnings, raise the errors."
     for line in found.lines("warning"):
-        warnings.warn(line, stacklevel=4)
+        warnings.warn(line, stacklevel=user_level())
     if errors := found.lines("error"):
         text = "\n".join(f"- {e}" for e in errors)
         raise ValueError(f"{len(errors)} problem{'s' * (len(errors) > 1)} in the data:\n{text}")

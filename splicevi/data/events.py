@@ -18,7 +18,7 @@ from anndata import AnnData
 from mudata import MuData
 from scipy.sparse.csgraph import connected_components
 
-from ..core import KEYS, Limits, logger, shortlist
+from ..core import KEYS, Limits, logger, shortlist, user_level
 from .arguments import FLAG, NOT_NEGATIVE, READ_FIRST, Is, OneOf, takes
 from .build import cells_with_reads, make_mudata
 from .checks import check_mudata
@@ -62,7 +62,8 @@ def _has_strand(table: pd.DataFrame) -> np.ndarray:
     "(junctions,) bool. Without a strand nobody knows what a junction competes with."
     known = np.isin(table["strand"].to_numpy(), ["+", "-"])
     if lost := int((~known).sum()):
-        warnings.warn(f"{lost:,} junctions have no strand and are left out.", stacklevel=5)
+        fix = "Readers of splicevi.io take strands from an annotation (gtf=...), some from the genome (fasta=...)."
+        warnings.warn(f"{lost:,} junctions have no strand and are left out. {fix}", stacklevel=user_level())
     return known
 
 # %% ../../nbs/10_data/60_events.ipynb #1bc66d2a
@@ -150,7 +151,7 @@ def find_events(
     chosen = _of_size(event, max_size)
     if not chosen.any():
         why = f"no two of the {len(kept):,} that pass the filters share a splice site, or max_size is too small."
-        warnings.warn(f"No event is left of {len(table):,} junctions: {why}", stacklevel=3)
+        warnings.warn(f"No event is left of {len(table):,} junctions: {why}", stacklevel=user_level())
     at, (number, found) = kept[chosen], pd.factorize(event[chosen])
     lost = len(table) - len(kept), len(kept) - len(at)
     logger.info("%d events of %d junctions; %d were filtered, %d are in no event.", len(found), len(at), *lost)
@@ -197,7 +198,7 @@ def _completed(length: np.ndarray, genes: pd.Index, table: pd.Series) -> np.ndar
         raise ValueError(f"No gene has a length: {names}")
     if unknown.any():
         what = f"{unknown.sum():,} of {len(length):,} genes have no length and get the median"
-        warnings.warn(f"{what}: {shortlist(genes[unknown])}.", stacklevel=3)
+        warnings.warn(f"{what}: {shortlist(genes[unknown])}.", stacklevel=user_level())
     return np.where(unknown, np.nanmedian(length), length)
 
 # %% ../../nbs/10_data/60_events.ipynb #a636ec35

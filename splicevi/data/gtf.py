@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ..core import KEYS, require_extra, shortlist
+from ..core import KEYS, require_extra, shortlist, user_level
 from .text import open_text, require_file, whole_file
 
 # %% ../../nbs/10_data/40_gtf.ipynb #7db4f513
@@ -189,11 +189,13 @@ def with_chroms(
     matched = matching_names(known, chroms)
     if chroms and not matched:
         what = f"no chromosome in common: {shortlist(known)} and {shortlist(chroms)}. Are they of one genome?"
-        warnings.warn(f"The annotation and the junctions have {what}", stacklevel=3)
+        warnings.warn(f"The annotation and the junctions have {what}", stacklevel=user_level())
     if not (to := {k: v for k, v in matched.items() if k != v and k not in chroms}):
         return gtf
     what = f"{shortlist(to)} where the junctions write {shortlist(to.values())}"
-    warnings.warn(f"The annotation writes {what}; {len(to):,} chromosomes were matched by name.", stacklevel=3)
+    warnings.warn(
+        f"The annotation writes {what}; {len(to):,} chromosomes were matched by name.", stacklevel=user_level()
+    )
     tables = {k: getattr(gtf, k) for k in ("genes", "exons", "introns", "transcripts")}
     renamed = {k: t.assign(chrom=t["chrom"].replace(to)) for k, t in tables.items() if t is not None}
     return replace(gtf, **renamed)

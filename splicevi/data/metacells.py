@@ -14,10 +14,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, obs_column, shortlist
+from ..core import KEYS, obs_column, shortlist, user_level
 from .arguments import MAYBE_COUNT, takes
 from .build import make_mudata
 from .checks import require_cells
+from .on_disk import refuse_on_disk
 from .pairs import layer_of_counts
 
 # %% ../../nbs/10_data/70_metacells.ipynb #85cf9cc7
@@ -102,7 +103,7 @@ def _check_rna_layer(adata: AnnData, layer: str | None) -> None:
             f"The values that are added up look like logarithms, and layers[{counts!r}] like the counts: "
             f"pass rna_layer={counts!r}.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/10_data/70_metacells.ipynb #3cfb1ad1
@@ -118,6 +119,7 @@ def aggregate_cells(
     rna_layer: str | None = None,  # layer of gene counts; None: X
 ) -> MuData:  # metacells with the sums of their cells' counts; obs: n_cells and the columns in which their cells agree
     "Add the counts of cells that belong together."
+    refuse_on_disk(mdata, "aggregate_cells")
     require_cells(mdata, [k for k in (rna, splicing) if k in mdata.mod])
     group = _labels(mdata, by)
     if size is not None:

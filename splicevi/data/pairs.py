@@ -6,7 +6,7 @@
 __all__ = ['NO_EVENT', 'count_faults', 'require_counts', 'some_values', 'is_whole', 'layer_of_counts', 'normalisation',
            'suspicion', 'without_event', 'event_codes', 'EventOrder', 'ObservedPairs', 'row_chunks', 'indptr_of',
            'pairs_and_split', 'observed_pairs', 'named_layers', 'layer_names', 'modality_pairs', 'splicing_layers',
-           'at_pairs', 'CellStore', 'take_ranges']
+           'at_pairs', 'CellStore', 'take_ranges', 'parts_of']
 
 # %% ../../nbs/10_data/10_pairs.ipynb #5d00c2cb
 import warnings
@@ -19,7 +19,8 @@ import scipy.sparse as sp
 from anndata import AnnData
 from fastcore.basics import patch
 
-from ..core import KEYS, shortlist
+from ..core import KEYS, shortlist, user_level
+from .on_disk import RowsOnDisk, indptr_on_disk, is_on_disk, readable
 
 # %% ../../nbs/10_data/10_pairs.ipynb #c36ef6c5
 def count_faults(
@@ -37,6 +38,11 @@ def require_counts(
     what: str,  # its name in the message
 ) -> None:
     "Raise where a value cannot be a count."
+    matrix = readable(matrix)
+    if isinstance(matrix, RowsOnDisk):
+        for part in matrix.chunks():
+            require_counts(part, what)
+        return
     values = matrix.data if sp.issparse(matrix) else np.asarray(matrix)
     for reason, bad in count_faults(values).items():
         raise ValueError(f"{what} hold {bad.sum():,} {reason} values; counts are finite and not negative.")
@@ -354,7 +360,9 @@ def _check_shapes(counts, event: np.ndarray, mask) -> None:
 
 # %% ../../nbs/10_data/10_pairs.ipynb #595ec3e9
 def _as_csr(matrix):
-    "The matrix as CSR; one that is CSR already is not copied."
+    "The matrix as CSR; one that is CSR already is not copied, one on disk is left there."
+    if is_on_disk(matrix):
+        return RowsOnDisk(matrix)
     return matrix if sp.issparse(matrix) and matrix.format == "csr" else sp.csr_matrix(matrix)
 
 # %% ../../nbs/10_data/10_pairs.ipynb #d0aedec7
@@ -368,7 +376,8 @@ def pairs_and_split(
     mask = _as_csr(mask) if sp.issparse(mask) else mask
     _check_shapes(counts, event, mask)
     layout = EventOrder(event)
-    chunks = [_chunk_pairs(counts[s], None if mask is None else mask[s], layout) for s in row_chunks(counts.indptr)]
+    indptr = indptr_on_disk(counts.matrix) if isinstance(counts, RowsOnDisk) else counts.indptr
+    chunks = [_chunk_pairs(counts[s], None if mask is None else mask[s], layout) for s in row_chunks(indptr)]
     return _join([part for part, _ in chunks], counts.shape, layout), sum(n for _, n in chunks)
 
 # %% ../../nbs/10_data/10_pairs.ipynb #95bf417f
@@ -381,7 +390,7 @@ def observed_pairs(
     pairs, split = pairs_and_split(counts, event, mask)
     if split:
         what = f"some but not all junctions of {split:,} observed (cell, event) groups; these are hidden whole."
-        warnings.warn(f"The mask hides {what}", stacklevel=2)
+        warnings.warn(f"The mask hides {what}", stacklevel=user_level())
     return pairs
 
 # %% ../../nbs/10_data/10_pairs.ipynb #9aa749bc
@@ -496,3 +505,14 @@ def take(
         self.observation_event[observations],
         self.observation_total[observations],
     )
+
+# %% ../../nbs/10_data/10_pairs.ipynb #7e1df2b4
+def parts_of(
+    pairs,  # `ObservedPairs`, or pairs on disk that have `indptr` and `take`
+    rows: np.ndarray | None = None,  # cells; None: all
+    size: int = 2_000_000,  # pairs of a part, about
+) -> Iterator[ObservedPairs]:
+    "The pairs of some cells, a part at a time, for sums over many."
+    rows = np.arange(pairs.shape[0]) if rows is None else rows
+    for span in row_chunks(indptr_of(np.diff(pairs.indptr)[rows]), size):
+        yield pairs.take(rows[span])

@@ -15,6 +15,7 @@ from mudata import MuData
 from ..core import KEYS, shortlist
 from .arguments import FLAG, READ_FIRST, Is, takes
 from .build import assemble_mudata
+from .on_disk import refuse_on_disk
 from splicevi.data.pairs import (
     event_codes,
     layer_names,
@@ -131,6 +132,7 @@ def rederive_totals(
     psi_mask_layer: str = KEYS.mask,  # events that it hides stay hidden; may be absent
 ) -> MuData | AnnData:  # a copy in which totals are the sums of the reads; X is PSI
     "Make totals and PSI agree with the reads: totals become sums, or missing reads become a junction of the event."
+    refuse_on_disk(mdata, "rederive_totals")
     how = rest, junc_counts_layer, atse_counts_layer, psi_mask_layer
     if isinstance(mdata, AnnData):
         return _rederived(mdata, *how)

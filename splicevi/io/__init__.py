@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "star": "read_starsolo read_star_junctions",
         "formats": "read_regtools read_leafcutter read_splicing_dataset",
         "bam": "read_bam read_cellranger",
+        "depth": "read_depth",
     },
 )

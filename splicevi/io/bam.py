@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, Limits, logger, shortlist
+from ..core import KEYS, Limits, logger, shortlist, user_level
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, AnyOf, Is, OneOf, Text, takes
 from ..data.build import assemble_mudata
 from ..data.gtf import Annotation, matching_names, read_gtf, with_chroms
@@ -290,7 +290,7 @@ def _splicing(plan: _Plan, found: Mapping[str, tuple], by_sample: bool) -> AnnDa
     if by_sample:
         adata.obs["sample"] = np.repeat(list(found), [len(f[0]) for f in found.values()])
     if not adata.n_vars:
-        warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=4)
+        warnings.warn(f"No junction was found in {shortlist(plan.files.values())}.", stacklevel=user_level())
     return adata
 
 # %% ../../nbs/20_io/60_bam.ipynb #4b900fbf

@@ -15,7 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 from anndata import AnnData
 
-from ..core import KEYS, logger, shortlist
+from ..core import KEYS, logger, shortlist, user_level
 from ..data.events import named_coordinates
 from ..data.gtf import COORDINATES, Annotation
 from ..data.hdf5 import read_hdf5
@@ -215,7 +215,7 @@ def _numerators(t: pd.DataFrame, event: np.ndarray, path: Path) -> sp.csr_matrix
         wrong += 0 if totals is None else int((np.abs(np.bincount(code, reads)[code] - totals) > 0.5).sum())
     if wrong:
         what = f"the totals of {wrong:,} (sample, junction) pairs are not the sum of the cluster's junctions"
-        warnings.warn(f"{path}: {what}; they were derived anew.", stacklevel=4)
+        warnings.warn(f"{path}: {what}; they were derived anew.", stacklevel=user_level())
     return sp.vstack(rows, format="csr")
 
 # %% ../../nbs/20_io/40_formats.ipynb #4e1e5329
@@ -326,7 +326,7 @@ def _derive(adata: AnnData, given, path) -> None:
     off = sp.csr_matrix(given, dtype=np.float32) - adata.layers[KEYS.event_counts]
     if n := int((np.abs(off.data) > 0.5).sum()):
         what = f"the event totals of {n:,} (cell, junction) pairs are not the sum of the event's junctions"
-        warnings.warn(f"{path}: {what}; they were derived anew.", stacklevel=3)
+        warnings.warn(f"{path}: {what}; they were derived anew.", stacklevel=user_level())
 
 # %% ../../nbs/20_io/40_formats.ipynb #92dcdde9
 def read_splicing_dataset(

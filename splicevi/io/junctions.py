@@ -18,7 +18,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from fastcore.basics import patch
 
-from ..core import KEYS, logger, shortlist
+from ..core import KEYS, logger, shortlist, user_level
 from ..data.gtf import COORDINATES, Annotation, bare_chrom, read_gtf, strand_of, with_chroms
 
 # %% ../../nbs/20_io/10_junctions.ipynb #29beeda4
@@ -164,7 +164,7 @@ def one_naming(
     out = [best[bare_chrom(c)] for c in chroms]
     if to := {c: o for c, o in zip(chroms, out) if c != o}:
         what = f"{shortlist(to)} became {shortlist(to.values())}."
-        warnings.warn(f"The files name chromosomes in two ways: {what}", stacklevel=4)
+        warnings.warn(f"The files name chromosomes in two ways: {what}", stacklevel=user_level())
     return out
 
 # %% ../../nbs/20_io/10_junctions.ipynb #f0fc34a9
@@ -182,7 +182,7 @@ def _settle_strands(
     if left := int((strand == 0).sum()):
         hint = "" if gtf is not None else " An annotation (gtf=...) may know it."
         dropped = f"{left:,} of {len(table):,} junctions are dropped, because their strand is unknown.{hint}"
-        warnings.warn(dropped, stacklevel=4)
+        warnings.warn(dropped, stacklevel=user_level())
     if len(lost):
         logger.info("%d of %d junctions without a strand got one from the annotation.", len(lost) - left, len(lost))
     return strand

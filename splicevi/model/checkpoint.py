@@ -20,13 +20,15 @@ from fastcore.basics import patch
 from lightning.pytorch.callbacks import Callback
 from scvi import settings
 
-from ..core import Limits, check_number, shortlist
+from ..core import Limits, check_number, shortlist, user_level
 from ..data.on_disk import RowsOnDisk
+from ..data.pairs import ObservedPairs
 from .plain import PlainFile, Writing, packed
 from .record import end_of
 from .run import Stopper
 from .save import explained, saved_file, staged, versions
 from ..nn.loader import get_store
+from ..nn.ranks import own_random_numbers, this_rank
 from ..nn.scvi_names import callback_state, counts_done, end_training, go_on_from, set_callback_state
 
 # %% auto #0
@@ -152,7 +154,7 @@ def data_facts(model) -> dict[str, int | None]:
     return {
         "cells": crc(adata.obs_names),
         "features": crc(model.gene_names, model.junction_names),
-        "reads": None if pairs is None else crc(pairs.y, pairs.n, pairs.junction),
+        "reads": crc(pairs.y, pairs.n, pairs.junction) if isinstance(pairs, ObservedPairs) else None,
         "gene counts": None if x is None or isinstance(x, RowsOnDisk) else crc(x.data if hasattr(x, "indptr") else x),
         "covariates": crc(*(np.asarray(model.adata_manager.get_from_registry(k), float) for k in others)),
     }
@@ -212,6 +214,7 @@ class CheckpointCallback(Callback):
     def on_train_epoch_start(self, trainer, plan) -> None:
         if self.saved:
             set_random_state(self.saved["random"])
+            own_random_numbers(trainer.global_rank)
             self.saved = None
         elif trainer.current_epoch % self.every == 0:
             self._write(trainer, plan)
@@ -273,7 +276,7 @@ def _write(self: CheckpointCallback, trainer, plan, ended: str | None = None) ->
     except OSError as e:
         if not self.written:
             raise
-        warnings.warn(f"{e} Training goes on.", UserWarning, stacklevel=2)
+        warnings.warn(f"{e} Training goes on.", UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #f2e4ef7b
 @patch
@@ -338,7 +341,7 @@ def checkpoint_to_resume(folder: Path, resume: bool | str, facts: dict, max_epoc
             f"A run that had not ended left its checkpoint (epoch {saved['counts']['epoch']:,}) in {folder}; it is "
             "replaced. resume=True would go on with it."
         )
-        warnings.warn(message, UserWarning, stacklevel=6)
+        warnings.warn(message, UserWarning, stacklevel=user_level())
     return None
 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #c4f992fd
@@ -348,7 +351,8 @@ def checkpoints_of(model, given: dict) -> list[CheckpointCallback]:
     if folder is None:
         return []
     facts, out = run_facts(model, given), CheckpointCallback(folder, given["checkpoint_every"])
-    out.lock.take()
+    if this_rank() == 0:  # it writes for all
+        out.lock.take()
     try:
         out.saved = checkpoint_to_resume(folder, given["resume"], facts, given["max_epochs"])
     except BaseException:

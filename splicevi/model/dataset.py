@@ -6,24 +6,26 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from fastcore.basics import patch
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 
-from ..core import quiet_logs, shortlist
+from ..core import quiet_logs, shortlist, user_level
 from ..data.arguments import SHARED
 from ..data.build import assemble_mudata
 from ..data.checks import require_cells
 from ..data.pairs import CellStore
 from .docs import docs
 from .setup import check_size_factor, require_numbers
-from ..nn.loader import MATRICES, SplicingKeys, get_store, looked_at_once, register_store
+from ..nn.loader import MATRICES, SplicingKeys, checksum, get_store, looked_at_once, register_store
 from splicevi.nn.scvi_names import (
     covariate_counts,
     field_modality,
@@ -38,9 +40,10 @@ from splicevi.nn.scvi_names import (
 
 # %% auto #0
 __all__ = ['CODES', 'AN_OBJECT', 'feature_names', 'count_genes', 'Features', 'registered_features', 'FeatureMixin', 'DataMixin',
-           'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features', 'needed_arrays',
-           'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then', 'edited',
-           'follow_columns', 'AlignMixin']
+           'weights_follow', 'feature_order', 'realign', 'with_cells_of', 'require_unchanged', 'needed_features',
+           'needed_arrays', 'categories', 'require_known', 'require_covariates', 'coded', 'columns_now_and_then',
+           'edited', 'follow_columns', 'Realigned', 'lacks_modality', 'in_order', 'used_columns', 'content_stamp',
+           'AlignMixin']
 
 # %% ../../nbs/50_model/20_dataset.ipynb #0d9aea60
 def feature_names(registry: dict, key: str) -> pd.Index:
@@ -175,11 +178,26 @@ class DataMixin(FeatureMixin):
             use_size_factor_key=REGISTRY_KEYS.SIZE_FACTOR_KEY in registered_fields(self.registry_),
         )
 
+# %% ../../nbs/50_model/20_dataset.ipynb #c2da8146
+_WEIGHTS_FOLLOW = ContextVar("whether the weights of another model replace the starting values", default=False)
+
+
+@contextmanager
+def weights_follow() -> Iterator[None]:
+    "Within, new models are not started at their data, since they are given the weights of another one."
+    before = _WEIGHTS_FOLLOW.set(True)
+    try:
+        yield
+    finally:
+        _WEIGHTS_FOLLOW.reset(before)
+
 # %% ../../nbs/50_model/20_dataset.ipynb #8e48c51f
 @patch
 def _start_from_data(self: DataMixin, pca: bool, rows: np.ndarray | None = None) -> None:
     "List the reads of the data, and start the module at the pooled values of some cells; None: of all."
     register_store(self.adata_manager, self.junction_events, self.split_at)
+    if _WEIGHTS_FOLLOW.get():
+        return
     size = None
     if self.module.use_size_factor_key and self.n_genes:
         size = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)).reshape(-1)
@@ -213,7 +231,7 @@ def realign(adata, need: dict[str | None, pd.Index]):
     warnings.warn(
         "The data's features are in another order than the model's, or more; they are matched by name in a copy.",
         UserWarning,
-        stacklevel=settings.warnings_stacklevel,
+        stacklevel=user_level(),
     )
     taken = {k: part(k).copy() if v is None else part(k)[:, v].copy() for k, v in order.items()}
     return taken[None] if None in taken else with_cells_of(adata, taken)
@@ -347,6 +365,48 @@ def follow_columns(manager) -> None:
         require_covariates(manager.adata, manager.registry)
         register_again(manager)
 
+# %% ../../nbs/50_model/20_dataset.ipynb #a48a000e
+class Realigned(NamedTuple):
+    "A copy of a data set with the model's features, and what it was made of."
+
+    source: weakref.ref
+    stamp: tuple  # of the source's content
+    copy: object
+
+
+def lacks_modality(adata, need: dict[str | None, pd.Index]) -> bool:
+    "Whether a data set has not all modalities of a model."
+    return any(k is not None and k not in getattr(adata, "mod", {}) for k in need)
+
+
+def in_order(adata, need: dict[str | None, pd.Index]) -> bool:
+    "Whether a data set has the model's features in the model's order, and its modalities the same cells."
+    require_cells(adata, [k for k in need if k is not None])
+    return all((adata if k is None else adata.mod[k]).var_names.equals(names) for k, names in need.items())
+
+
+def used_columns(registry: dict) -> Iterator[tuple[str | None, str]]:
+    "Modality (None: of the data set) and name of the columns of obs that a model reads."
+    yield from ((modality, column) for _, column, modality, _ in categories(registry))
+    key = REGISTRY_KEYS.CONT_COVS_KEY
+    yield from ((field_modality(registry, key), column) for column in field_state(registry, key).get("columns", []))
+    modality, where, name = field_place(registry, REGISTRY_KEYS.SIZE_FACTOR_KEY) or (None, None, None)
+    if where == "obs":
+        yield modality, name
+
+
+def content_stamp(adata, registry: dict) -> tuple:
+    "Changes when what a model reads of a data set does: matrices, arrays, columns, and the names of features."
+    part, hashed = lambda k: adata if k is None else adata[k], lambda v: int(pd.util.hash_pandas_object(v).sum())
+    out = [hashed(pd.Series(part(k).var_names)) for k in needed_features(registry)]
+    out.append(hashed(pd.Series(adata.obs_names)))
+    for (k, where), names in needed_arrays(registry).items():
+        held = [part(k).X if n is None else getattr(part(k), where).get(n) for n in names]
+        out += [checksum(m.to_numpy() if isinstance(m, pd.DataFrame) else m) for m in held]
+    for k, column in used_columns(registry):
+        out.append(hashed(part(k).obs[column]) if column in part(k).obs else None)
+    return tuple(out)
+
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 AN_OBJECT = SHARED["adata"]
 
@@ -354,13 +414,19 @@ AN_OBJECT = SHARED["adata"]
 class AlignMixin(DataMixin):
     "Data sets brought into the model's order of features."
 
+    _realigned = None
+
     def _realigned_copy(self, adata):
-        "A data set with the model's features; the model forgets the last realigned copy when it makes another."
-        out = realign(adata, needed_features(self.registry_))
-        if out is adata:
-            return out
-        forget_data(self, getattr(self, "_realigned", None))
-        self._realigned = out
+        "A data set with the model's features; the copy that is made of another one is kept while that is as it was."
+        need = needed_features(self.registry_)
+        if lacks_modality(adata, need) or in_order(adata, need):
+            return realign(adata, need)
+        stamp = content_stamp(adata, self.registry_)
+        if self._realigned is not None and self._realigned.source() is adata and self._realigned.stamp == stamp:
+            return self._realigned.copy
+        out = realign(adata, need)
+        forget_data(self, self._realigned and self._realigned.copy)
+        self._realigned = Realigned(weakref.ref(adata), stamp, out)
         return out
 
     def _validate_anndata(self, adata=None, copy_if_view: bool = True):

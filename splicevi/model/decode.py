@@ -20,6 +20,7 @@ from scvi.utils import track
 from torch import Tensor
 
 from ..core import shortlist
+from .outputs import Output
 from ..nn.encoders import codes_kept
 from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
@@ -79,6 +80,8 @@ class Decode:
     return_mean: bool = True  # whether samples are averaged
     return_numpy: bool = False
     silent: bool = True
+    out: Any = None  # file that the values are written to
+    groupby: Any = None  # column of obs that they are summed up by
 
 # %% ../../nbs/50_model/50_decode.ipynb #d46c864d
 def pick(kind: type, arguments: Mapping[str, Any], **others):
@@ -132,6 +135,8 @@ def _batch_codes(self: DecodeMixin, transform_batch) -> list[int | None]:
 def _begin(self: DecodeMixin, how: Decode) -> tuple[Any, np.ndarray, list[int | None]]:
     "Checked data, rows and batch codes of a call."
     warn_untrained(self)
+    several = how.n_samples > 1 and not how.return_mean
+    Output(how.out, how.groupby).check(several, how.return_numpy)
     adata = self._validate_anndata(how.adata)
     return adata, self._rows(adata, how.indices, how.n_samples_overall), self._batch_codes(how.transform_batch)
 
@@ -154,7 +159,7 @@ def _posteriors(
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
-    loader = make_loader(self, adata, rows, batch_size)
+    loader = make_loader(self, adata, rows, batch_size, compact=self.device.type != "cpu")
     kept = {}
     with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
@@ -209,6 +214,23 @@ def as_frame(values: np.ndarray, cells: pd.Index, features: pd.Index, return_num
 # %% ../../nbs/50_model/50_decode.ipynb #7da577b3
 @patch
 @torch.inference_mode()
+def _decoded_parts(
+    self: DecodeMixin,
+    how: Decode,
+    adata,
+    rows: np.ndarray,
+    codes: list[int | None],  # batches to decode under
+    decoder: Callable[[tuple[Tensor, ...]], Tensor],  # inputs of a decoder to (..., cells, features)
+    finish: Callable[[Tensor, dict], Tensor],  # with the cells' own data
+) -> Iterator[np.ndarray]:
+    "Decoded features of the cells of one mini-batch after another."
+    for tensors, q in self._posteriors(adata, rows, how.batch_size, how.n_samples, how.silent):
+        z = self._points_to_decode(q, how.use_z_mean)
+        mean = sum(decoder(self._decoder_inputs(tensors, z, c)) for c in codes) / len(codes)
+        yield mean_or_samples(finish(mean, tensors), how)
+
+
+@patch
 def _decode(
     self: DecodeMixin,
     how: Decode,
@@ -218,9 +240,8 @@ def _decode(
 ):
     "Decoded features of the cells."
     adata, rows, codes = self._begin(how)
-    parts = []
-    for tensors, q in self._posteriors(adata, rows, how.batch_size, how.n_samples, how.silent):
-        z = self._points_to_decode(q, how.use_z_mean)
-        mean = sum(decoder(self._decoder_inputs(tensors, z, c)) for c in codes) / len(codes)
-        parts.append(mean_or_samples(finish(mean, tensors), how))
-    return as_frame(np.concatenate(parts, axis=-2), adata.obs_names[rows], features, how.return_numpy)
+    parts = self._decoded_parts(how, adata, rows, codes, decoder, finish)
+    found = Output(how.out, how.groupby).collect(parts, adata, rows, features)
+    if not isinstance(found, np.ndarray):
+        return found
+    return as_frame(found, adata.obs_names[rows], features, how.return_numpy)

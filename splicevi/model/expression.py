@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Number
+from os import PathLike
 
 import numpy as np
 from fastcore.basics import patch
@@ -15,6 +16,7 @@ from torch import Tensor
 from ..data.arguments import takes
 from .decode import Decode, DecodeMixin, columns_of, pick
 from .docs import docs
+from .outputs import OUTPUT
 
 # %% auto #0
 __all__ = ['ExpressionMixin']
@@ -30,7 +32,7 @@ class ExpressionMixin(DecodeMixin):
 # %% ../../nbs/50_model/54_expression.ipynb #c8a9a543
 @patch
 @docs.dedent
-@takes()
+@takes(**OUTPUT)
 def get_normalized_expression(
     self: ExpressionMixin,
     adata=None,
@@ -44,6 +46,8 @@ def get_normalized_expression(
     return_mean: bool = True,
     return_numpy: bool = False,
     silent: bool = True,
+    out: str | PathLike | None = None,
+    groupby: str | None = None,
 ):
     r"""Decoded gene expression :math:`\rho_n`, proportions that sum to one over the genes of a cell.
 
@@ -53,10 +57,12 @@ def get_normalized_expression(
     gene_list
         Names of the genes to return; `None` for all.
     %(decoding)s
+    %(output)s
 
     Returns
     -------
     ``(cells, genes)``, or ``(samples, cells, genes)`` if `n_samples` > 1 and not `return_mean` (always an array then).
+    %(output_returned)s
     """
     how = pick(Decode, locals())
     self.need("expression")

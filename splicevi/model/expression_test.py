@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,11 +20,13 @@ from scvi import REGISTRY_KEYS
 from scvi.model.base import DifferentialComputation
 from scvi.utils import track
 
-from ..core import Limits, obs_column
+from ..core import Limits, obs_column, user_level
 from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, SHARE, AnyOf, ListOf, OneOf, Text, takes
 from .decode import DecodeMixin, pick
+from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
+from ..tl.designed_counts import as_groups, designed_counts
 from ..tl.donor_counts import TAU2, CountedDonors, counted_donors, donor_counts, donor_mean, gene_p_values
 from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
 from splicevi.tl.groups import (
@@ -40,7 +42,7 @@ from splicevi.tl.groups import (
 from ..tl.replicates import DonorWarning, donor_codes, nested_message, samples_of, single_donor, with_donor
 
 # %% auto #0
-__all__ = ['TEST', 'BAYES', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin',
+__all__ = ['TEST', 'BAYES', 'checked', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin',
            'warn_of_donors', 'sampling', 'ExpressionTest', 'donor_means', 'bayes_names', 'fold_change']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
@@ -180,7 +182,9 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
     if not test.batch_correction:
         return
     if self.summary_stats.n_batch == 1:
-        warnings.warn("The model has one batch, so batch_correction has no effect.", UserWarning, stacklevel=4)
+        warnings.warn(
+            "The model has one batch, so batch_correction has no effect.", UserWarning, stacklevel=user_level()
+        )
         return
     batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
     for c in found:
@@ -188,13 +192,13 @@ def _check_batches(self: FoldChangeMixin, adata, found: list[Comparison], test: 
             text = f"{c.name}: groups and batches {how}, so batch_correction=True takes away what is asked for."
             if "same" in how:
                 raise ValueError(f"{text} Use batch_correction=False, or a batch_key whose batches hold both groups.")
-            warnings.warn(text, UserWarning, stacklevel=4)
+            warnings.warn(text, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #6180f0d5
 def warn_of_donors(message: str | None) -> None:
     "A warning that points to the line of the user who called a test."
     if message:
-        warnings.warn(message, DonorWarning, stacklevel=5)
+        warnings.warn(message, DonorWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #f98780c6
 @patch
@@ -275,6 +279,8 @@ class ExpressionTest(Test):
 
     filter_outlier_cells: bool = False
     use_counts: bool = True  # whether the groups' counts enter, or the decoder alone
+    design: str | None = None  # formula of columns of obs
+    contrast: str | Mapping[str, float] | None = None  # coefficients of the design
     extra: dict = field(default_factory=dict)  # further arguments of scvi-tools' `get_bayes_factors`
 
     @property
@@ -294,6 +300,8 @@ def check(self: ExpressionTest) -> None:
         raise ValueError(
             "use_counts=False looks at single cells as the decoder sees them; sample_key needs their counts."
         )
+    if self.design is not None and self.filter_outlier_cells:
+        raise ValueError("design needs all cells of its samples; filter_outlier_cells leaves some out.")
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #c1894476
 def donor_means(parts: list[tuple], rows: list[np.ndarray], donor: np.ndarray) -> tuple[tuple, CountedDonors]:
@@ -301,6 +309,19 @@ def donor_means(parts: list[tuple], rows: list[np.ndarray], donor: np.ndarray) -
     samples = samples_of(Comparison(*rows), donor)
     codes = [np.unique(donor[r], return_inverse=True)[1] for r in rows]
     found = counted_donors([donor_counts(x, k, e) for (x, e, _), k in zip(parts, codes)], samples)
+    return tuple({b: donor_mean(found, g, u) for b, u in p[2].items()} for g, p in enumerate(parts)), found
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #eb3dfc6a
+@patch
+def _designed_means(
+    self: FoldChangeMixin, adata, parts: list[tuple], test: ExpressionTest, asked: Asked
+) -> tuple[tuple, CountedDonors]:
+    "Expression of the two sides of a contrast of a design, at each level."
+    rows = np.flatnonzero(asked.code >= 0)
+    x, expected, _ = self._group_counts(adata, rows, [None], test, len(rows))
+    samples = donor_counts(x, asked.code[rows], expected)
+    own = tuple(p[1] for p in parts)
+    found = as_groups(designed_counts(samples, asked.basis, asked.group), expected, own, asked.paired)
     return tuple({b: donor_mean(found, g, u) for b, u in p[2].items()} for g, p in enumerate(parts)), found
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #b09bbf1e
@@ -313,11 +334,14 @@ def _draws(
     test: ExpressionTest,
     options: dict,
     donor: np.ndarray | None = None,  # (cells,) where donors are the replicates
+    asked: Asked | None = None,  # of a design
 ) -> ExpressionDraws:
     "What scvi-tools' test samples from, in place of decoded cells."
     n = options["n_samples_overall"]
     parts, found = [self._group_counts(adata, r, b, test, n) for r, b in zip(rows, batches)], None
-    if donor is not None and max(len(np.unique(donor[r])) for r in rows) > 1:
+    if asked is not None:
+        means, found = self._designed_means(adata, parts, test, asked)
+    elif donor is not None and max(len(np.unique(donor[r])) for r in rows) > 1:
         means, found = donor_means(parts, rows, donor)
     else:
         means = tuple({b: group_mean(x, e, u) for b, u in under.items()} for x, e, under in parts)
@@ -333,6 +357,7 @@ def _bayes_factors(
     c: Comparison,
     test: ExpressionTest,
     donor: np.ndarray | None = None,
+    asked: Asked | None = None,
 ) -> dict:
     "What scvi-tools' test says of each gene."
     every = batch_categories(self.registry_)
@@ -344,17 +369,22 @@ def _bayes_factors(
     computed.representation_fn = None
     if not test.use_counts:
         return computed.get_bayes_factors(*rows, **options)
-    computed.model_fn = self._draws(adata, rows, batches, test, options, donor)
+    computed.model_fn = self._draws(adata, rows, batches, test, options, donor, asked)
     return computed.get_bayes_factors(*rows, **options) | computed.model_fn.columns()
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #db9fa9ad
 @patch
 def _fold_changes(
-    self: FoldChangeMixin, adata, c: Comparison, test: ExpressionTest, donor: np.ndarray | None = None
+    self: FoldChangeMixin,
+    adata,
+    c: Comparison,
+    test: ExpressionTest,
+    donor: np.ndarray | None = None,
+    asked: Asked | None = None,
 ) -> pd.DataFrame:
     "Table of one comparison, in scvi-tools' columns."
     genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
-    info = self._bayes_factors(adata, genes, c, test, donor)
+    info = self._bayes_factors(adata, genes, c, test, donor, asked)
     if test.all_stats:
         info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
     table = pd.DataFrame(info, index=self.gene_names)
@@ -388,6 +418,7 @@ explain(
         :mod:`splicevi.tl.fold_changes`). Else they are those of single cells as the decoder alone sees them, as in
         scvi-tools.
     %(sample_key)s
+    %(design)s
     **kwargs
         To :meth:`scvi.model.base.DifferentialComputation.get_bayes_factors`, such as ``n_samples_overall`` or
         ``pseudocounts``.
@@ -449,16 +480,33 @@ def fold_change(table: pd.DataFrame) -> pd.Series:
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #083b19de
 @patch
-def _expression_tables(
-    self: FoldChangeMixin, adata, found: list[Comparison], donor: np.ndarray | None, test: ExpressionTest
-) -> pd.DataFrame:
+def _expression_tables(self: FoldChangeMixin, adata, question: tuple, test: ExpressionTest) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
-    bar = track(found, style="tqdm", description="DE", disable=test.silent)
-    tables = [self._fold_changes(adata, c, test, donor) for c in bar]
+    found, donor, asked = question
+    bar = track(list(zip(found, asked)), style="tqdm", description="DE", disable=test.silent)
+    tables = [self._fold_changes(adata, c, test, donor, one) for c, one in bar]
     table = stack_tables(tables, found, test.sort_by("proba_de"), fold_change)
     if len(found) == 1 or test.mode != "change":
         return table
     return table.assign(is_de_fdr_all=call_over_all(table["proba_de"], test.fdr_target))
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #6a1b561b
+@patch
+def _question(
+    self: FoldChangeMixin,
+    adata,
+    test: Test,
+    cells: dict,  # of `cells_asked`
+) -> tuple[list[Comparison], np.ndarray | None, list]:  # comparisons, (cells,) donors, and what is asked of a design
+    "What is compared with what."
+    check_design(test, cells)
+    if test.design is not None:
+        found, asked = asked_of(adata, test, cells)
+        return found, donor_codes(obs_column(adata, test.sample_key, "sample_key")), asked
+    found = comparisons(adata.obs, **cells)
+    self._check_batches(adata, found, test)
+    found, donor = self._replicates(adata, found, test, cells["groupby"])
+    return found, donor, [None] * len(found)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #1964085f
 @patch
@@ -494,6 +542,8 @@ def differential_expression(
     use_counts: bool = True,
     *,
     sample_key: str | bool | None = None,
+    design: str | None = None,
+    contrast: str | Mapping[str, float] | None = None,
     **kwargs,
 ) -> pd.DataFrame:
     r"""Differential expression: log2 fold changes between groups of cells, by scvi-tools' test.
@@ -504,12 +554,11 @@ def differential_expression(
 
     %(differential_expression_table)s
     """
-    test = pick(ExpressionTest, locals(), extra=kwargs)
+    test, cells = pick(ExpressionTest, locals(), extra=kwargs), cells_asked(locals())
     self._can_answer(test)
     adata = self._validate_anndata(adata)
-    found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
-    self._check_batches(adata, found, test)
-    return self._expression_tables(adata, *self._replicates(adata, found, test, groupby), test)
+    return self._expression_tables(adata, self._question(adata, test, cells), test)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #af50e622
-FoldChangeMixin.differential_expression = takes(bayes_names, **TEST, **BAYES)(FoldChangeMixin.differential_expression)
+checked = takes(bayes_names, **TEST, **DESIGN, **BAYES)
+FoldChangeMixin.differential_expression = checked(FoldChangeMixin.differential_expression)

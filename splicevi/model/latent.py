@@ -5,18 +5,21 @@
 # %% ../../nbs/50_model/52_latent.ipynb #6b14707e
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from os import PathLike
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 import torch
 from fastcore.basics import patch
 from torch import Tensor
 from torch.distributions import Normal
 
 from ..data.arguments import OneOf, takes
-from .decode import DecodeMixin
-from .docs import docs
+from .decode import Decode, DecodeMixin, pick
+from .docs import docs, explain
+from .outputs import OUTPUT, Output
 from ..nn.scvi_names import warn_untrained
 
 # %% auto #0
@@ -66,11 +69,29 @@ def _summarised(self: LatentMixin, posterior: Normal, give_mean: bool) -> Tensor
     noise = torch.randn(shape, generator=generator).to(posterior.loc.device)
     return self.module.transform(posterior.loc + posterior.scale * noise).mean(0)
 
+# %% ../../nbs/50_model/52_latent.ipynb #7eb64ac7
+@patch
+@torch.inference_mode()
+def _latent_parts(self: LatentMixin, how: Decode, adata, rows, modality: str, give_mean: bool) -> Iterator[np.ndarray]:
+    "Latent points of the cells of one mini-batch after another."
+    for _, q in self._posteriors(adata, rows, how.batch_size, silent=how.silent, library=False):
+        yield self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy()
+
+# %% ../../nbs/50_model/52_latent.ipynb #01354b4b
+explain(
+    latent_returned="""
+    Returns
+    -------
+    Array of shape ``(cells, n_latent)``; ``(cells, 2 * n_latent)`` for the joint space of
+    ``modality_weights="concatenate"``.
+    %(output_returned)s
+    """,
+)
+
 # %% ../../nbs/50_model/52_latent.ipynb #07014ee8
 @patch
 @docs.dedent
-@takes(modality=SPACE)
-@torch.inference_mode()
+@takes(modality=SPACE, **OUTPUT)
 def get_latent_representation(
     self: LatentMixin,
     adata=None,
@@ -78,7 +99,10 @@ def get_latent_representation(
     indices: Sequence[int] | None = None,
     give_mean: bool = True,
     batch_size: int | None = None,
-) -> np.ndarray:
+    silent: bool = True,
+    out: str | PathLike | None = None,
+    groupby: str | None = None,
+):
     """Latent representation of each cell.
 
     Parameters
@@ -91,23 +115,22 @@ def get_latent_representation(
     give_mean
         Whether the mean of the posterior is returned, or a sample of it.
     %(batch_size)s
+    %(silent)s
+    %(output)s
 
-    Returns
-    -------
-    Array of shape ``(cells, n_latent)``; ``(cells, 2 * n_latent)`` for the joint space of
-    ``modality_weights="concatenate"``.
+    %(latent_returned)s
 
     Raises
     ------
     ValueError
         If the model has no such latent space.
     """
-    warn_untrained(self)
+    how = pick(Decode, locals())
     self._check_latent(modality)
-    adata = self._validate_anndata(adata)
-    posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size, library=False)
-    parts = [self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy() for _, q in posteriors]
-    return np.concatenate(parts)
+    adata, rows, _ = self._begin(how)
+    width = self.module.n_latent if modality == "joint" else self.module.n_latent_modality
+    names = pd.Index([f"latent_{i}" for i in range(width)])
+    return Output(out, groupby).collect(self._latent_parts(how, adata, rows, modality, give_mean), adata, rows, names)
 
 # %% ../../nbs/50_model/52_latent.ipynb #fbfe624c
 @patch

@@ -14,7 +14,7 @@ import torch
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 
-from ..core import obs_column
+from ..core import obs_column, user_level
 from ..data.arguments import COUNT, Names, OneOf, Text, takes
 from ..data.factors import find_regulators, splicing_factors, symbols_of
 from ..data.on_disk import readable
@@ -54,7 +54,7 @@ def _warn_of_alignment(self: ProgramsMixin) -> None:
     "Say that a penalty may have removed programs."
     penalty = self.module.modality_penalty
     if penalty != "None" and not self.module.single and self.module.modality_weights != "concatenate":
-        warnings.warn(ALIGNED.format(penalty), UserWarning, stacklevel=5)  # whoever called `programs`
+        warnings.warn(ALIGNED.format(penalty), UserWarning, stacklevel=user_level())  # whoever called `programs`
 
 # %% ../../nbs/50_model/71_programs.ipynb #fe222bf5
 class _Pass:
@@ -134,7 +134,7 @@ def _proteins(
     except ValueError as e:
         if needed:
             raise
-        warnings.warn(f"Programs have no names. {e}", UserWarning, stacklevel=6)
+        warnings.warn(f"Programs have no names. {e}", UserWarning, stacklevel=user_level())
         return None
     symbols = symbols_of(info).iloc[at]
     family = symbols.str.upper().map(splicing_factors()["family"])

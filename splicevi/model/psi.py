@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Number
+from os import PathLike
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from ..data.arguments import COUNT, Names, takes
 from ..data.pairs import CellStore
 from .decode import Decode, DecodeMixin, LatentPoints, columns_of, covariates, pick
 from .docs import docs, explain
+from .outputs import OUTPUT
 from ..nn.batch import splicing_batch
 from ..nn.module import eval_mode
 from ..tl.concentration import pooled_concentration
@@ -65,10 +67,27 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/56_psi.ipynb #62542253
+explain(
+    psi_arguments="""
+    Parameters
+    ----------
+    %(cells)s
+    %(junction_list)s
+    %(decoding)s
+    %(output)s
+
+    Returns
+    -------
+    %(psi_shape)s
+    %(output_returned)s
+    """,
+)
+
 # %% ../../nbs/50_model/56_psi.ipynb #9d9333dd
 @patch
 @docs.dedent
-@takes()
+@takes(**OUTPUT)
 def get_normalized_splicing(
     self: SplicingMixin,
     adata=None,
@@ -82,20 +101,14 @@ def get_normalized_splicing(
     return_mean: bool = True,
     return_numpy: bool = False,
     silent: bool = True,
+    out: str | PathLike | None = None,
+    groupby: str | None = None,
 ):
     r"""Decoded PSI :math:`p_{nj}` of each junction.
 
     Under the Dirichlet-multinomial the PSI of an event sum to one, also where only some of its junctions are returned.
 
-    Parameters
-    ----------
-    %(cells)s
-    %(junction_list)s
-    %(decoding)s
-
-    Returns
-    -------
-    %(psi_shape)s
+    %(psi_arguments)s
     """
     how = pick(Decode, locals())
     self.need("splicing")
@@ -223,7 +236,7 @@ def _smooth(self: SmoothedSplicingMixin, p: Tensor, tensors: dict, wanted: np.nd
 # %% ../../nbs/50_model/56_psi.ipynb #25553052
 @patch
 @docs.dedent
-@takes()
+@takes(**OUTPUT)
 def get_normalized_splicing_DM(
     self: SmoothedSplicingMixin,
     adata=None,
@@ -237,6 +250,8 @@ def get_normalized_splicing_DM(
     return_mean: bool = True,
     return_numpy: bool = False,
     silent: bool = True,
+    out: str | PathLike | None = None,
+    groupby: str | None = None,
 ):
     r"""Smoothed PSI :math:`\psi^* = (c\,p + y)/(c + n)`, decoded PSI combined with the cell's own reads.
 
@@ -244,15 +259,7 @@ def get_normalized_splicing_DM(
     all (``"scalar"``), or of the junction (beta-binomial). This is the mean of the Dirichlet posterior with prior
     ``c p``.
 
-    Parameters
-    ----------
-    %(cells)s
-    %(junction_list)s
-    %(decoding)s
-
-    Returns
-    -------
-    %(psi_shape)s
+    %(psi_arguments)s
 
     Raises
     ------

@@ -17,14 +17,13 @@ import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import settings
 from scvi.model.base import ArchesMixin, BaseModelClass
 from scvi.nn import FCLayers
 from torch import Tensor, nn
 
-from ..core import KEYS, shortlist
+from ..core import KEYS, shortlist, user_level
 from ..data.build import quiet_mudata
-from .dataset import needed_features, realign, with_cells_of
+from .dataset import needed_features, realign, weights_follow, with_cells_of
 from .save import LoadMixin
 from ..nn.loader import SplicingKeys
 from splicevi.nn.scvi_names import (
@@ -103,7 +102,7 @@ def warn_of_padding(have: pd.Index, need: pd.Index, event: pd.Series | None, jun
     ):
         if n := int((lost & among).sum()):
             message = f"{n:,} of {among.sum():,} {what} of the reference are not in the query and {then}."
-            warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
+            warnings.warn(message, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/25_query.ipynb #6e03ad78
 def padded(data: MuData | AnnData, registry: dict) -> MuData | AnnData:
@@ -214,7 +213,8 @@ class QueryMixin(LoadMixin):
         registry = reference_registry(reference_model)
         adata = realign(padded(adata, registry), needed_features(registry))
         old = category_counts(registry)
-        out = super().load_query_data(adata, reference_model, *args, **kwargs)
+        with weights_follow():
+            out = super().load_query_data(adata, reference_model, *args, **kwargs)
         given = inspect.signature(ArchesMixin.load_query_data).bind(adata, reference_model, *args, **kwargs)
         given.apply_defaults()
         return out._grow_for_query(old, given.arguments)

@@ -360,7 +360,8 @@ def _end_batch(self: RecordingCallback, trainer) -> None:
     "Count a mini-batch."
     self.recorder.batch += 1
     self.recorder.epoch_seconds = time.perf_counter() - self._epoch_start
-    self.stopper.on_train_batch_end(trainer)
+    if self.stopper not in trainer.callbacks:
+        self.stopper.on_train_batch_end(trainer)
     self.changed(trainer)
 
 # %% ../../nbs/50_model/40_record.ipynb #c019ae68

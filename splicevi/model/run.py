@@ -30,8 +30,8 @@ __all__ = ['REMARKS', 'NO_MEMORY', 'LESS', 'pass_on', 'Stopper', 'interrupt_stop
 
 # %% ../../nbs/50_model/30_run.ipynb #3d74f858
 def pass_on(requested: bool, trainer) -> None:
-    "Tell the trainer to stop, if that is requested; it overrules a least number of epochs."
-    if requested:
+    "Tell the trainer to stop, if that is requested of any process; it overrules a least number of epochs."
+    if trainer.strategy.reduce_boolean_decision(requested, all=False):
         end_training(trainer)
 
 # %% ../../nbs/50_model/30_run.ipynb #eed2d1a4
@@ -78,6 +78,7 @@ def interrupt_stops(
 
 # %% ../../nbs/50_model/30_run.ipynb #d26ee7c0
 REMARKS = (
+    "early_stopping was automatically disabled",  # not here, see `with_ranks` in splicevi.model.train
     "`isinstance\\(treespec",
     "The number of training batches",
     "The '(train|val)_dataloader' does not have many workers",

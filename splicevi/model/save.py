@@ -27,7 +27,6 @@ import torch
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import settings
 from scvi.model.base import BaseModelClass
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
@@ -40,9 +39,10 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
            'write_model', 'require_ours', 'warn_of_pickle', 'NamesMixin', 'RegistryMixin', 'LoadMixin', 'check_save']
 
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
-from ..core import clear_left, part_prefix, shortlist
+from ..core import clear_left, part_prefix, shortlist, user_level
 from ..data.build import assemble_mudata, quiet_mudata
-from .dataset import AlignMixin, needed_features, realign
+from ..data.on_disk import lies_on_disk
+from .dataset import AlignMixin, needed_features, realign, weights_follow
 from .lock import require_idle
 from .plain import PlainFile, damaged, packed
 from .setup import DataManager
@@ -341,7 +341,7 @@ def data_beside(dir_path, prefix: str | None, registry: dict):
     if saved_file(dir_path, name).exists() or saved_file(dir_path, name).exists():
         return steadily(lambda: read_data(saved_file(dir_path, name)))
     message = f"There are no data beside the model ({name}) and none were given; it is loaded without."
-    warnings.warn(message, UserWarning, stacklevel=settings.warnings_stacklevel)
+    warnings.warn(message, UserWarning, stacklevel=user_level())
     return False
 
 # %% ../../nbs/50_model/22_save.ipynb #7562acb3
@@ -385,7 +385,7 @@ LOAD_PICKLED = (
 
 def warn_of_pickle() -> None:
     "Say that a program is run."
-    warnings.warn(LOAD_PICKLED, UserWarning, stacklevel=settings.warnings_stacklevel)
+    warnings.warn(LOAD_PICKLED, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/22_save.ipynb #f8d6bc87
 class NamesMixin(AlignMixin):
@@ -450,7 +450,8 @@ class LoadMixin(RegistryMixin):
             adata = realign(adata, needed_features(cls.load_registry(dir_path, prefix, allow_pickle)))
         if allow_pickle and is_pickle(model_path(dir_path, prefix)):
             warn_of_pickle()
-            out = super().load(os.fspath(dir_path), adata, accelerator, device, prefix, **kwargs)
+            with weights_follow():
+                out = super().load(os.fspath(dir_path), adata, accelerator, device, prefix, **kwargs)
         else:
             out = loaded(cls, dir_path, prefix, adata, **kwargs)
             out.to_device(device_of(accelerator, device))
@@ -530,7 +531,7 @@ def __copy__(self: LoadMixin):
 @patch
 def __deepcopy__(self: LoadMixin, memo: dict):
     "A model of its own, on the same device, with a copy of the data unless they are on disk."
-    if (data := self.adata if self.adata is not None else False) is not False and not data.isbacked:
+    if (data := self.adata if self.adata is not None else False) is not False and not lies_on_disk(data):
         data = data.copy()
     with TemporaryDirectory() as folder:
         self.save(folder, overwrite=True)

@@ -15,11 +15,11 @@ import scipy.sparse as sp
 from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
-from scvi import REGISTRY_KEYS, settings
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager, fields
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 
-from ..core import KEYS, logger, quiet_logs, shortlist
+from ..core import KEYS, logger, quiet_logs, shortlist, user_level
 from ..data.arguments import READ_FIRST, Entries, Is, Names, Text, takes
 from ..data.checks import check_mudata
 from ..data.on_disk import RowsOnDisk, readable
@@ -236,7 +236,7 @@ def check_size_factor(values, has_counts: np.ndarray, key: str) -> None:
 def suspect(adata: AnnData, layer: str | None, what: str, argument: str) -> None:
     "Warn if what is given as counts looks like something else."
     if why := suspicion(adata, layer, what, argument):
-        warnings.warn(why, UserWarning, stacklevel=settings.warnings_stacklevel)
+        warnings.warn(why, UserWarning, stacklevel=user_level())
 
 # %% ../../nbs/50_model/10_setup.ipynb #2a330c9a
 class SplicingLayers(NamedTuple):

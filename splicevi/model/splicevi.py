@@ -14,10 +14,10 @@ from ..core import Limits
 from ..data.arguments import COUNT, FLAG, Is, takes
 from .docs import docs, explain
 from .ecosystem import EcosystemMixin
+from .markers import MarkersMixin
 from .programs import ProgramsMixin
 from .query import PrepareMixin
 from .setup import AnnDataSetupMixin
-from .splicing_test import DifferentialMixin
 from .train import TrainMixin
 from ..nn.loader import CellLoader, CellSplitter
 from ..nn.module import SPLICEVAE
@@ -233,7 +233,7 @@ def _summary(self: ConstructorMixin) -> str:
 class SPLICEVI(
     AnnDataSetupMixin,
     TrainMixin,
-    DifferentialMixin,
+    MarkersMixin,
     ProgramsMixin,
     EcosystemMixin,
     ConstructorMixin,

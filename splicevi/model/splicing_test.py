@@ -5,7 +5,7 @@
 # %% ../../nbs/50_model/70_splicing_test.ipynb #b9bb5e6d
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -22,6 +22,7 @@ from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
 from .decode import columns_of, pick, seeded
+from .designs import DESIGN, Asked, cells_asked
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
 from .psi import SplicingMixin, WholeEvents, event_concentration
@@ -29,13 +30,13 @@ from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
+from ..tl.designs import designed_reads
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
 from splicevi.tl.groups import (
     Comparison,
     GroupReads,
     call_at_fdr,
     call_over_all,
-    comparisons,
     group_reads,
     sample_rows,
     stack_tables,
@@ -68,21 +69,27 @@ class SplicingTest(Test):
     grid: Sequence[float] = GRID  # scales of the prior's changes
     prior: str = "reads"  # or "model": its prediction is a second opinion
     seed: int = 0
+    design: str | None = None  # formula of columns of obs
+    contrast: str | Mapping[str, float] | None = None  # coefficients of the design
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ef9ed736
-SPLICING_TEST = TEST | {
-    "delta": Limits(0, 1, hint="It is a difference of PSI."),
-    "norm_splicing_function": OneOf(NORM_SPLICING),
-    "level": OneOf(("junction", "event")),
-    "weights": OneOf(("cells", "reads")),
-    "strata": Text("a column of obs", optional=True),
-    "n_draws": COUNT,
-    "n_samples_overall": MAYBE_COUNT,
-    "no_change": Limits(0, 1),
-    "grid": ListOf(Limits(0, above=True)),
-    "prior": OneOf(("reads", "model")),
-    "seed": SHARED["seed"],
-}
+SPLICING_TEST = (
+    TEST
+    | DESIGN
+    | {
+        "delta": Limits(0, 1, hint="It is a difference of PSI."),
+        "norm_splicing_function": OneOf(NORM_SPLICING),
+        "level": OneOf(("junction", "event")),
+        "weights": OneOf(("cells", "reads")),
+        "strata": Text("a column of obs", optional=True),
+        "n_draws": COUNT,
+        "n_samples_overall": MAYBE_COUNT,
+        "no_change": Limits(0, 1),
+        "grid": ListOf(Limits(0, above=True)),
+        "prior": OneOf(("reads", "model")),
+        "seed": SHARED["seed"],
+    }
+)
 
 
 def check_splicing_test(test: SplicingTest) -> None:
@@ -98,6 +105,8 @@ def check_splicing_test(test: SplicingTest) -> None:
         raise ValueError(f"prior='model' needs the cells' own reads; {text}")
     if test.batch_correction and test.strata:
         raise ValueError("strata and batch_correction cannot be asked for together.")
+    if test.design is not None and test.strata:
+        raise ValueError("strata and design cannot be asked for together; add the column to the design.")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #2e861c3f
 SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "prior", "seed")
@@ -113,6 +122,7 @@ class ComparedReads:
     batch: np.ndarray  # (cells,) batch codes
     concentration: np.ndarray  # (events,) c
     samples: Samples  # of the donors, or the two groups
+    asked: Asked | None = None  # of a design
     donors: DonorReads | None = None  # what the donors are worth, when that is known
 
     @cached_property
@@ -133,7 +143,9 @@ class ComparedReads:
 class DifferentialMixin(FoldChangeMixin, SplicingMixin):
     "Differential expression and splicing."
 
-    def _compared(self, adata, pair: Comparison, donor: np.ndarray | None = None) -> ComparedReads:
+    def _compared(
+        self, adata, pair: Comparison, donor: np.ndarray | None = None, asked: Asked | None = None
+    ) -> ComparedReads:
         "Reads of a comparison, with what the model knows of them."
         batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
         store = self.reads(adata)
@@ -141,7 +153,7 @@ class DifferentialMixin(FoldChangeMixin, SplicingMixin):
         if max(donors_in(samples)[:2]) == 1:  # nothing to know of donors
             samples = samples_of(pair, np.zeros(adata.n_obs, int))
         batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
-        return ComparedReads(adata, pair, store, batch, c, samples)
+        return ComparedReads(adata, pair, store, batch, c, samples, asked)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
 def with_rest(
@@ -164,9 +176,10 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
         weighted = standardised(data.store, data.samples, strata, data.concentration, test.weights)
-    elif data.by_donor:
-        s, wanted = data.samples, STRATUM_FIELDS[test.weights]
-        sums = group_reads(data.store, s.code, len(s.group), data.concentration, wanted)
+    elif data.by_donor or data.asked:
+        samples = data.asked or data.samples
+        code, group = samples.code, samples.group
+        sums = group_reads(data.store, code, len(group), data.concentration, STRATUM_FIELDS[test.weights])
         weighted = sums.weighted(test.weights)
     else:
         weighted = data.reads.weighted(test.weights)
@@ -333,8 +346,11 @@ def _contrast(
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
     a, event = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
     chance = None
-    if data.by_donor:
+    if data.asked:
+        data.donors = designed_reads(a, data.asked.basis, event, data.asked.group, data.asked.paired)
+    elif data.by_donor:
         data.donors = donor_reads(a, data.samples.group, data.samples.donor, event)
+    if data.donors is not None:
         a, chance = data.donors.reads, data.donors.chance
     contrast = Contrast(a, event, tuple(test.grid), chance)
     contrast = self._with_prediction(data, contrast, test, rng) if test.prior == "model" else contrast
@@ -573,6 +589,7 @@ explain(
     %(sort)s
     %(sample_key)s
     %(weights)s
+    %(design)s
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
         `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
@@ -674,16 +691,15 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
 def _splicing_tables(
     self: DifferentialMixin,
     adata,
-    found: list[Comparison],
-    donor: np.ndarray | None,  # (cells,) donor of each cell
+    question: tuple,  # of `_question`
     wanted: np.ndarray,  # junctions
     test: SplicingTest,
     codes: tuple | None,  # batches to decode each group under
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
-    make, finished = self._in_words(adata, test)
-    answer = lambda pair: self._answer(self._compared(adata, pair, donor), wanted, test, codes)
-    tables = [make(adata, answer(pair), wanted, test) for pair in found]
+    (found, donor, asked), (make, finished) = question, self._in_words(adata, test)
+    data = (self._compared(adata, pair, donor, one) for pair, one in zip(found, asked))
+    tables = [make(adata, self._answer(one, wanted, test, codes), wanted, test) for one in data]
     table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
     table = checks_last(finished(table, found))
     if len(found) == 1 or test.mode != "change":
@@ -719,15 +735,15 @@ def differential_splicing(
     sample_key: str | bool | None = None,
     weights: str = "cells",
     strata: str | None = None,
+    design: str | None = None,
+    contrast: str | Mapping[str, float] | None = None,
     **kwargs,
 ) -> pd.DataFrame:
     r"""Differential splicing: differences of PSI between groups of cells.
 
     %(differential_splicing)s
     """
-    test = pick(SplicingTest, locals(), **kwargs)
+    test, cells = pick(SplicingTest, locals(), **kwargs), cells_asked(locals())
     wanted, codes = self._wanted(test, junction_list), self._chosen_batches(test)
     adata = self._validate_anndata(adata)
-    found = comparisons(adata.obs, groupby, group1, group2, idx1, idx2)
-    self._check_batches(adata, found, test)
-    return self._splicing_tables(adata, *self._replicates(adata, found, test, groupby), wanted, test, codes)
+    return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import tempfile
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from threading import current_thread
@@ -20,7 +21,7 @@ from scvi import settings
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 from scvi.train import AdversarialTrainingPlan, Trainer, TrainingPlan
 
-from ..core import Limits
+from ..core import Limits, user_level
 from ..data.arguments import COUNT, FLAG, AnyOf, Entries, Is, ListOf, OneOf, Text, check_arguments, takes
 from .checkpoint import checkpoints_of
 from .docs import docs, explain
@@ -34,15 +35,17 @@ from splicevi.model.run import (
     memory_advice,
     quiet_lightning,
 )
+from ..nn.loader import CellLoader
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
-from ..nn.scvi_names import history_logger, runner_class
+from ..nn.ranks import in_ranks, is_forked, require_ranks, this_rank
+from ..nn.scvi_names import early_stopping_callback, history_logger, runner_class
 
 # %% auto #0
 __all__ = ['POSITIVE', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN', 'TRAIN_ARGUMENTS',
-           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STACK', 'USUAL', 'names_of', 'trainer_names', 'plan_names',
+           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STOPPING', 'USUAL', 'names_of', 'trainer_names', 'plan_names',
            'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
            'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
-           'TrainMixin', 'of_training']
+           'early_stopping_of', 'own_views', 'with_ranks', 'TrainMixin', 'of_training']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -53,7 +56,8 @@ explain(
         Learning rate of the networks. Tables (decoder rows, junction embeddings, dispersions) and concentrations learn
         ten times faster, tables up to 0.002.
     accelerator, devices
-        Hardware, as for :class:`lightning.pytorch.Trainer`.
+        Hardware, as for :class:`lightning.pytorch.Trainer`. For several devices pass ``strategy="ddp"`` too (in a
+        notebook ``"ddp_notebook"``): each gets mini-batches of `batch_size` cells.
     """,
 )
 
@@ -199,7 +203,7 @@ def plan_names() -> list[str]:
 
 def splitter_names() -> list[str]:
     "What `datasplitter_kwargs` may be."
-    return names_of(DataSplitter, AnnDataLoader, torch.utils.data.DataLoader)
+    return names_of(DataSplitter, CellLoader, AnnDataLoader, torch.utils.data.DataLoader)
 
 # %% ../../nbs/50_model/75_train.ipynb #097b996c
 PARTS = ("elbo", "reconstruction_loss", "reconstruction_expression", "reconstruction_splicing")
@@ -273,9 +277,6 @@ def watches_validation(given: dict) -> bool:
     return plateau and "validation" in given["lr_scheduler_metric"]
 
 # %% ../../nbs/50_model/75_train.ipynb #8e56e8f2
-STACK = 7  # frames between a warning here and the line that calls `train`
-
-
 def without_validation(given: dict) -> dict:
     "The arguments where there are no validation cells: no early stopping; a schedule that watches them is an error."
     if watches_validation(given):
@@ -284,7 +285,7 @@ def without_validation(given: dict) -> dict:
             "train_size leaves none."
         )
     if given["early_stopping"]:
-        warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=STACK)
+        warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=user_level())
     return given | {"early_stopping": False}
 
 # %% ../../nbs/50_model/75_train.ipynb #cdead5cb
@@ -294,7 +295,7 @@ def check_warmup(given: dict) -> None:
         warnings.warn(
             f"n_epochs_kl_warmup={epochs} wins over n_steps_kl_warmup; set it to None to count steps.",
             UserWarning,
-            stacklevel=STACK,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #9ff47423
@@ -342,6 +343,51 @@ def with_history(logger) -> list | bool | None:
         return logger
     return [history_logger(), *(logger if isinstance(logger, Iterable) else [logger])]
 
+# %% ../../nbs/50_model/75_train.ipynb #d07c09ac
+STOPPING = {  # of scvi-tools' trainer -> of its callback
+    "early_stopping_monitor": "monitor",
+    "early_stopping_min_delta": "min_delta",
+    "early_stopping_mode": "mode",
+    "early_stopping_warmup_epochs": "warmup_epochs",
+}
+
+
+def early_stopping_of(given: dict, trainer: dict) -> list[Callback]:
+    "The callback that scvi-tools' trainer would make, for where it makes none."
+    if not given["early_stopping"]:
+        return []
+    usual = {k: p.default for k, p in inspect.signature(Trainer).parameters.items() if k in STOPPING}
+    named = {STOPPING[k]: trainer.get(k, v) for k, v in usual.items()}
+    return [early_stopping_callback(patience=given["early_stopping_patience"], **named)]
+
+# %% ../../nbs/50_model/75_train.ipynb #de958fc0
+def own_views(callbacks: list, forked: bool) -> list:
+    "The callbacks of this process: the first one draws, if the user sees it; all have to ask for the same numbers."
+    if forked and is_drawn(callbacks):
+        warnings.warn(
+            "Forked processes cannot draw in this notebook, so there is no dashboard; model.history has the curves.",
+            UserWarning,
+            stacklevel=user_level(),
+        )
+    draws = lambda c: getattr(c, "draws", False) and (forked or this_rank() > 0)
+    return [RecordingCallback() if draws(c) else c for c in callbacks]
+
+# %% ../../nbs/50_model/75_train.ipynb #293a5a62
+def with_ranks(given: dict, trainer: dict) -> tuple[dict, dict]:
+    "The arguments for a training in several processes, if it is one."
+    if not in_ranks(strategy := trainer.get("strategy")):
+        return given, trainer
+    require_ranks(strategy)
+    if given["background"]:
+        raise ValueError(f"background=True trains in a thread; with strategy={strategy!r} leave it out.")
+    check_every = given["check_val_every_n_epoch"] or (1 if given["early_stopping"] else None)
+    split = {"distributed_sampler": True} | (given["datasplitter_kwargs"] or {})
+    callbacks = own_views(trainer["callbacks"], is_forked(strategy)) + early_stopping_of(given, trainer)
+    folder = tempfile.mkdtemp() if is_forked(strategy) else None  # by which the curves come back
+    usual = {"inference_mode": False, "logger": trainer.get("logger") or history_logger(folder)}
+    given = given | {"check_val_every_n_epoch": check_every, "early_stopping": False, "datasplitter_kwargs": split}
+    return given, usual | {k: v for k, v in trainer.items() if k != "logger"} | {"callbacks": callbacks}
+
 # %% ../../nbs/50_model/75_train.ipynb #b875aa89
 class TrainMixin(MemoryMixin):
     "Training with the plan of `splicevi.nn.plan`."
@@ -364,7 +410,6 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
     if watches_validation(given):
         given = given | {"check_val_every_n_epoch": given["check_val_every_n_epoch"] or 1}
     check_warmup(given)
-    splitter.drop_last |= self._lone_cell(splitter.n_train, split["batch_size"])
     splitter.setup()
     for c in checkpoints:
         c.watch(self, splitter)
@@ -373,7 +418,12 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
     with quiet_lightning():
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}
-        return runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
+        runner = runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
+    splitter.drop_last |= self._lone_cell(-(-splitter.n_train // runner.trainer.world_size), split["batch_size"])
+    if runner.trainer.strategy.root_device.type != "cpu":
+        splitter.pin_memory |= runner.trainer.strategy.root_device.type == "cuda"
+        splitter.data_loader_kwargs.setdefault("compact", True)
+    return runner
 
 # %% ../../nbs/50_model/75_train.ipynb #10f86aea
 @patch
@@ -438,7 +488,7 @@ def _start(
             f"Training was interrupted and ended after {runner.trainer.current_epoch:,} epochs; "
             "the model keeps what it has learnt.",
             UserWarning,
-            stacklevel=STACK - 2,
+            stacklevel=user_level(),
         )
 
 # %% ../../nbs/50_model/75_train.ipynb #c6549622
@@ -453,7 +503,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
         warnings.warn(
             "Nothing is left to learn: the query has no batch that the reference lacks. Its cells can be asked about.",
             UserWarning,
-            stacklevel=STACK - 3,
+            stacklevel=user_level(),
         )
         self.is_trained_ = True
         return TrainingRun(lambda: None, Stopper()) if given["background"] else None
@@ -466,6 +516,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     if is_drawn(callbacks):
         trainer.setdefault("enable_progress_bar", False)
     try:
+        given, trainer = with_ranks(given, trainer)
         runner = self._locked(given, trainer, checkpoints)
         return self._start(runner, stopper, watchers, given["background"], checkpoints)
     except BaseException:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['PAIR', 'SplicingBatch', 'toy_batch', 'splicing_batch']
+__all__ = ['PAIR', 'SplicingBatch', 'toy_batch', 'filled_in', 'splicing_batch']
 
 # %% ../../nbs/40_nn/10_batch.ipynb #7f0e5a93
 class SplicingBatch(NamedTuple):
@@ -57,8 +57,26 @@ def toy_batch(y=(3.0, 1, 0, 5, 2, 4, 0, 1), dtype=torch.float32) -> SplicingBatc
 PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
 
 # %% ../../nbs/40_nn/10_batch.ipynb #999424cc
+def filled_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    "The fields that a compact mini-batch lacks."
+    get = lambda name: tensors[PAIR + name]
+    junction, y, total, size = map(get, ("junction", "y", "observation_total", "observation_size"))
+    spread = lambda counts, n: torch.repeat_interleave(
+        torch.arange(len(counts), device=y.device), counts.long(), output_size=n
+    )
+    observation = spread(size, len(junction))
+    observation_cell = spread(get("observation_indptr").diff(), len(total))
+    out = {"cell": observation_cell[observation], "n": total[observation], "hit": get("hit").long()}
+    out |= {"observation": observation, "observation_cell": observation_cell}
+    out["observation_event"] = get("observation_event").long()
+    out["psi"] = tensors.get(PAIR + "psi", y / out["n"])
+    return {PAIR + k: v for k, v in out.items()}
+
+
 def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
-    if PAIR + "cell" not in tensors:
+    if PAIR + "junction" not in tensors:
         return None
+    if PAIR + "cell" not in tensors:
+        tensors.update(filled_in(tensors))
     return SplicingBatch(*(tensors[PAIR + f] for f in SplicingBatch._fields))

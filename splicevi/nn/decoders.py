@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from .batch import SplicingBatch
 from .fused import FusedLogProb, fuses_likelihood
-from .likelihoods import SplicingLikelihood
+from .likelihoods import SplicingLikelihood, at_least_single
 from .scvi_names import category_columns, first_linear
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #322495c9
@@ -97,9 +97,10 @@ class DecodedPairs(NamedTuple):
         return pair_logits(*self)
 
     def log_prob(self, likelihood: SplicingLikelihood) -> Tensor:  # (cells,)
-        if fuses_likelihood(likelihood, self.batch, *self[:3]):
-            return FusedLogProb.apply(*self[:3], likelihood.log_c, self.batch)
-        return likelihood.log_prob(self.logits, self.batch)
+        h, weight, bias, batch = at_least_single(self.h), *self[1:]
+        if fuses_likelihood(likelihood, batch, h, weight, bias):
+            return FusedLogProb.apply(h, weight, bias, likelihood.log_c, batch)
+        return likelihood.log_prob(pair_logits(h, weight, bias, batch), batch)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #1e6cc8d6
 class SplicingDecoder(nn.Module):
@@ -217,7 +218,7 @@ def forward(self: ExpressionDecoder, z: Tensor, *cats: Tensor) -> DecodedExpress
     scale, gate, log_theta = (
         None if head is None else head(z, *cats) for head in (self.scale, self.gate, self.dispersion)
     )
-    return DecodedExpression(scale.log_softmax(-1), gate, log_theta)
+    return DecodedExpression(at_least_single(scale).log_softmax(-1), at_least_single(gate), at_least_single(log_theta))
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #deb1357f
 @patch

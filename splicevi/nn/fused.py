@@ -10,31 +10,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..data.compiled import compiled
 from .batch import SplicingBatch
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
 
 # %% auto #0
-__all__ = ['HALF_LOG_2PI', 'FUSE_FROM', 'compiled', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'softmax_of',
+__all__ = ['HALF_LOG_2PI', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'softmax_of',
            'observation_terms', 'dot', 'cells_pass', 'sorted_by_junction', 'order_of', 'junctions_pass',
            'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
-
-# %% ../../nbs/40_nn/25_fused.ipynb #392e3a40
-def compiled(f: Callable | None = None, **options) -> Callable:
-    "A function as machine code."
-    if f is None:
-        return lambda f: compiled(f, **options)
-    options = {"nogil": True, "error_model": "numpy"} | options
-    try:
-        return numba.njit(f, cache=True, **options)
-    except RuntimeError:  # there is no folder to write the cache to
-        return numba.njit(f, **options)
 
 # %% ../../nbs/40_nn/25_fused.ipynb #143e71bd
 def in_parts(

@@ -17,9 +17,10 @@ from .batch import SplicingBatch
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
            'multichoose_by_series', 'digamma_rest', 'multichoose_slope', 'MultichooseSeries', 'log_multichoose',
-           'multichoose_and_slope', 'log_multichoose_or_zero', 'widened', 'sum_by_cell', 'SplicingLikelihood',
-           'log_binomial_coefficient', 'Binomial', 'BetaBinomial', 'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain',
-           'NegativeBinomial', 'zinb_slopes', 'ZeroInflated', 'ZeroInflatedNegativeBinomial', 'Poisson']
+           'multichoose_and_slope', 'log_multichoose_or_zero', 'widened', 'at_least_single', 'without_autocast',
+           'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial', 'BetaBinomial',
+           'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial', 'zinb_slopes', 'ZeroInflated',
+           'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def observation_log_softmax(
@@ -135,6 +136,16 @@ def log_multichoose_or_zero(log_a: Tensor, k: Tensor, series: bool | None = None
 def widened(t: Tensor) -> Tensor:
     "In double precision, where the device has it (Apple's graphics cards do not)."
     return t if t.device.type == "mps" else t.double()
+
+# %% ../../nbs/40_nn/20_likelihoods.ipynb #d66f2750
+def at_least_single(t: Tensor | None) -> Tensor | None:
+    "In single precision, where it was less."
+    return t.float() if t is not None and t.dtype in (torch.bfloat16, torch.float16) else t
+
+
+def without_autocast(t: Tensor):
+    "A context in which the device of a tensor works in the precision that tensors have."
+    return torch.autocast(t.device.type, enabled=False)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #47fac77a
 def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:

@@ -11,19 +11,21 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 import torch
-from scvi import REGISTRY_KEYS, settings
+from fastcore.basics import patch
+from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, DataSplitter
 
-from ..core import KEYS
-from ..data.on_disk import RowsOnDisk, is_on_disk, place_on_disk, readable
+from ..core import KEYS, user_level
+from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
     ObservedPairs,
@@ -35,15 +37,17 @@ from splicevi.data.pairs import (
     take_ranges,
     without_event,
 )
+from ..data.store import PairsOnDisk, stored_pairs
 from .batch import PAIR
 from .fused import compiled, in_parts, is_large
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'SplicingKeys', 'grouped_otherwise',
-           'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store',
-           'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store',
-           'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'splicing_arrays', 'expression_arrays', 'CellDataset',
-           'one_ahead', 'CellLoader', 'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
+           'grouped_otherwise', 'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered',
+           'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once',
+           'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'compact_arrays', 'splicing_arrays',
+           'expression_arrays', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order',
+           'CellLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -72,7 +76,7 @@ EVENTS_DIFFER = (
     "events. Give the data the event_id of the training data, or train a model on these events."
 )
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #3826442a
 class EventField(BaseAnnDataField):
     "Registers the event (ATSE) of each junction; features without one, such as genes, have code -1."
 
@@ -91,7 +95,7 @@ class EventField(BaseAnnDataField):
         if KEYS.event in adata_target.var:
             known, here = np.asarray(state_registry["codes"]), self.register_field(adata_target)["codes"]
             if n := int(grouped_otherwise(known, here).sum()):
-                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=settings.warnings_stacklevel)
+                warnings.warn(EVENTS_DIFFER.format(n=n), UserWarning, stacklevel=user_level())
         return dict(state_registry)
 
     def get_summary_stats(self, state_registry: dict) -> dict:
@@ -165,8 +169,10 @@ def build_store(
     if n_genes is not None:
         x = None if n_genes == 0 else x[:, :n_genes]
         y, n, psi, mask = (None if m is None else m[:, n_genes:] for m in (y, n, psi, mask))
-    for part in [] if x is None else x.chunks() if isinstance(x, RowsOnDisk) else [x]:
-        require_counts(part, "The gene counts")
+    if x is not None and not is_checked(getattr(x, "matrix", x)):
+        require_counts(x, "The gene counts")
+    if (stored := stored_pairs(y, event)) is not None:
+        return CellStore(x, stored)
     if y is None or y.shape[1] == 0:
         return CellStore(x=x)
     require_counts(y, "The junction reads")
@@ -310,23 +316,41 @@ def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> di
     in_parts(copy_cells, indptr, rows, pairs, observations, tuple(out.values()))
     return out
 
+# %% ../../nbs/40_nn/70_loader.ipynb #5ba0ab34
+def compact_arrays(store: CellStore, rows: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of some cells, whose pairs are at `at`, from which a device derives the others."
+    p = store.pairs
+    observations, indptr = take_ranges(p.observation_indptr, rows)
+    event = p.observation_event[observations]
+    return dict(
+        junction=p.junction[at],
+        y=p.y[at],
+        observation_event=event.astype(np.int32),
+        observation_total=p.observation_total[observations],
+        observation_size=p.event_size[event].astype(np.int32),
+        observation_indptr=indptr.astype(np.int32),
+    )
+
 # %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
 def splicing_arrays(
     store: CellStore,
     rows: np.ndarray,  # (cells,) rows of the data set
+    compact: bool = False,  # only what the rest follows from, see `splicevi.nn.batch.filled_in`
 ) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
     "The observed pairs of some cells."
     p = store.pairs
     indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
-    if large := is_large(indptr[-1]):
+    at_once = is_large(indptr[-1]) and not compact
+    if at_once:
         out = arrays_at_once(store, rows, indptr)
-    if not large or store.psi is not None:
+    if not at_once or store.psi is not None:
         at = take_ranges(p.indptr, rows)[0]
-    if not large:
-        out = arrays_by_numpy(store, rows, at, indptr)
+    if not at_once:
+        out = compact_arrays(store, rows, at) if compact else arrays_by_numpy(store, rows, at, indptr)
     if store.psi is not None:
         out["psi"] = store.psi[at]
-    return out | {"indptr": indptr.astype(np.int32), "hit": np.flatnonzero(out["y"])}
+    hit = np.flatnonzero(out["y"])
+    return out | {"indptr": indptr.astype(np.int32), "hit": hit.astype(np.int32) if compact else hit}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -348,12 +372,40 @@ def expression_arrays(
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
 ROWS = "rows"  # rows of the data set among the tensors of a mini-batch, for messages
 
+# %% ../../nbs/40_nn/70_loader.ipynb #a2e78168
+def is_streamed(store: CellStore) -> bool:
+    "Whether the pairs of a store lie on disk, to be read a window of cells at a time."
+    return isinstance(store.pairs, PairsOnDisk)
+
+
+class Window(NamedTuple):
+    "Some cells of a store on disk, in memory."
+
+    rows: np.ndarray  # (cells,) ascending
+    store: CellStore  # of these cells
+
+
+def read_window(store: CellStore, rows: np.ndarray) -> Window:
+    "The cells of some rows, each once."
+    rows = np.unique(rows)
+    return Window(rows, CellStore(None if store.x is None else store.x[rows], store.pairs.take(rows)))
+
+# %% ../../nbs/40_nn/70_loader.ipynb #e9a0d363
+@patch
+def find(self: Window, rows: np.ndarray) -> np.ndarray | None:
+    "Where some cells are in a window; None if it lacks one."
+    at = np.searchsorted(self.rows, rows)
+    there = at < len(self.rows)
+    return at if there.all() and (self.rows[at] == rows).all() else None
+
 # %% ../../nbs/40_nn/70_loader.ipynb #69e2c01c
 class CellDataset(torch.utils.data.Dataset):
     "Mini-batches of cells: observed pairs, gene counts and covariates."
 
+    compact = False  # whether mini-batches are, for a graphics card
+
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
-        self.indices, self.store = np.asarray(indices), get_store(manager)
+        self.indices, self.store, self.window = np.asarray(indices), get_store(manager), None
         others = [k for k in manager.data_registry if k not in OURS]
         self.covariates = manager.create_torch_dataset(data_and_attributes=others) if others else None
 
@@ -363,11 +415,21 @@ class CellDataset(torch.utils.data.Dataset):
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
         out = self._covariates_of(rows) | {ROWS: rows}
-        if self.store.x is not None:
-            out |= expression_arrays(self.store.x, rows)
-        if self.store.pairs is not None:
-            out |= {PAIR + k: v for k, v in splicing_arrays(self.store, rows).items()}
+        store, rows = self._held(rows)
+        if store.x is not None:
+            out |= expression_arrays(store.x, rows)
+        if store.pairs is not None:
+            out |= {PAIR + k: v for k, v in splicing_arrays(store, rows, self.compact).items()}
         return out
+
+    def _held(self, rows: np.ndarray) -> tuple[CellStore, np.ndarray]:
+        "The store in memory that has some cells, and their rows in it."
+        if not is_streamed(self.store):
+            return self.store, rows
+        if self.window is None or (at := self.window.find(rows)) is None:
+            window = read_window(self.store, rows)
+            return window.store, window.find(rows)
+        return self.window.store, at
 
     def _covariates_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
         "Batch, covariates and size factors in the order of the rows."
@@ -395,16 +457,77 @@ def one_ahead(items: Iterator) -> Iterator:
             coming = pool.submit(next, items, None)
             yield item
 
+# %% ../../nbs/40_nn/70_loader.ipynb #cb3719df
+STRETCH = 64  # cells that follow each other in the file and stay together in a window
+WINDOW = 8_000_000  # pairs of a window, about
+
+
+def near_order(
+    rows: np.ndarray,  # (cells,) of the data set
+    window: int,  # cells of a window
+    generator: torch.Generator,
+) -> np.ndarray:  # (cells,) positions in `rows`
+    "A random order in which the cells of a window lie in stretches of the file."
+    shuffled = lambda n: torch.randperm(n, generator=generator).numpy()
+    order = np.argsort(rows, kind="stable")
+    first = int(torch.randint(STRETCH, (), generator=generator))
+    pieces = np.split(order, range(first, len(order), STRETCH))
+    mixed = np.concatenate([pieces[k] for k in shuffled(len(pieces))])
+    parts = np.split(mixed, range(window, len(mixed), window))
+    return np.concatenate([part[shuffled(len(part))] for part in parts])
+
 # %% ../../nbs/40_nn/70_loader.ipynb #ca3250e1
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
-    def __init__(self, adata_manager: AnnDataManager, *args, **kwargs):
+    def __init__(self, adata_manager: AnnDataManager, *args, compact: bool = False, **kwargs):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
+        self.dataset.compact = compact
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        if is_streamed(self.dataset.store):
+            return one_ahead(self._streamed())
         batches = super().__iter__()
         return batches if self.num_workers else one_ahead(batches)
+
+# %% ../../nbs/40_nn/70_loader.ipynb #3f0d4b7c
+@patch
+def _positions(self: CellLoader, window: int) -> Iterator[np.ndarray]:
+    "Positions of the cells of one mini-batch after another, those of a window near each other where they are shuffled."
+    if not isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.RandomSampler):
+        yield from map(np.asarray, self.sampler)
+        return
+    size = self.sampler.batch_size
+    generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
+    order = near_order(self.dataset.indices, -(-window // size) * size, generator)
+    for start in range(0, len(order) - (size - 1) * self.sampler.drop_last, size):
+        yield order[start : start + size]
+
+
+@patch
+def _windows(self: CellLoader) -> Iterator[tuple[Window, list]]:
+    "One window after another, and the mini-batches that are made of it."
+    pairs = self.dataset.store.pairs
+    most, held = max(int(WINDOW * pairs.shape[0] / max(len(pairs), 1)), 1), []
+    read = lambda: (read_window(self.dataset.store, self.dataset.indices[np.concatenate(held)]), held)
+    for at in self._positions(most):
+        held.append(at)
+        if sum(map(len, held)) >= most:
+            yield read()
+            held = []
+    if held:
+        yield read()
+
+
+@patch
+def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
+    "Mini-batches of cells on disk; the next window is read while one is at work."
+    if self.num_workers:
+        raise ValueError("num_workers: cells on disk are read ahead by a thread; leave it 0.")
+    for window, batches in one_ahead(self._windows()):
+        self.dataset.window = window
+        for at in batches:
+            yield self.collate_fn(self.dataset[at])
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
@@ -415,3 +538,5 @@ class CellSplitter(DataSplitter):
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "train_idx"):
             super().setup(stage)
+            if is_streamed(get_store(self.adata_manager)):  # rows that ascend are read in stretches
+                self.val_idx, self.test_idx = np.sort(self.val_idx), np.sort(self.test_idx)

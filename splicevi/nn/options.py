@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from fastcore.basics import patch
 
-from ..core import Limits
+from ..core import Limits, user_level
 from ..data.arguments import FLAG, OneOf
 from .fusion import MIXINGS, PENALTIES
 from .likelihoods import GENE_LIKELIHOODS, SPLICING_LIKELIHOODS
@@ -104,10 +104,12 @@ def check_together(self: Options) -> None:
             "splicing_concentration is that of the beta-binomial; with "
             f"splicing_loss_type={self.splicing_loss_type!r} it has no effect.",
             UserWarning,
-            stacklevel=8,
+            stacklevel=user_level(),
         )
     if self.modality_weights == "concatenate" and self.modality_penalty == "MMD":
-        warnings.warn("Concatenated spaces have no penalty: modality_penalty has no effect.", UserWarning, stacklevel=8)
+        warnings.warn(
+            "Concatenated spaces have no penalty: modality_penalty has no effect.", UserWarning, stacklevel=user_level()
+        )
 
 # %% ../../nbs/40_nn/55_options.ipynb #7625909d
 def default_width(n_features: int) -> int:

@@ -6,6 +6,8 @@
 __all__ = ['SCHEDULERS', 'TABLES', 'ASK_EVERY', 'SplicingTrainingPlan', 'not_finite', 'bad_rows']
 
 # %% ../../nbs/40_nn/80_plan.ipynb #1490bc0d
+import inspect
+
 import torch
 from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
@@ -15,7 +17,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import ReduceLROnPlateau, StepLR
 
 from ..core import shortlist
+from .likelihoods import without_autocast
 from .loader import ROWS
+from .ranks import average_gradients, leave_gradients, mean_over_ranks, own_random_numbers
 from .scvi_names import is_masked
 
 # %% ../../nbs/40_nn/80_plan.ipynb #987276c2
@@ -79,11 +83,18 @@ def _adversarial_weight(self: SplicingTrainingPlan) -> float:
     "Weight of the adversarial loss: fixed, or falling as the KL weight rises."
     return 1 - self.kl_weight if self.scale_adversarial_loss == "auto" else self.scale_adversarial_loss
 
+# %% ../../nbs/40_nn/80_plan.ipynb #de9991ed
+@patch
+def on_train_start(self: SplicingTrainingPlan) -> None:
+    "One of several processes draws its own random numbers."
+    own_random_numbers(self.trainer.global_rank)
+
 # %% ../../nbs/40_nn/80_plan.ipynb #91d6354e
 @patch
 def on_train_batch_start(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
-    "Dropout and batch statistics are those of training."
+    "Dropout and batch statistics are those of training; gradients are averaged by `_update`."
     self.train()
+    leave_gradients(self.trainer.strategy.model)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #17b5e3c6
 TABLES = ("splicing_decoder", "expression_decoder", "z_encoder_splicing.embedding", "px_r")
@@ -179,7 +190,8 @@ def on_train_epoch_start(self: SplicingTrainingPlan) -> None:
     "Log the networks' learning rate, once an epoch."
     optimizers = self.optimizers()
     main = optimizers[0] if isinstance(optimizers, list) else optimizers
-    self.log("learning_rate", main.param_groups[0]["lr"], on_step=False, on_epoch=True, batch_size=1)
+    how = dict(on_step=False, on_epoch=True, batch_size=1, sync_dist=self.use_sync_dist)
+    self.log("learning_rate", main.param_groups[0]["lr"], **how)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #ded25031
 @patch
@@ -232,25 +244,55 @@ def _stop(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: 
 
 # %% ../../nbs/40_nn/80_plan.ipynb #34618205
 @patch
+def _norm(self: SplicingTrainingPlan, parameters: list[Tensor]) -> Tensor:
+    "Norm of all gradients, which are clipped if that is asked for."
+    if self.gradient_clipping:
+        return torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
+
+
+@patch
+def _is_scaled(self: SplicingTrainingPlan) -> bool:
+    "Whether gradients are scaled up for half precision; Lightning scales them down before the step."
+    return getattr(self.trainer.precision_plugin, "scaler", None) is not None
+
+
+@patch
+def on_before_optimizer_step(self: SplicingTrainingPlan, optimizer) -> None:
+    "Clip gradients that were scaled."
+    if self._is_scaled() and self.gradient_clipping:
+        self._norm([p for group in optimizer.param_groups for p in group["params"]])
+
+# %% ../../nbs/40_nn/80_plan.ipynb #cb054ae9
+@patch
 def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> bool:
     "One clipped step of one optimiser, if loss and gradient are finite; whether they are."
     parameters = list(parameters)
     optimizer.zero_grad()
-    self.manual_backward(loss)
-    if self.gradient_clipping:
-        norm = torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
+    with without_autocast(loss):
+        self.manual_backward(loss)
+    average_gradients(parameters)
+    loss = mean_over_ranks(loss)
+    if self._is_scaled():
+        fine = self._is_finite(loss, loss, [])
     else:
-        norm = torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
-    fine = self._is_finite(loss, norm, parameters)
+        fine = self._is_finite(loss, self._norm(parameters), parameters)
     if fine:
         optimizer.step()
     return fine
+
+# %% ../../nbs/40_nn/80_plan.ipynb #8a3e3bdd
+@patch
+def compute_and_log_metrics(self: SplicingTrainingPlan, out, metrics: dict, mode: str) -> None:
+    "Log the ELBO and its parts; scvi-tools does so in inference mode, whose tensors ranks cannot add up."
+    with torch.no_grad():
+        inspect.unwrap(AdversarialTrainingPlan.compute_and_log_metrics)(self, out, metrics, mode)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #6d118660
 @patch
 def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, adversarial_loss: Tensor | None) -> None:
     "Epoch averages for the history; the parts of the ELBO are collected by scvi-tools' metrics."
-    how = dict(on_step=False, on_epoch=True, batch_size=out.n_obs_minibatch)
+    how = dict(on_step=False, on_epoch=True, batch_size=out.n_obs_minibatch, sync_dist=self.use_sync_dist)
     self.log("kl_weight", kl_weight, **how)
     self.log("train_loss", loss.detach(), prog_bar=True, **how)
     if adversarial_loss is not None:
@@ -262,7 +304,8 @@ def _log_step(self: SplicingTrainingPlan, out, loss: Tensor, kl_weight: float, a
 def validation_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
     "Log the loss of a mini-batch of validation cells."
     _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
-    self.log("validation_loss", out.loss, on_step=False, on_epoch=True, batch_size=out.n_obs_minibatch)
+    how = dict(on_step=False, on_epoch=True, batch_size=out.n_obs_minibatch, sync_dist=self.use_sync_dist)
+    self.log("validation_loss", out.loss, **how)
     self.compute_and_log_metrics(out, self.val_metrics, "validation")
 
 # %% ../../nbs/40_nn/80_plan.ipynb #12bf0a3d

@@ -17,11 +17,12 @@ from ..core import quiet_logs
 # %% auto #0
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
-           'history_logger', 'forget_data', 'kept_attributes', 'attach_data', 'fetch', 'device_of', 'registered_fields',
-           'field_state', 'field_modality', 'field_place', 'batch_categories', 'covariate_counts', 'setup_method',
-           'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again', 'without_states',
-           'without_identity', 'is_latest', 'is_internal', 'replace_content', 'first_linear', 'category_columns',
-           'is_masked', 'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
+           'history_logger', 'early_stopping_callback', 'forget_data', 'kept_attributes', 'attach_data', 'fetch',
+           'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place', 'batch_categories',
+           'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again',
+           'without_states', 'without_identity', 'is_latest', 'is_internal', 'replace_content', 'first_linear',
+           'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state',
+           'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -158,9 +159,9 @@ def warn_untrained(model) -> None:
     model._check_if_trained(warn=False)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #0448b364
-def make_loader(model, adata, indices, batch_size: int | None = None):
-    "Mini-batches of some cells, in their order."
-    return model._make_data_loader(adata=adata, indices=indices, batch_size=batch_size)
+def make_loader(model, adata, indices, batch_size: int | None = None, **kwargs):
+    "Mini-batches of some cells, in their order; kwargs are those of its data loader."
+    return model._make_data_loader(adata=adata, indices=indices, batch_size=batch_size, **kwargs)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #348449bb
 def inference_input(module, tensors: dict) -> dict:
@@ -173,9 +174,15 @@ def runner_class(model) -> type:
     return model._train_runner_cls
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #b5384c99
-def history_logger():
-    "The logger of which scvi-tools makes the history of a model."
-    return find("scvi.train._logger:SimpleLogger")()
+def history_logger(folder: str | None = None):
+    "The logger of which scvi-tools makes the history of a model; it leaves the curves in a folder if one is given."
+    kept = {} if folder is None else {"save_dir": folder, "save_log_on_disk": True}
+    return find("scvi.train._logger:SimpleLogger")(**kept)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #df20dc79
+def early_stopping_callback(**how):
+    "What ends a training that no longer improves."
+    return find("scvi.train._callbacks:LoudEarlyStopping")(**how)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #28c70ce2
 def forget_data(model, data) -> None:

@@ -18,7 +18,7 @@ from .style import empty_figure, junction_region, need_same_length, plain, style
 from ..tl.programs import CALLED, Programs
 
 # %% auto #0
-__all__ = ['BLUE_ORANGE', 'ROW', 'GAP', 'Band', 'activity_band', 'junction_band', 'regulator_band', 'programs']
+__all__ = ['BLUE_ORANGE', 'ROW', 'GAP', 'Band', 'activity_band', 'event_labels', 'junction_band', 'regulator_band', 'programs']
 
 # %% ../../nbs/60_pl/90_program_map.ipynb #367db0d4
 class Band(NamedTuple):
@@ -48,6 +48,14 @@ def activity_band(found: Programs, labels) -> Band:
     return _band("Mean activity (standard deviations)", table, table.index, "SD", 2)
 
 
+def event_labels(junctions: pd.DataFrame) -> list[str]:  # of `var`
+    "Events of junctions in words, if `annotate` wrote them; else gene and place."
+    known = lambda c: junctions[c] if c in junctions else pd.Series(None, junctions.index, dtype=object)
+    rows = zip(junctions.index, known("event_name"), known(KEYS.gene_name))
+    place = lambda j, gene: f"{gene} {junction_region(j)}" if pd.notna(gene) and gene else junction_region(j)
+    return [name if pd.notna(name) and name else place(j, gene) for j, name, gene in rows]
+
+
 def junction_band(found: Programs, n: int) -> Band:
     "Junctions of the events that each program moves most; one of each event."
     chosen = []
@@ -56,8 +64,7 @@ def junction_band(found: Programs, n: int) -> Band:
         event = top[KEYS.event] if KEYS.event in top else pd.Series(top.index, top.index)
         mine = [j for j in top.index if event[j] not in seen and not seen.add(event[j])]
         chosen += [j for j in mine[:n] if j not in chosen]
-    genes = found.junction_info[KEYS.gene_name].to_dict() if KEYS.gene_name in found.junction_info else {}
-    labels = [f"{genes[j]} {junction_region(j)}" if pd.notna(genes.get(j)) else junction_region(j) for j in chosen]
+    labels = event_labels(found.junction_info.loc[chosen])
     return _band("Change of PSI for a standard deviation of activity", found.junctions.loc[chosen], labels, "ΔPSI", 3)
 
 # %% ../../nbs/60_pl/90_program_map.ipynb #4ee51983
@@ -90,7 +97,16 @@ def _squares(band: Band, names: list[str], middle: float, template: str | None) 
     look = dict(zmin=-band.limit, zmax=band.limit, colorscale=BLUE_ORANGE, xgap=1, ygap=1, colorbar=bar)
     rows = list(range(len(z)))
     traces = [
-        dict(type="heatmap", x=names, y=rows, z=z.round(4), text=hover, hovertemplate="%{text}<extra></extra>", **look)
+        dict(
+            type="heatmap",
+            x=names,
+            y=rows,
+            z=z.round(4),
+            text=hover,
+            customdata=[[str(k)] * len(names) for k in band.table.index],
+            hovertemplate="%{text}<extra></extra>",
+            **look,
+        )
     ]
     if band.mark.any():
         row, col = np.nonzero(band.mark)

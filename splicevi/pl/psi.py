@@ -134,11 +134,12 @@ def _frame_rows(
     title: str,
     template: str | None,
     means: bool,  # whether there are dots
+    more: str = "",  # to say of the points
     **layout,
 ) -> go.Figure:
     "The look of a figure whose rows are groups, as high as it has rows."
     t, dot = theme(template), " · dot: mean of the group with 95 % interval" if means else ""
-    styled(fig, 100, title, template, f"violin: cells{dot}")
+    styled(fig, 100, title, template, f"violin: cells{dot}{more}")
     fig.update_annotations(font_size=11).update_annotations(font_color=t.soft, selector=dict(name="none"))
     left = _name_rows(fig, names, notes, t)
     height = fig.layout.margin.t + 48 + 42 * len(names)
@@ -187,6 +188,22 @@ def _junction_means(
     "Means of one junction in the groups that are drawn."
     return means[(means["junction_id"] == junction) & means["group"].isin(order) & means["psi"].notna()]
 
+# %% ../../nbs/60_pl/40_psi.ipynb #66acf4af
+def _add_samples(
+    fig: go.Figure, at: dict, rows: pd.DataFrame, order: Sequence, hue: Mapping, kind: str, t: Theme
+) -> None:
+    "Add a point for each sample of each group."
+    names = pd.Categorical(rows["sample"])
+    height = (names.codes + 0.5) / max(len(names.categories), 1) - 0.5  # from -0.5 to 0.5
+    y = np.array([order.index(g) for g in rows["group"]]) + 0.66 * height
+    sample = lambda r: f"<b>{plain(r.sample, 300)}</b> in {plain(r.group, 300)}<br>{KINDS[kind]} {r.psi:.3f}"
+    hover = [
+        f"{sample(r)}<br>{r.n_cells:,.0f} cells, {r.reads:,.0f} of {r.total:,.0f} reads" for r in rows.itertuples()
+    ]
+    marker = dict(color=[hue[str(g)] for g in rows["group"]], size=7, line=dict(color=t.ink, width=1))
+    look = dict(mode="markers", marker=marker, text=hover, hovertemplate="%{text}<extra></extra>", showlegend=False)
+    fig.add_scatter(x=rows["psi"].to_numpy(float).round(4), y=y, name="sample", **look, **at)
+
 # %% ../../nbs/60_pl/40_psi.ipynb #efc7c16f
 def _psi_panels(
     cells: pd.DataFrame,
@@ -195,8 +212,9 @@ def _psi_panels(
     shown: Sequence[str],  # junctions
     hue: Mapping[str, str] | None,
     t: Theme,
+    samples: pd.DataFrame | None = None,  # of one kind of PSI
 ) -> go.Figure:
-    "Panels of violins and means, one for each junction."
+    "Panels of violins, samples and means, one for each junction."
     labels = pd.Categorical(cells["group"])
     regions = [plain(junction_region(j), 480 / len(shown), 11) for j in shown]
     order, hue = list(labels.categories), colors(labels, hue)
@@ -206,6 +224,8 @@ def _psi_panels(
         values, code = cells.loc[mine, kind].to_numpy(float), labels.codes[mine]
         for y, name in enumerate(map(str, order)):
             _add_cells(fig, at, y, name, values[code == y], hue[name], [0, 1])
+        if samples is not None:
+            _add_samples(fig, at, _junction_means(samples, junction, order), order, hue, kind, t)
         if means is not None:
             rows = _junction_means(means, junction, order)
             hover = [_mean_hover(r, kind) for r in rows.itertuples()]
@@ -225,8 +245,9 @@ def psi_violin(
     hue: Mapping[str, str] | None = None,  # group to colour
     title: str | None = None,  # None: what is shown; "": none
     template: str | None = None,  # "light", "dark" or None
+    samples: pd.DataFrame | None = None,  # columns of groups and sample: a point for each donor of each group
 ) -> go.Figure:
-    "PSI of the cells of each group, with the group's mean and its 95 % interval."
+    "PSI of the cells of each group, with the group's mean and its 95 % interval, and maybe its donors."
     if kind not in KINDS:
         raise ValueError(f"kind={kind!r} is no kind of PSI; it is one of {', '.join(KINDS)}.")
     need_columns(cells, ["group", "junction_id", kind, "total"], "cells")
@@ -238,12 +259,16 @@ def psi_violin(
     if groups is not None:
         groups = need_columns(groups, GROUP_COLUMNS, "groups")
         groups = groups[groups["kind"] == kind]
-    fig = _psi_panels(cells, groups, kind, shown, hue, theme(template))
+    if samples is not None:
+        samples = need_columns(samples, [*GROUP_COLUMNS[:4], "sample", "n_cells", "reads", "total"], "samples")
+        samples = samples[samples["kind"] == kind]
+    fig = _psi_panels(cells, groups, kind, shown, hue, theme(template), samples)
     names = pd.Categorical(cells["group"]).categories
     first = cells[cells["junction_id"] == shown[0]]
     notes = [_group_note(first[first["group"] == name], kind) for name in names]
     fig.update_xaxes(range=[-0.03, 1.03], tickvals=[0, 0.5, 1], title_text="PSI")
-    return _frame_rows(fig, [str(n) for n in names], notes, title, template, groups is not None, violingap=0)
+    points = "" if samples is None else f" · points: {samples['sample'].nunique()} samples"
+    return _frame_rows(fig, [str(n) for n in names], notes, title, template, groups is not None, points, violingap=0)
 
 # %% ../../nbs/60_pl/40_psi.ipynb #c4fa8d4e
 def _group_names(groups: pd.Series) -> list:

@@ -27,7 +27,7 @@ OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "
 INK, GRID = "#7A808A", "rgba(128,134,145,0.22)"
 FONT = "Inter, 'Helvetica Neue', Helvetica, Arial, sans-serif"
 PSI_SCALE = ((0, "#F2B134"), (0.5, "#D5557E"), (1, "#5A46C8"))  # PSI from 0 to 1
-PSI_BAR = dict(title="PSI", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1])  # its legend
+PSI_BAR = dict(title="PSI<br>&nbsp;", thickness=10, outlinewidth=0, tickvals=[0, 0.5, 1])  # its legend
 
 # %% ../../nbs/60_pl/10_style.ipynb #ddb2a4dc
 def srgb(

@@ -113,6 +113,38 @@ _EXPRESSION = {
     "is_de_fdr_all": "Called, with the share of false calls held over all comparisons together.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #3660451b
+_MARKERS = {
+    "nearest_group": "The other group whose PSI comes nearest.",
+    "psi_nearest": "PSI of the junction in the nearest group.",
+    "inclusion_nearest": "PSI of the event's exon in the nearest group.",
+    "proba_marker": "Least probability that the group differs from each other group by delta, in one direction.",
+    "is_marker_fdr": "Called: on the list over all groups whose expected share of false rows is at most fdr_target.",
+    "n_compared": "Other groups with enough cells in which the event was read.",
+    "n_groups": "Groups that were to be told apart.",
+    "n_reads": "Reads of the event.",
+    "sentence": "The row in words.",
+}
+
+# %% ../../nbs/30_tl/90_columns.ipynb #3651305f
+_ALONG = {
+    "range_lower": "Lower end of the 95 % interval of the range of the curve.",
+    "range_upper": "Upper end of the 95 % interval of the range of the curve.",
+    "psi_first": "PSI at the beginning: where 2 % of the cells lie before.",
+    "psi_last": "PSI at the end: where 98 % of the cells lie before.",
+    "highest_at": "Where along the number PSI is highest.",
+    "lowest_at": "Where along the number PSI is lowest.",
+    "n_donors": "Donors with reads of the event.",
+}
+_ALONG_INSTEAD = {
+    "proba_ds": "Probability that the curve of PSI has a range of delta or more.",
+    "effect_size": "Range of the curve of PSI, below 0 where PSI falls.",
+    "direction": "What PSI of the junction does along the number: it rises, falls, peaks or dips.",
+    "p_value": "Probability of as strong a curve if PSI does not depend on the number.",
+    "donor_scatter": "How much the curves of donors differ: variance of their coefficients as a share of ψ(1−ψ).",
+    "n_cells": "Cells in which the event was read.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #62bd04f1
 _VIEWS = {
     "group": "Group of the cells.",
@@ -140,6 +172,22 @@ _VIEWS = {
     "note": "What else there is to know of it.",
 }
 
+# %% ../../nbs/30_tl/90_columns.ipynb #3f5468de
+_SELECTION = {
+    "psi_selected": "PSI in the selected cells, with one read added at the PSI of all.",
+    "psi_rest": "PSI in the rest of the cells, with one read added at the PSI of all.",
+    "difference": "PSI in the selected cells minus PSI in the rest.",
+    "se": "Standard error of the difference or fold change, moderated.",
+    "score": "Size of the difference or fold change minus two standard errors: what is left for sure.",
+    "n_cells_selected": "Selected cells in which the event was read.",
+    "n_cells_rest": "Other cells in which the event was read.",
+    "n_reads_selected": "Reads of the event in the selected cells.",
+    "n_reads_rest": "Reads of the event in the rest of the cells.",
+    "mean_selected": "Mean counts per 10,000 in the selected cells.",
+    "mean_rest": "Mean counts per 10,000 in the rest of the cells.",
+    "log2_fold_change": "log2 of expression in the selected cells over the rest.",
+}
+
 # %% ../../nbs/30_tl/90_columns.ipynb #247a81aa
 _PROGRAMS = {
     "program": "The program of splicing.",
@@ -158,12 +206,14 @@ _PROGRAMS = {
 }
 
 # %% ../../nbs/30_tl/90_columns.ipynb #c962256d
-COLUMNS = _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS
+COLUMNS = _MARKERS | _ALONG | _JUNCTIONS | _TESTS | _GROUPS | _EXPRESSION | _PROGRAMS | _VIEWS | _SELECTION
 OTHERWISE = [  # columns that tell the table, and what is meant there
     ({"psi", "lower", "upper"}, {"kind": "Which PSI: observed, decoded or smoothed."}),
     ({"name", "rank"}, {"kind": "What was found: a gene, an event or a junction."}),
     ({"share", "moved"}, {"name": "Name of the program."}),
     ({"program", "r"}, {"p_value": "Probability of as strong a correlation by chance, by permutation."}),
+    ({"range_lower", "psi_first"}, _ALONG_INSTEAD),
+    ({"sentence", "proba_marker"}, {"top_junction": "The junction that tells the group apart."}),
     ({"proba_de", "bayes_factor"}, {"bayes_factor": "Log odds of a difference of expression."}),
 ]
 OWN = "A column of your own data."

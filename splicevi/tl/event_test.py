@@ -19,9 +19,10 @@ from ..data.pairs import EventOrder, indptr_of, row_chunks
 from .concentration import log_dirichlet_multinomial, smooth
 
 # %% auto #0
-__all__ = ['GRID', 'common_psi', 'log_flat', 'center_reads', 'log_evidence', 'responsibilities', 'Prior', 'starting_weights',
-           'fit_prior', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect', 'summarise_junctions', 'EventEffect',
-           'summarise_events', 'Contrast', 'join_blocks', 'effect_posterior', 'called']
+__all__ = ['GRID', 'LEAST_DRAWS', 'common_psi', 'log_flat', 'center_reads', 'log_evidence', 'responsibilities', 'Prior',
+           'starting_weights', 'fit_prior', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect',
+           'summarise_junctions', 'EventEffect', 'summarise_events', 'Contrast', 'joined', 'draws_of_events',
+           'by_draws', 'effect_posterior', 'called']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 def common_psi(
@@ -200,7 +201,7 @@ def summarise_junctions(
     no_change: float = 0.05,  # largest difference that counts as none
 ) -> Effect:
     "Summary of the posterior of each junction."
-    d, mean = MixedDraws(psi[1] - psi[0], none), (1 - none) * psi.mean(1) + none * p
+    d, mean = MixedDraws(psi[1] - psi[0], none), (1 - none) * psi.mean(1, dtype=float) + none * p
     chances = d.at_least(delta), d.at_most(no_change), d.negative()
     return Effect(*chances, *mean, mean[1] - mean[0], *d.quantiles((0.025, 0.975)))
 
@@ -250,17 +251,24 @@ class Contrast:
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #5e621f11
 @patch
+def only(
+    self: Contrast,
+    events: np.ndarray,  # some events, ascending
+) -> Contrast:  # with all junctions of theirs
+    "The same for some events only; the prior is still that of all."
+    at, out = np.isin(self.events.code, events), copy(self)
+    out.events, out.junctions = EventOrder(self.events.code[at]), self.junctions[at]
+    out.a, out.p, out.r, out.joint = self.a[..., at], self.p[at], self.r[events], self.joint[events]
+    return out
+
+
+@patch
 def restrict(
     self: Contrast,
     junctions: np.ndarray,  # some junctions
-) -> Contrast:  # with all junctions of their events
-    "The same for the events of some junctions only; the prior is still that of all."
-    keep = np.unique(self.events.code[np.isin(self.junctions, junctions)])
-    at = np.isin(self.events.code, keep)
-    out = copy(self)
-    out.events, out.junctions = EventOrder(self.events.code[at]), self.junctions[at]
-    out.a, out.p, out.r, out.joint = self.a[..., at], self.p[at], self.r[keep], self.joint[keep]
-    return out
+) -> Contrast:
+    "The same for the events of some junctions only."
+    return self.only(np.unique(self.events.code[np.isin(self.junctions, junctions)]))
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #df015f49
 @patch
@@ -276,30 +284,57 @@ def draws(
     return psi, self.r[block][:, 0], self.p[span]
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #c7d74cd8
-def join_blocks(
+def joined(
     kind: type,  # `Effect` or `EventEffect`
     parts: list,  # one for each block
+    at: np.ndarray,  # where each of their rows belongs
 ):
     "One summary from those of the blocks."
-    return kind(*(np.concatenate(v) for v in zip(*parts)))
+    return kind(*(np.concatenate(v)[np.argsort(at, kind="stable")] for v in zip(*parts)))
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #07c91250
+LEAST_DRAWS = 100
+
+
+def draws_of_events(
+    none: np.ndarray,  # (events,) probability of no change
+    n_draws: int,  # where a change is likely
+) -> np.ndarray:  # (events,)
+    "How many draws each event needs."
+    some = 1 - none
+    wanted = np.select([some > 1 / 3, some > 0.1], [n_draws, n_draws // 3], n_draws // 10)
+    return np.clip(wanted, min(LEAST_DRAWS, n_draws), n_draws)
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #14f3bd4c
+def by_draws(contrast: Contrast, n_draws: int) -> list[tuple[Contrast, int, np.ndarray]]:
+    "Parts of a contrast, their draws, and their events; all of one that has its draws already."
+    if not isinstance(contrast, Contrast):
+        return [(contrast, n_draws, np.arange(len(contrast.events.size)))]
+    need = draws_of_events(contrast.r[:, 0], n_draws)
+    parts = [(int(n), np.flatnonzero(need == n)) for n in np.unique(need)]
+    return [(contrast.only(events), n, events) for n, events in parts]
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #6abe4e6b
 def effect_posterior(
     contrast: Contrast,
     delta: float = 0.1,  # least difference that counts
-    n_draws: int = 1000,
+    n_draws: int = 1000,  # of events that probably change
     seed: int = 0,
     no_change: float = 0.05,  # largest difference that counts as none
     progress=iter,  # wraps the list of blocks, such as a progress bar
 ) -> tuple[Effect, EventEffect]:  # of the junctions at `contrast.junctions`, of the events
     "Summary of the posterior of every junction and event."
     rng, of_junctions, of_events = np.random.default_rng(seed), [], []
-    for block in progress(list(row_chunks(indptr_of(contrast.events.size), 2048))):
-        psi, none, p = contrast.draws(block, n_draws, rng)
-        _, part = contrast.events.span(block)
+    strata = by_draws(contrast, n_draws)
+    blocks = [(c, n, b) for c, n, _ in strata for b in row_chunks(indptr_of(c.events.size), 2048 * n_draws // n)]
+    for some, n, block in progress(blocks):
+        psi, none, p = some.draws(block, n, rng)
+        _, part = some.events.span(block)
         of_junctions.append(summarise_junctions(psi, none[part.code], p, delta, no_change))
         of_events.append(summarise_events(psi, none, delta, part, no_change))
-    return join_blocks(Effect, of_junctions), join_blocks(EventEffect, of_events)
+    events = np.concatenate([events for _, _, events in strata])
+    junctions = np.argsort(np.argsort(events, kind="stable")[contrast.events.code], kind="stable")
+    return joined(Effect, of_junctions, junctions), joined(EventEffect, of_events, events)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #124a1fe5
 @takes(ds=Is(("DataFrame",)), delta=Limits(0, 1), proba=Limits(0, 1, optional=True))

@@ -220,23 +220,21 @@ def pair_values(
     wanted: tuple[str, ...],  # fields of `GroupReads`
 ) -> tuple[np.ndarray, np.ndarray, dict]:
     "Number of pairs of each row, junction of each pair, and the pairs' contributions to the wanted sums."
-    p = store.pairs
-    at, indptr = take_ranges(p.indptr, rows)
-    observations, _ = take_ranges(p.observation_indptr, rows)
-    event, total = p.observation_event[observations], p.observation_total[observations].astype(np.float64)
+    p = store.pairs.take(rows)
+    event, total, y = p.observation_event, p.observation_total.astype(np.float64), p.y
     repeat = lambda v: np.repeat(v, p.event_size[event])
-    y = p.y[at]
+    given = lambda: store.psi[take_ranges(store.pairs.indptr, rows)[0]]
     value = {
         "effective": lambda: y * repeat((1 + c[event]) / (total + c[event])),
         "reads": lambda: y,
         "totals": lambda: repeat(total),
         "cells": lambda: None,
-        "psi": lambda: y / repeat(total) if store.psi is None else store.psi[at],
+        "psi": lambda: y / repeat(total) if store.psi is None else given(),
         "shares": lambda: y / repeat(total),
         "noise": lambda: repeat((total + c[event]) / (total * (1 + c[event]))),
         "worth": lambda: repeat(total * (1 + c[event]) / (total + c[event])),
     }
-    return np.diff(indptr), p.junction[at], {k: value[k]() for k in wanted}
+    return np.diff(p.indptr), p.junction, {k: value[k]() for k in wanted}
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2c12c31b
 def group_reads(

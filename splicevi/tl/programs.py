@@ -91,7 +91,7 @@ def top_junctions(
         raise KeyError(f"There is no {program!r}; the programs are {shortlist(self.junctions, 30)}.")
     values = self.junctions[program]
     top = values.iloc[np.argsort(-values.abs().to_numpy(), kind="stable")[:n]]
-    columns = [k for k in (KEYS.gene_name, KEYS.event) if k in self.junction_info]
+    columns = [k for k in (KEYS.gene_name, "event_name", KEYS.event) if k in self.junction_info]
     return self.junction_info.loc[top.index, columns].assign(psi_change=top)
 
 

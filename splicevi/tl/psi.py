@@ -15,6 +15,7 @@ from mudata import MuData
 
 from ..core import KEYS
 from ..data.arguments import COUNT, NOT_NEGATIVE, takes
+from ..data.on_disk import read_whole
 from ..data.pairs import event_codes
 from .concentration import smooth
 
@@ -25,7 +26,7 @@ def junction_reads(
 ) -> tuple[sp.csr_matrix, np.ndarray]:  # (cells, junctions) reads, (junctions,) event codes
     "Reads and events of the junctions."
     adata = mdata[splicing]
-    return sp.csr_matrix(adata.layers[KEYS.junction_counts]), event_codes(adata.var[KEYS.event])[0]
+    return sp.csr_matrix(read_whole(adata.layers[KEYS.junction_counts])), event_codes(adata.var[KEYS.event])[0]
 
 # %% ../../nbs/30_tl/55_psi.ipynb #33e1d708
 def event_totals(

@@ -15,5 +15,6 @@ __getattr__, __dir__, __all__ = lazy_names(
         "coverage": "coverage_report",
         "dashboard.dashboard": "TrainingDashboard",
         "explorer.explorer": "PSIExplorer",
+        "latent_map": "LatentMap",
     },
 )

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from fastcore.basics import patch
 
-from ...core import Limits, find_obs_column, obs_column
+from ...core import Limits, find_obs_column, obs_column, user_level
 from ...model.record import LatentMap, RecordingCallback
 from ...pl.style import colors, need_mapping
 from ...tl.groups import sample_rows
@@ -197,7 +197,7 @@ def _draw(self: TrainingDashboard) -> None:
     except Exception as e:
         self._view = None
         text = f"The training dashboard failed and is off; training goes on. {type(e).__name__}: {e}"
-        warnings.warn(text, UserWarning, stacklevel=3)
+        warnings.warn(text, UserWarning, stacklevel=user_level())
     self._drawn = time.perf_counter()
 
 # %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #c45ef362

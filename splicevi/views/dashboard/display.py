@@ -17,9 +17,16 @@ from ...model.record import TrainingRecorder
 from .charts import short_number
 from .contents import PHASE_NAMES, data_line, headline
 from .html import body_html, charts_html, head_html, page_html, title_html
+from ..parts import Box, Button, Layout, Markup, VBox, in_marimo, one_widget, show_widget
 
 # %% auto #0
-__all__ = ['VIEWS', 'HTMLView', 'stop_button', 'WidgetView', 'ConsoleView', 'elbo_words', 'in_notebook', 'choose_view']
+__all__ = ['VIEWS', 'stop_hint', 'HTMLView', 'stop_button', 'WidgetView', 'ConsoleView', 'elbo_words', 'in_notebook',
+           'choose_view']
+
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #33784647
+def stop_hint() -> str:
+    "How to end a run that keeps its cell busy."
+    return "the cell's stop button (■) ends it" if in_marimo() else "interrupt the kernel (■) to stop"
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #905617fb
 class HTMLView:
@@ -39,7 +46,7 @@ class HTMLView:
 @patch
 def bundle(self: HTMLView, rec: TrainingRecorder) -> dict[str, str]:
     "The forms of what is displayed."
-    hint = "run.stop() ends it" if self.live else "interrupt the kernel (■) to stop"
+    hint = "run.stop() ends it" if self.live else stop_hint()
     return {"text/html": body_html(rec, self.name, hint, self.hue), "text/plain": headline(rec)}
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #0be704b7
@@ -61,13 +68,10 @@ def update(self: HTMLView, rec: TrainingRecorder) -> None:
 def stop_button(
     stop: Callable[[], None],  # what it does
     live: bool,  # whether it can work
-):  # ipywidgets.Button
+) -> Button:
     "A button that stops, and shows that it was heard: the current mini-batch is still done."
-    w = require_extra("ipywidgets", "notebook")
-    layout = w.Layout(width="100px", flex="0 0 auto", margin="4px 0 0 10px", display=None if live else "none")
-    button = w.Button(
-        description="Stop", icon="stop", tooltip="End training after the current mini-batch", layout=layout
-    )
+    place = Layout(flex="0 0 auto", margin="4px 0 0 10px", display=None if live else "none")
+    button = Button("■ Stop", "End training after the current mini-batch", place)
 
     def press(_):
         stop()
@@ -78,7 +82,7 @@ def stop_button(
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #0587cdd3
 class WidgetView:
-    "The dashboard in widgets, with a Stop button."
+    "The dashboard as a widget, with a Stop button."
 
     def __init__(
         self,
@@ -88,12 +92,11 @@ class WidgetView:
         hue: Mapping[str, str] | None = None,  # colour of each label
     ):
         self.name, self.hue, self.handle = name, hue, None
-        self.hint = "" if live else "interrupt the kernel (■) to stop"
-        w = require_extra("ipywidgets", "notebook")
-        self.title, self.head, self.charts = w.HTML(), w.HTML(layout=w.Layout(flex="1 1 auto", width="auto")), w.HTML()
+        self.hint = "" if live else stop_hint()
+        self.title, self.head, self.charts = Markup(), Markup(layout=Layout(flex="1 1 auto")), Markup()
         self.button = stop_button(stop, live)
-        row = w.HBox([self.head, self.button], layout=w.Layout(align_items="flex-start"))
-        self.box = w.VBox([self.title, row, self.charts], layout=w.Layout(max_width="860px"))
+        row = Box([self.head, self.button], Layout(align_items="flex-start"))
+        self.widget = one_widget(VBox([self.title, row, self.charts], Layout(max_width="860px")))
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #fa410a27
 @patch
@@ -106,11 +109,9 @@ def fill(self: WidgetView, rec: TrainingRecorder) -> None:
 @patch
 def open(self: WidgetView, rec: TrainingRecorder) -> None:
     "Show the view."
-    from IPython.display import display
-
     self.title.value = title_html(rec, self.name)
     self.fill(rec)
-    self.handle = display(self.box, display_id=True)
+    self.handle = show_widget(self.widget)
 
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #5d0902b5
 @patch
@@ -119,6 +120,7 @@ def update(self: WidgetView, rec: TrainingRecorder) -> None:
     self.fill(rec)
     if rec.ended:
         self.button.layout.display = "none"
+    if rec.ended and self.handle is not None:
         last = {"text/html": page_html(rec, self.name, self.hue), "text/plain": headline(rec)}
         self.handle.update(last, raw=True)
 
@@ -178,6 +180,9 @@ def choose_view(
         raise ValueError(f"view={view!r} is not one of 'auto', {', '.join(map(repr, VIEWS))}.")
     if view != "auto":
         return view
+    widgets = importlib.util.find_spec("anywidget") is not None
+    if in_marimo():
+        return "widget" if widgets else "console"
     if not in_notebook():
         return "console"
-    return "widget" if background and importlib.util.find_spec("ipywidgets") is not None else "html"
+    return "widget" if background and widgets else "html"

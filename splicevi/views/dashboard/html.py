@@ -31,7 +31,7 @@ def style(
     name: str,  # of a view, unique on the page
 ) -> str:
     "The style, with the rule of one view's switch."
-    checked = f"body:has(#{name}-log:checked) .{name} "
+    checked = f":is(body,.splicevi-view):has(#{name}-log:checked) .{name} "
     return f"<style>{_style_sheet()}{checked}.svi-lin{{display:none}}{checked}.svi-log{{display:block}}</style>"
 
 # %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #a96d99a5

@@ -5,7 +5,7 @@
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #716d793f
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +13,14 @@ import plotly.graph_objects as go
 from fastcore.basics import patch
 
 from ...core import write_file
-from .export import bed, event_page, image_kind, snapshot, write_image
+from ...tl.selection import Ranking
+from .disagreement import disagreement
+from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
-from .panels import PANELS, panel_figures
+from .panels import grid_panel, panel_figures, sashimi_panel
 from .state import ExplorerState
 from ..page import check_target
+from ..parts import show_widget
 
 # %% auto #0
 __all__ = ['of_state', 'PSIExplorer']
@@ -48,9 +51,18 @@ class PSIExplorer:
     event
         What to show first; `None` for the event that was tested to change most, else the one with most reads.
     show
-        ``"decoded"``, ``"smoothed"`` or ``"observed"`` PSI; `None` for the first that there is.
+        ``"observed"``, ``"decoded"`` or ``"smoothed"`` PSI; `None` for observed.
     latent
         Key of ``obsm``, or ``(cells, 2)`` coordinates; `None` for a UMAP in ``obsm``, else one of the latent space.
+    level
+        Rows of `ds` in table and volcano: ``"event"``, one for each event (the junction that changes most stands for
+        it), or ``"junction"``, all.
+    bam
+        BAM or CRAM file of the same cells, for the coverage of events (extra ``bam``); it needs an index.
+    sample_key
+        Column of ``obs`` with the donors (animals, samples): each is a point beside the cells of its group.
+    programs
+        Of :meth:`~splicevi.SPLICEVI.programs`, for a panel of their activity and the junctions that they move.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
 
@@ -62,9 +74,24 @@ class PSIExplorer:
     __slots__ = ("state", "_view", "__weakref__")
 
     def __init__(
-        self, source, groupby="cell_type", ds=None, gtf=None, *, mdata=None, event=None, show=None, latent=None, **keys
+        self,
+        source,
+        groupby="cell_type",
+        ds=None,
+        gtf=None,
+        *,
+        mdata=None,
+        event=None,
+        show=None,
+        latent=None,
+        level="event",
+        bam=None,
+        sample_key=None,
+        programs=None,
+        **keys,
     ):
-        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **keys)
+        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
+        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
         self._view = None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #2ce32362
@@ -72,9 +99,12 @@ PSIExplorer.event = of_state("event", "The event that is shown; set it to show a
 PSIExplorer.junction = of_state("junction", "The junction that is shown; set it to show another.")
 PSIExplorer.gene = of_state("gene", "The gene that is shown; set it to show another.")
 PSIExplorer.groupby = of_state("groupby", "Column of obs with the groups.")
-PSIExplorer.show = of_state("show", "Kind of PSI that is drawn: decoded, smoothed or observed.")
+PSIExplorer.show = of_state("show", "Kind of PSI that is drawn: observed, decoded or smoothed.")
 PSIExplorer.ds = of_state("ds", "Table of differential_splicing.")
 PSIExplorer.comparison = of_state("comparison", "Which comparison of `ds` is shown.")
+PSIExplorer.level = of_state("level", 'Rows of `ds`: one for each "event", or each "junction".')
+PSIExplorer.pinned = of_state("pinned", "Events that are drawn beside the one that is shown.")
+PSIExplorer.selected = of_state("selected", "(cells,) True for selected cells; set it to a mask, rows, names or None.")
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #8a70f92b
 @patch
@@ -104,8 +134,43 @@ def locus(self: PSIExplorer) -> str:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #25bd9e53
 @patch
 def figures(self: PSIExplorer, *names: str, template: str | None = None) -> dict[str, go.Figure]:
-    "The panels as Plotly figures: arcs, psi, heatmap, latent, expression, volcano."
+    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano, programs."
     return panel_figures(self.state, *names, template=template)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aa1ce1cb
+@patch
+def ranking(self: PSIExplorer) -> Ranking | None:
+    "Events and genes that set the selected cells apart from the rest; None without a selection."
+    return self.state.ranking()
+
+
+@patch
+def save_selection(self: PSIExplorer, name: str, overwrite: bool = False) -> None:
+    "Write the selection into the column `name` of obs: selected or rest."
+    self.state.save_selection(name, overwrite)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #e4f63139
+@patch(as_prop=True)
+def disagreement(self: PSIExplorer) -> str:
+    "Where decoded PSI of what is shown say something else than the reads, in a sentence; empty where they agree."
+    return disagreement(self.state)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3a765085
+@patch
+def event_grid(self: PSIExplorer, events: Sequence[str], columns: int = 2, template: str | None = None) -> go.Figure:
+    "The arcs of several events side by side, in the groups of `groupby`."
+    state = self.state
+    if lost := [e for e in events if e not in state.data.index.events]:
+        raise KeyError(f"There is no event {lost[0]!r}{state.data.index.suggest(lost[0])}.")
+    return grid_panel(state, events, columns, template=template)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #6526f1b5
+@patch
+def sashimi(
+    self: PSIExplorer, path=None, suffix: str | None = None, template: str | None = None, **options
+) -> go.Figure:
+    "Coverage of the event in the groups, from a BAM file of the same cells (`options`: see `sv.io.read_depth`)."
+    return sashimi_panel(self.state, path, suffix, options, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #35498b7f
 @patch
@@ -125,11 +190,17 @@ def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
     "Write the event's junctions for a genome browser, PSI as score; optionally a line for each group."
     return write_file(check_target(path), bed(self.state, by_group))
 
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3200f024
+@patch
+def has_panel(self: PSIExplorer, name: str) -> bool:
+    "Whether a panel has something to show: a volcano needs a test, programs need programs."
+    return {"volcano": self.ds, "programs": self.state.programs}.get(name, True) is not None
+
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #eef5c9d0
 @patch
 def to_html(self: PSIExplorer, path: str | Path) -> Path:
     "Write all panels and the numbers as a page that needs nothing else."
-    path, shown = check_target(path), [k for k in PANELS if k != "volcano" or self.ds is not None]
+    path, shown = check_target(path), [k for row in PAGE_ROWS for k in row if self.has_panel(k)]
     return write_file(path, event_page(self.state, panel_figures(self.state, *shown)))
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7bce0592
@@ -142,14 +213,16 @@ def to_image(self: PSIExplorer, path: str | Path, panel: str = "arcs", scale: fl
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #7beadfdd
 @patch(as_prop=True)
 def widget(self: PSIExplorer):
-    "The explorer as an ipywidget."
+    "The explorer as one anywidget."
     if self._view is None:
-        if "google.colab" in sys.modules:
-            from google.colab import output
-
-            output.enable_custom_widget_manager()
         self._view = View(self)
     return self._view.widget
+
+
+@patch
+def _display_(self: PSIExplorer):
+    "What marimo shows."
+    return self.widget
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #1efaad05
 @patch(as_prop=True)
@@ -168,6 +241,6 @@ def _ipython_display_(self: PSIExplorer) -> None:
     except ImportError as e:
         why = f"{e} shows this as linked panels; ex.figures(), ex.frame() and ex.to_html(path) work without."
         return display({"text/plain": f"{self!r}\n{why}", "text/html": snapshot(self.state, why)}, raw=True)
-    display(w)
+    show_widget(w)
     self._view.displayed = True
     display(HTML(snapshot(self.state, "Run the cell to explore.", self.snapshot_name)), display_id=self.snapshot_name)

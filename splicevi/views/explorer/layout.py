@@ -10,16 +10,41 @@ import logging
 import re
 from pathlib import Path
 
+import numpy as np
 from fastcore.basics import patch
 
-from ...core import require_extra
+from ...core import KEYS
 from ...pl.style import shorten, visible
+from .cell_map import cell_words, draw_map
+from .disagreement import disagreement
 from .export import snapshot
-from .panels import PANELS, lanes, narrow_volcano, volcano_mark
+from splicevi.views.explorer.panels import (
+    NO_MAP,
+    PANELS,
+    grid_panel,
+    lanes,
+    narrow_volcano,
+    sashimi_panel,
+    volcano_mark,
+)
+from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
 from .widgets import PlotWidget, SearchBox, TableWidget, plotly_library
-from ..page import STATIC
+from splicevi.views.parts import (
+    Box,
+    Button,
+    Checkbox,
+    Dropdown,
+    Layout,
+    Markup,
+    Part,
+    Text,
+    ToggleButtons,
+    VBox,
+    one_widget,
+)
+from ..point_map import PointMap
 
 # %% auto #0
 __all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
@@ -48,7 +73,8 @@ def heading(state: ExplorerState) -> str:
         how += f" {few} of {many} groups, those with most reads."
     name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
-    return f"{title}<br><span class=sv-soft>{how}</span>"
+    said = html.escape(visible(disagreement(state)))
+    return f"{title}<br><span class=sv-soft>{how}</span>" + (f"<br><span class=sv-error>{said}</span>" if said else "")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
 def table_title(state: ExplorerState) -> str:
@@ -93,15 +119,13 @@ def events_view(state: ExplorerState, size: int = 14) -> TableView:
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #5a26a353
 def below(widgets, grow: str = "1 1 300px", **layout):
     "Widgets below each other, in a place that grows and shrinks."
-    w = require_extra("ipywidgets", "notebook")
-    return w.VBox(list(widgets), layout=w.Layout(flex=grow, min_width="0", overflow="visible", **layout))
+    return VBox(list(widgets), layout=Layout(flex=grow, min_width="0", overflow="visible", **layout))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b5b6bac7
 def beside(widgets, wrap: str = "wrap", width: str | None = "100%", **layout):
     "Widgets side by side, below each other where there is no room."
-    w = require_extra("ipywidgets", "notebook")
     flex = dict(display="flex", flex_flow=f"row {wrap}", min_width="0", overflow="visible", width=width)
-    return w.Box(list(widgets), layout=w.Layout(**flex, **layout))
+    return Box(list(widgets), layout=Layout(**flex, **layout))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #22c4194f
 class View:
@@ -109,14 +133,15 @@ class View:
 
     def __init__(self, ex):  # `splicevi.PSIExplorer`
         self.ex, self.state = ex, ex.state
-        self._w = require_extra("ipywidgets", "notebook")
         self._updating, self.displayed = False, False  # whether controls are being set; whether a snapshot is kept
-        self.head, self.status, self.table_head, self.written = (self._w.HTML() for _ in range(4))
+        self.head, self.status, self.table_head, self.written = (Markup() for _ in range(4))
         self.make_controls()
         self.make_panels()
         self.connect()
-        self.widget = self.layout()
-        self.changed({"event", "ds"})
+        root = self.layout()
+        self.changed({"event", "ds", "selected"})
+        self.draw("programs")
+        self.widget = one_widget(root, self.ex.snapshot_name)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #04c91a7e
 @patch
@@ -159,30 +184,32 @@ SHOW_TIPS = {
 @patch
 def show_buttons(self: View):
     "Buttons for the kinds of PSI that there are."
-    w, kinds = self._w, [k for k in SHOWS if k in self.state.shows]
-    look = dict(style={"button_width": "88px"}, layout=w.Layout(width="auto"))
-    return w.ToggleButtons(options=kinds, value=self.state.show, tooltips=[SHOW_TIPS[k] for k in kinds], **look)
+    kinds = [k for k in SHOWS if k in self.state.shows]
+    return ToggleButtons(kinds, self.state.show, [SHOW_TIPS[k] for k in kinds])
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #7b2033ff
 @patch
 def groupby_menu(self: View):
     "A menu of the columns that can group cells."
-    w, now = self._w, self.state.groupby
+    now = self.state.groupby
     columns = dict.fromkeys([*([now] if now else []), *self.state.data.group_columns()])
     options = [*((c, c) for c in columns), ("all cells", None)]
-    look = dict(layout=w.Layout(width="210px"), style={"description_width": "62px"})
-    return w.Dropdown(options=options, value=now, description="group by", **look)
+    return Dropdown(options, now, "group by", layout=Layout(width="220px"))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d12a36fa
 @patch
 def make_controls(self: View) -> None:
     "Search box, menus and buttons."
-    w, s = self._w, self.state
+    s = self.state
     self.search = SearchBox(s.data.index, self.guard(s.go), self.guard(self.submit), s.gene or s.event)
     self.groupby, self.show = self.groupby_menu(), self.show_buttons()
-    self.comparison = w.Dropdown(layout=w.Layout(width="auto"))
-    psi_panels = [("violins", "psi"), ("heatmap", "heatmap")]
-    self.psi_panel = w.ToggleButtons(options=psi_panels, value="psi", style={"button_width": "84px"})
+    self.comparison = Dropdown(tooltip="comparison")
+    switch = lambda **options: ToggleButtons(list(options.items()), layout=Layout(margin="10px 0 6px 0"))
+    self.psi_panel = switch(violins="psi", heatmap="heatmap")
+    self.map_panel = switch(PSI="latent", groups="groups")
+    self.arcs_panel = switch(arcs="arcs", coverage="coverage")
+    self.arcs_panel.layout.display = "none" if s.bam is None else None
+    self.all_junctions = Checkbox(description="all junctions")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #6d370c49
 @patch
@@ -193,9 +220,9 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
     return {
         "arcs": junction,
         "psi": lambda data: isinstance(data, list) and junction(data),
-        "latent": lambda data: None,
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
+        "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
     }
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
@@ -204,8 +231,65 @@ def make_panels(self: View) -> None:
     "The table and the figures."
     hint = "filter: words, reads>100, |Δψ|>0.2"
     self.table = TableWidget(events_view(self.state), self.guard(self.state.choose), hint)
-    with_tools = ("latent", "volcano")
-    self.plots = {k: PlotWidget(self.guard(f), tools=k in with_tools) for k, f in self.clicks().items()}
+    large = lambda k: dict(tools=k == "volcano", grows=k == "volcano")
+    self.plots = {k: PlotWidget(self.guard(f), **large(k)) for k, f in self.clicks().items()}
+    self.make_map()
+    self.make_ranked()
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b2f189c4
+@patch
+def make_map(self: View) -> None:
+    "The map of the cells, or what there has to be for one."
+    s, self.map = self.state, None
+    if (found := s.coords()) is None:
+        self.map_place = Markup(f"<span class=sv-soft>{html.escape(NO_MAP)}</span>")
+        return
+    self.map = PointMap(found[0], lambda row: cell_words(s, row), height=380)
+    self.map.on_selection(self.guard(self.choose_cells))
+    self.map_place = self.map.widget
+
+
+@patch
+def choose_cells(self: View, rows: np.ndarray) -> None:
+    "Select cells, by their rows."
+    mask = np.zeros(len(self.state.data.obs), bool)
+    mask[rows] = True
+    self.state.selected = mask
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #63a23428
+@patch
+def make_ranked(self: View) -> None:
+    "The tables of what sets selected cells apart, and the box to save the selection."
+    s = self.state
+    self.ranked_head, self.ranked = Markup(), {}
+    for kind in ("events", "genes"):
+        show = self.guard(lambda name, kind=kind: show_ranked(s, kind, name))
+        self.ranked[kind] = TableWidget(ranked_view(s, kind), show, f"filter {kind}")
+    self.selection_name = Text(placeholder="name of a column", layout=Layout(flex="1 1 90px", min_width="80px"))
+    tip = "write the selection into obs, as selected and rest, to group and to test by it"
+    self.save_button = Button(description="save selection", tooltip=tip, layout=Layout(width="116px"))
+    self.save_button.on_click(self.guard(lambda _: self.save_selection()))
+    self.save_row = beside([self.selection_name, self.save_button], "nowrap", None, align_items="center")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #62cdcefe
+@patch
+def save_selection(self: View) -> None:
+    "Save the selection under the name in the box."
+    name = self.selection_name.value.strip()
+    if not name:
+        raise ValueError("Type a name for the column of obs first.")
+    self.state.save_selection(name)
+    self.message(f"Saved as obs[{name!r}]; group by it, or test selected against rest.")
+
+
+@patch
+def update_ranked(self: View) -> None:
+    "Bring the tables in line with the selection."
+    self.ranked_head.value = ranked_title(self.state)
+    for kind, table in self.ranked.items():
+        table.show(ranked_view(self.state, kind))
+        table.widget.layout.display = None if len(table.view.frame) else "none"
+    self.save_row.layout.display = None if self.state.selected.any() else "none"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
 @patch
@@ -214,9 +298,47 @@ def draw(self: View, name: str) -> None:
     s = self.state
     if name == "arcs":
         self.head.value = heading(s)
+        if self.arcs_panel.value == "coverage":
+            return self.plots["arcs"].draw(sashimi_panel(s, title=""))
+        if beside := [e for e in s.pinned if e != s.event]:
+            return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    if name == "programs" and s.programs is None:
+        return
+    if name == "latent":
+        return self.map and draw_map(self.map, s, self.map_panel.value)
     panel = self.psi_panel.value if name == "psi" else name
-    look = {"arcs": dict(title=""), "latent": dict(n_cells=8000)}.get(name, {})
+    look = dict(title="") if name == "arcs" else {}
     self.plots[name].draw(narrow_volcano(s) if name == "volcano" else PANELS[panel](s, **look))
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #50589bbb
+@patch
+def pin(self: View) -> None:
+    "Pin the event that is shown, or take it off."
+    s = self.state
+    s.pinned = [e for e in s.pinned if e != s.event] if s.event in s.pinned else [*s.pinned, s.event]
+
+
+@patch
+def pin_row(self: View):
+    "Buttons that pin events, and the names of those that are."
+    s = self.state
+    tip = "keep this event in the figure while others are chosen"
+    self.pin_button = Button(description="pin event", tooltip=tip, layout=Layout(width="92px"))
+    self.pin_button.on_click(self.guard(lambda _: self.pin()))
+    self.unpin_button = Button(description="unpin all", layout=Layout(width="92px"))
+    self.unpin_button.on_click(self.guard(lambda _: setattr(s, "pinned", None)))
+    self.pinned = Markup()
+    return beside([self.pin_button, self.unpin_button, self.pinned], align_items="center", grid_gap="6px")
+
+
+@patch
+def update_pins(self: View) -> None:
+    "Bring buttons and names in line with the state."
+    s = self.state
+    self.pin_button.description = "unpin event" if s.event in s.pinned else "pin event"
+    self.unpin_button.layout.display = None if s.pinned else "none"
+    names = f"beside each other: {', '.join([*(e for e in s.pinned if e != s.event), s.event])}" if s.pinned else ""
+    self.pinned.value = f"<span class=sv-soft>{html.escape(visible(names))}</span>"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3894ee48
 @patch
@@ -230,11 +352,10 @@ def fill_groups(self: View) -> None:
 @patch
 def make_test_controls(self: View) -> None:
     "Menus of the two groups, and the button that tests them."
-    w = self._w
-    menu = lambda: w.Dropdown(layout=w.Layout(width="auto", flex="1 1 90px", min_width="80px"))
+    menu = lambda: Dropdown(layout=Layout(width="auto", flex="1 1 90px", min_width="80px"))
     self.group1, self.group2 = menu(), menu()
     tip = "run model.differential_splicing for the two groups"
-    self.run_test = w.Button(description="test", tooltip=tip, layout=w.Layout(width="56px"))
+    self.run_test = Button(description="test", tooltip=tip, layout=Layout(width="56px"))
     self.run_test.on_click(self.guard(lambda _: self.compare()))
     self.fill_groups()
 
@@ -243,7 +364,7 @@ def make_test_controls(self: View) -> None:
 def comparison_row(self: View):
     "Controls of a new comparison; hidden without a model."
     self.make_test_controls()
-    against = self._w.HTML("<span class=sv-soft>against</span>")
+    against = Markup("<span class=sv-soft>against</span>")
     row = [self.group1, against, self.group2, self.run_test]
     self.new_comparison = beside(row, "nowrap", None, align_items="center", grid_gap="6px")
     if self.state.data.model is None:
@@ -289,8 +410,8 @@ def export_button(self: View, label: str):
     "A button that writes a file beside the notebook."
     method, ending, what = EXPORTS[label]
     write = lambda: getattr(self.ex, method)(file_name(self.ex.gene, self.ex.event, ending))
-    look = dict(tooltip=f"write {what} beside the notebook", layout=self._w.Layout(width="64px"))
-    button = self._w.Button(description=label, **look)
+    look = dict(tooltip=f"write {what} beside the notebook", layout=Layout(width="64px"))
+    button = Button(description=label, **look)
     button.on_click(self.guard(lambda _: self.show_written(write())))
     return button
 
@@ -299,7 +420,7 @@ def export_button(self: View, label: str):
 def export_row(self: View):
     "Buttons for each kind of file."
     self.buttons = {label: self.export_button(label) for label in EXPORTS}
-    label = self._w.HTML("<span class=sv-soft>Export</span>")
+    label = Markup("<span class=sv-soft>Export</span>")
     return beside([label, *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d232719c
@@ -310,6 +431,8 @@ def update_tests(self: View) -> None:
     self.comparison.options = s.comparisons or [""]
     self.comparison.value = s.comparison or ""
     self.comparison.layout.display = None if len(s.comparisons) > 1 else "none"
+    self.all_junctions.value = s.level == "junction"
+    self.all_junctions.layout.display = None if len(s.rows()) > s.rows()[KEYS.event].nunique() else "none"
     self.table.show(events_view(s))
     self.table_head.value = table_title(s)
 
@@ -318,27 +441,34 @@ def update_tests(self: View) -> None:
 def update_controls(self: View, what: set[str]) -> None:
     "Bring the controls in line with the state."
     s = self.state
-    if s.groupby not in [v for _, v in self.groupby.options]:
-        self.groupby.options = [(s.groupby, s.groupby), *self.groupby.options]
+    if "columns" in what or s.groupby not in [v for _, v in self.groupby.options]:
+        self.groupby.options = self.groupby_menu().options
     self.groupby.value, self.show.value = s.groupby, s.show
     if "event" in what:
         self.search.show(s.gene or s.event)
-    if what & {"ds", "comparison"}:
+    if what & {"ds", "comparison", "level"}:
         self.update_tests()
     else:
         self.table.view.select(s.row)
         self.table.draw()
     if "groupby" in what:
         self.fill_groups()
+    if "selected" in what:
+        self.update_ranked()
+    self.update_pins()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
     "event": ("arcs", "psi", "latent", "expression"),
     "junction": ("arcs", "psi", "latent"),
-    "groupby": ("arcs", "psi", "expression"),
+    "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
     "ds": ("volcano",),
     "comparison": ("volcano",),
+    "level": ("volcano",),
+    "selected": ("latent",),
+    "columns": (),
+    "pinned": ("arcs",),
 }
 
 
@@ -379,6 +509,9 @@ def connect(self: View) -> None:
     sets(self.show, lambda value: setattr(s, "show", value))
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
+    sets(self.map_panel, lambda value: self.draw("latent"))
+    sets(self.arcs_panel, lambda value: self.draw("arcs"))
+    sets(self.all_junctions, lambda value: setattr(s, "level", "junction" if value else "event"))
     s.observe(self.changed)
     s.observe(self.keep_snapshot)
 
@@ -386,7 +519,7 @@ def connect(self: View) -> None:
 @patch
 def top_row(self: View):
     "Search, grouping, kind of PSI."
-    psi = [self._w.HTML("PSI"), self.show]
+    psi = [Markup("PSI"), self.show]
     show = beside(psi, "nowrap", None, align_items="center", grid_gap="8px")
     search = below([self.search.widget], "1 1 260px")
     return beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
@@ -394,21 +527,23 @@ def top_row(self: View):
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #014ea979
 @patch
 def body(self: View):
-    "What to choose from on the left, what is seen of it on the right."
+    "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
-    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, plot("volcano")]
-    cells = [below([plot("latent")], "1 1 330px"), below([plot("expression")], "1 1 300px")]
-    see = [self.head, plot("arcs"), self.psi_panel, plot("psi"), beside(cells, grid_gap="8px")]
-    sides = [below(choose, "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
-    return beside(sides, grid_gap="10px 22px", align_items="flex-start")
+    choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
+    see = [self.head, self.arcs_panel, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
+    sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
+    why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
+    cells = [below([self.map_panel, self.map_place], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
+    cells.append(below([plot("expression")], "1 1 300px"))
+    rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    rows += [plot("programs")] * (self.state.programs is not None)
+    return below(rows, "1 1 auto", grid_gap="10px")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #51c499c1
 @patch
-def layout(self: View):
-    "Everything in its place, with the style, and the script that figures need."
-    style = self._w.HTML(f"<style>{(STATIC / 'explorer.css').read_text(encoding='utf-8')}</style>")
-    library = plotly_library(self.ex.snapshot_name)
-    parts = [style, library, self.top_row(), self.status, self.body(), self.export_row()]
-    out = self._w.VBox(parts, layout=self._w.Layout(width="100%", overflow="visible"))
+def layout(self: View) -> Part:
+    "Everything in its place, with the script that figures need."
+    parts = [plotly_library(), self.top_row(), self.status, self.body(), self.export_row()]
+    out = VBox(parts, Layout(width="100%", gap="4px"))
     out.add_class("splicevi-explorer")
     return out

@@ -5,21 +5,25 @@
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fe14105a
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
 from ... import pl
 from ...core import shortlist
+from ...data.gtf import exons_of
 from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
+from .disagreement import disagreement
 from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
-__all__ = ['MOST_LANES', 'NO_COORDINATES', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'PANELS', 'empty_panel', 'lanes',
-           'group_matrix', 'arcs_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'map_panel', 'expression_panel',
-           'volcano_panel', 'narrow_volcano', 'volcano_mark', 'panel_figures']
+__all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'NO_PROGRAMS', 'PANELS',
+           'empty_panel', 'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel',
+           'with_exon', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel',
+           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -53,11 +57,13 @@ def group_matrix(
     state: ExplorerState,
     column: str,  # of the groups' table, e.g. "psi" or "reads"
     kind: str,  # of PSI
+    event: str | None = None,  # None: the one that is shown
 ) -> pd.DataFrame:  # (junctions, groups)
     "A column of the groups' table with a row for each junction."
-    table = state.groups()
+    table, event = state.groups(event), event or state.event
+    junctions = list(state.data.junctions.index[state.data.index.events[event]])
     table = table[table["kind"] == kind].pivot(index="junction_id", columns="group", values=column)
-    return table.reindex(index=list(state.junctions.index), columns=list(state.cell_groups.categories))
+    return table.reindex(index=junctions, columns=list(state.cell_groups.categories))
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a6bf6dd5
 def _add_note(fig: go.Figure, note: str) -> go.Figure:
@@ -66,6 +72,20 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
         head, span, end = text.rpartition("</span>") if "</span>" in text else (text, "", "")
         fig.layout.title.text = f"{head} · {note}{span}{end}"
     return fig
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #2d37b104
+WARNING = "#d55e00"
+
+
+def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 110) -> go.Figure:
+    "The figure with a line or two on decoded PSI that say something else than the reads; as it is without a title."
+    if not (said := disagreement(state)) or not fig.layout.title.text:
+        return fig
+    lines = sentence_lines(said, letters, most=3).split("<br>")
+    spans = [f'<span style="font-size:12px;color:{WARNING}">{line}</span>' for line in lines]
+    fig.layout.title.text = "<br>".join([fig.layout.title.text, *spans])
+    more = 21 * len(lines)
+    return fig.update_layout(margin_t=fig.layout.margin.t + more, height=fig.layout.height + more)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bfbe5021
 NO_COORDINATES = (
@@ -82,7 +102,48 @@ def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     few, hue, selected = lanes(state), pl.colors(state.cell_groups), None if state.junction == EXON else state.junction
     fig = pl.event_arcs(j, psi, reads, state.known_exons(), few, selected, hue, **look)
     left_out = len(state.cell_groups.categories) - len(few)
-    return _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
+    _add_note(fig, f"{len(few)} of {len(few) + left_out} groups, those with most reads" if left_out else "")
+    return with_disagreement(fig, state)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a5594c10
+def grid_panel(
+    state: ExplorerState,
+    events: Sequence[str],  # names
+    columns: int = 2,  # events side by side
+    **look,
+) -> go.Figure:
+    "The arcs of several events side by side."
+    parts, few, hue = [], lanes(state), pl.colors(state.cell_groups)
+    for event in events:
+        j = state.data.junctions.iloc[state.data.index.events[event]]
+        if j["start"].isna().any():
+            return empty_panel(f"{event}: {NO_COORDINATES}", "Events", look)
+        psi, reads = (group_matrix(state, *k, event) for k in (("psi", state.show), ("reads", "observed")))
+        known = exons_of(state.exons, j)
+        parts.append(dict(junctions=j.astype({"start": int, "end": int}), psi=psi, reads=reads, exons=known))
+    return pl.event_grid(parts, few, columns, hue, **look)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #b6c197b5
+NO_BAM = "No coverage: pass the BAM file of these cells as bam=, or call ex.sashimi(path)."
+
+
+def sashimi_panel(
+    state: ExplorerState,
+    path=None,  # of a BAM or CRAM file; None: the one that the explorer was given
+    suffix: str | None = None,  # what names of cells have after the barcode
+    options: dict | None = None,  # more of `read_depth`
+    **look,
+) -> go.Figure:
+    "Coverage of the event in the groups, with its junctions, from a BAM file."
+    from splicevi.io.depth import read_depth  # pysam is an extra
+
+    if (path := path or state.bam) is None:
+        return empty_panel(NO_BAM, state.event, look)
+    groups = pd.Series(state.cell_groups, state.data.obs.index)
+    depth = read_depth(path, state.locus, groups, suffix, **(options or {}))
+    hue = pl.colors(state.cell_groups)
+    shown = [g for g in lanes(state) if g in depth.depth]
+    return pl.sashimi(depth, shown, state.known_exons(), hue=hue, **{"title": state.title} | look)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #21263dc7
 def with_exon(
@@ -95,7 +156,7 @@ def with_exon(
     weight = state.junctions["inclusion_weight"].to_numpy(float)
     including = table[table["junction_id"].isin(state.junctions.index[weight > 0])]
     rows = table[table["junction_id"] == state.junctions.index[0]]
-    keys = [c for c in ("cell", "group", "kind") if c in table]
+    keys = [c for c in ("cell", "group", "sample", "kind") if c in table]
     reads = including.groupby(keys, observed=True, sort=False)["reads"].sum()
     values = {c.removesuffix("_inclusion"): c for c in table if c.endswith("_inclusion")}
     values |= {"psi": "inclusion", "lower": "inclusion_lower", "upper": "inclusion_upper"} if "psi" in table else {}
@@ -110,9 +171,10 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
     if state.has_exon:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
-    return pl.psi_violin(
-        with_exon(state, state.cells()), with_exon(state, state.groups()), state.show, order[:2], hue, **look
-    )
+    cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    if (samples := state.samples()) is not None:
+        look = {"samples": with_exon(state, samples)} | look
+    return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #da902fa6
 def heatmap_panel(state: ExplorerState, **look) -> go.Figure:
@@ -130,6 +192,15 @@ def _predicted_title(fig: go.Figure, state: ExplorerState) -> go.Figure:
         fig.layout.title.text = f"{head}<span{rest.split('>', 1)[0]}>{note}</span>"
     return fig
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #06e998d7
+def with_selection(fig: go.Figure, state: ExplorerState) -> go.Figure:
+    "The map with the selected cells in front; its points have the rows of the cells as `customdata`."
+    mask = state.selected.to_numpy()
+    for trace in fig.data if mask.any() else ():
+        at = np.flatnonzero(mask[np.asarray(trace.customdata, int)])
+        trace.update(selectedpoints=at, unselected_marker_opacity=0.12)
+    return fig
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #11282c53
 HALF = 44  # letters that fit where two panels stand side by side
 NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
@@ -143,7 +214,17 @@ def map_panel(state: ExplorerState, **look) -> go.Figure:
     psi = getattr(v, state.show)
     psi = exon_psi(v, psi) if state.junction == EXON else psi[:, list(v.junctions.index).index(state.junction)]
     fig = pl.latent_psi(xy, psi, state.junction, v.n, state.data.obs.index, axis, **look)
-    return fig if state.show == "observed" else _predicted_title(fig, state)
+    return with_selection(fig if state.show == "observed" else _predicted_title(fig, state), state)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #7a8eecce
+def group_map_panel(state: ExplorerState, **look) -> go.Figure:
+    "The map of the cells, coloured by group."
+    title = f"Cells by {state.groupby}" if state.groupby else "All cells"
+    if (found := state.coords()) is None:
+        return empty_panel(NO_MAP, title, look, HALF)
+    (xy, axis), hue = found, pl.colors(state.cell_groups)
+    fig = pl.latent(xy, state.cell_groups, axis=axis, hue=hue, **{"title": title, "n_cells": 20_000} | look)
+    return with_selection(fig.update_layout(margin_l=40), state)
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #9c0fd81d
 def expression_panel(state: ExplorerState, **look) -> go.Figure:
@@ -196,14 +277,28 @@ def volcano_mark(state: ExplorerState) -> list:
         return []
     return [t for t in pl.volcano(tested.loc[[row]], selected=row).data if t.name == "selected"]
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #42bd91ed
+NO_PROGRAMS = "No programs: pass those of model.programs() as programs=."
+
+
+def programs_panel(state: ExplorerState, **look) -> go.Figure:
+    "Activity of splicing programs in the groups, and what they move."
+    if state.programs is None:
+        return empty_panel(NO_PROGRAMS, "Splicing programs", look)
+    activity = state.programs.activity
+    labels = pd.Series(state.cell_groups, state.data.obs.index).reindex(activity.index)
+    return pl.programs(state.programs, labels, **look)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c1a09d4f
 PANELS: dict[str, Callable] = {
     "arcs": arcs_panel,
     "psi": psi_panel,
     "heatmap": heatmap_panel,
     "latent": map_panel,
+    "groups": group_map_panel,
     "expression": expression_panel,
     "volcano": volcano_panel,
+    "programs": programs_panel,
 }
 
 

@@ -20,45 +20,32 @@ from mudata import MuData
 from ...core import KEYS, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
-from ...data.pairs import ObservedPairs, event_codes, observed_pairs
+from ...data.pairs import event_codes
 from ...nn.scvi_names import is_internal
 from ...pl.style import need_coords
 from ...tl.latent import MAPS, map_of
+from ...tl.selection import ReadsByCell, gene_symbols, reads_of_counts, reads_of_pairs
 from .search import SearchIndex
 
 # %% auto #0
-__all__ = ['UNTRAINED', 'DEFAULT_PARTS', 'MOST_GROUPS', 'by_junction', 'total_pairs', 'visible_reads', 'EventData', 'all_obs',
-           'all_obsm', 'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model',
-           'event_data', 'EventValues', 'checksum', 'one_column']
+__all__ = ['UNTRAINED', 'DEFAULT_PARTS', 'MOST_GROUPS', 'by_junction', 'totals_by_junction', 'EventData', 'all_obs', 'all_obsm',
+           'gene_columns', 'splicing_part', 'expression_part', 'from_mudata', 'shell', 'from_model', 'event_data',
+           'EventValues', 'checksum', 'given_coords', 'one_column']
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #7b40f746
 def by_junction(
-    pairs: ObservedPairs,
+    reads: ReadsByCell,
 ) -> sp.csc_matrix:  # (cells, junctions) visible reads
-    "The reads of observed pairs, stored by junction."
-    hit = pairs.y != 0
-    indptr = np.concatenate([[0], np.cumsum(hit)])[pairs.indptr]
-    return sp.csr_matrix((pairs.y[hit], pairs.junction[hit], indptr), shape=pairs.shape).tocsc()
+    "The reads, stored by junction."
+    hit = reads.y != 0
+    indptr = reads.indptr if hit.all() else np.concatenate([[0], np.cumsum(hit)])[reads.indptr]
+    arrays = (reads.y, reads.junction) if hit.all() else (reads.y[hit], reads.junction[hit])
+    return sp.csr_matrix((*arrays, indptr), shape=(len(reads), len(reads.event))).tocsc()
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #cbae2d12
-def total_pairs(pairs: ObservedPairs) -> ObservedPairs:
-    "The pairs with the event's reads in place of the junction's."
-    return replace(pairs, y=pairs.n)
-
-# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #9daf40a1
-def visible_reads(
-    counts,  # (cells, junctions) reads
-    event: np.ndarray,  # (junctions,) event codes
-    mask=None,  # (cells, junctions) nonzero where visible; None: all
-) -> sp.csc_matrix:
-    "The reads that are not hidden by a mask, stored by junction."
-    y = sp.csr_matrix(counts, dtype=np.float32)
-    shown = y if mask is None else y.multiply(sp.csr_matrix(mask != 0))
-    if (shown != y).nnz:
-        return by_junction(observed_pairs(y, event, mask))
-    out = y.tocsc()
-    out.eliminate_zeros()
-    return out
+def totals_by_junction(reads: ReadsByCell) -> sp.csc_matrix | None:  # (cells, junctions)
+    "The reads of the event in place of the junction's own; None where they are sums."
+    return by_junction(replace(reads, y=reads.total)) if len(reads.total) else None
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #fd3b8839
 @dataclass(repr=False, eq=False)
@@ -74,6 +61,9 @@ class EventData:
     n: sp.csc_matrix | None = None  # event totals, where junctions stand by themselves
     model: object = None  # a trained `SPLICEVI`; None: nothing is decoded
     adata: object = None  # the model's data
+    reads: ReadsByCell | None = None  # the same as y
+    symbols: pd.Series | None = None  # (genes,) symbols; index: names
+    given: object = None  # the user's object
     why: str = "Decoded and smoothed PSI need a trained model: PSIExplorer(model)."  # why there is no model
 
     def __post_init__(self):
@@ -141,9 +131,11 @@ def expression_part(
 def from_mudata(mdata: MuData, splicing: str, rna: str, rna_layer: str | None) -> EventData:
     "The parts of a MuData."
     a = splicing_part(mdata, splicing)
-    y = visible_reads(a.layers[KEYS.junction_counts], event_codes(a.var[KEYS.event])[0], a.layers.get(KEYS.mask))
+    counts, event = a.layers[KEYS.junction_counts], event_codes(a.var[KEYS.event])[0]
+    reads = reads_of_counts(counts, event, a.layers.get(KEYS.mask))
     x, genes = expression_part(mdata, rna, rna_layer)
-    return EventData(all_obs(mdata), junction_frame(a.var), y, x, genes, all_obsm(mdata))
+    parts = dict(reads=reads, symbols=gene_symbols(mdata[rna].var) if genes else None, given=mdata)
+    return EventData(all_obs(mdata), junction_frame(a.var), by_junction(reads), x, genes, all_obsm(mdata), **parts)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #04ecb956
 def shell(data):
@@ -163,15 +155,14 @@ def from_model(model, mdata=None) -> EventData:
     if given is None:
         raise ValueError("The model was loaded without data; pass them with mdata=.")
     adata = model.aligned(given if given is model.adata else shell(given))
-    reads = model.reads(adata)
-    parts = dict(x=reads.x, obsm=all_obsm(given), adata=adata)
+    store, junctions = model.reads(adata), junction_frame(model.feature_table("splicing", adata))
+    reads = reads_of_pairs(store.pairs, event_codes(junctions[KEYS.event])[0])
+    parts = dict(x=store.x, obsm=all_obsm(given), adata=adata, given=given, reads=reads, n=totals_by_junction(reads))
     if model.has_modality("expression"):
-        parts["genes"] = gene_columns(model.feature_table("expression", adata))
-    if not (reads.pairs.event_size > 1).any():  # junctions stand by themselves
-        parts["n"] = by_junction(total_pairs(reads.pairs))
+        var = model.feature_table("expression", adata)
+        parts |= dict(genes=gene_columns(var), symbols=gene_symbols(var))
     parts |= dict(model=model) if model.is_trained else dict(why=UNTRAINED)
-    junctions = junction_frame(model.feature_table("splicing", adata))
-    return EventData(all_obs(given), junctions, by_junction(reads.pairs), **parts)
+    return EventData(all_obs(given), junctions, by_junction(reads), **parts)
 
 
 UNTRAINED = "Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again."
@@ -315,24 +306,32 @@ def event(self: EventData, name: str) -> EventValues:
     return EventValues(name, self.junctions.iloc[rows], y, n, *self._predicted(rows, y, n), c)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #038051b3
+def given_coords(
+    key: str | np.ndarray | None,  # a key of obsm, or (cells, 2) coordinates; None: a map that is there
+    obsm: dict[str, np.ndarray],
+    n: int,  # cells
+) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes; None where there is no map
+    "Coordinates of the cells that came with the data."
+    if key is None and (known := next((k for k in MAPS if k in obsm), None)):
+        return given_coords(known, obsm, n)[0], "UMAP" if "umap" in known else "t-SNE"
+    if key is None:
+        return None
+    if isinstance(key, str):
+        if key not in obsm:
+            raise KeyError(f"latent={key!r} is not in obsm; there are {shortlist(obsm, 9) or 'no coordinates'}.")
+        return np.asarray(obsm[key], float)[:, :2], key.removeprefix("X_")
+    if np.shape(key) != (n, 2):
+        raise ValueError(f"latent has shape {np.shape(key)}, but ({n:,}, 2) is needed: two coordinates for each cell.")
+    return need_coords("latent", key), "latent"
+
+
 @patch
 def coords(
     self: EventData,
     key: str | np.ndarray | None = None,  # a key of obsm, or (cells, 2) coordinates; None: what there is
 ) -> tuple[np.ndarray, str] | None:  # (cells, 2), name of the axes; None where there is nothing to lay out
     "Coordinates of the cells."
-    if isinstance(key, str):
-        if key not in self.obsm:
-            raise KeyError(f"latent={key!r} is not in obsm; there are {shortlist(self.obsm, 9) or 'no coordinates'}.")
-        return np.asarray(self.obsm[key], float)[:, :2], key.removeprefix("X_")
-    if key is not None:
-        if np.shape(key) != (len(self.obs), 2):
-            want = f"({len(self.obs):,}, 2) is needed: two coordinates for each cell."
-            raise ValueError(f"latent has shape {np.shape(key)}, but {want}")
-        return need_coords("latent", key), "latent"
-    if known := next((k for k in MAPS if k in self.obsm), None):
-        return self.coords(known)[0], "UMAP" if "umap" in known else "t-SNE"
-    return self._map()
+    return given_coords(key, self.obsm, len(self.obs)) or self._map()
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #5d3f8ade
 @patch

@@ -15,11 +15,21 @@ from fastcore.basics import patch
 from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
 from ...tl.exons import inclusion_weights
+from ...tl.selection import Ranking, cell_mask, ranked_genes, ranked_junctions
 from .source import EventData, EventValues, event_data
-from .tables import EVENT_WORDS, cells_table, check_ds, ds_rows, event_labels, groups_table
+from splicevi.views.explorer.tables import (
+    EVENT_WORDS,
+    cells_table,
+    check_ds,
+    ds_rows,
+    event_labels,
+    groups_table,
+    one_row_an_event,
+)
 
 # %% auto #0
-__all__ = ['SHOWS', 'EXON', 'FRAMES', 'Observable', 'Grouping', 'one_comparison', 'Tests', 'Selection', 'ExplorerState']
+__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'MOST_PINNED', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison',
+           'Tests', 'Selection', 'check_programs', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -43,7 +53,7 @@ class Observable:
         return self._cache[name][1]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f896cfd7
-SHOWS = ("decoded", "smoothed", "observed")
+SHOWS = ("observed", "decoded", "smoothed")
 
 
 class Grouping(Observable):
@@ -89,7 +99,7 @@ def _set_show(self: Grouping, kind: str) -> None:
 Grouping.show = property(
     lambda self: self._show,
     Grouping._set_show,
-    doc='The kind of PSI that is drawn: "decoded", "smoothed" or "observed".',
+    doc='The kind of PSI that is drawn: "observed", "decoded" or "smoothed".',
 )
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #039f5b54
@@ -98,16 +108,15 @@ def one_comparison(ds: pd.DataFrame, comparison: str | None) -> pd.DataFrame:
     return ds if comparison is None else ds[(ds["comparison"].astype(str) == comparison).to_numpy()]
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b2b2a83b
+LEVELS = ("event", "junction")
+
+
 class Tests(Grouping):
     "The table of tests."
 
     def __init__(self, data: EventData):
         super().__init__(data)
-        self._ds, self.comparisons, self._comparison = None, (), None
-
-    def tested(self) -> pd.DataFrame | None:
-        "The part of `ds` that is shown; None without tests."
-        return None if self._ds is None else one_comparison(self._ds, self._comparison)
+        self._ds, self.comparisons, self._comparison, self._level = None, (), None, "event"
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #806c2966
 @patch
@@ -118,7 +127,8 @@ def _set_ds(self: Tests, table: pd.DataFrame | None) -> None:
     if ds is not None:
         ds_rows(one_comparison(ds, first), self.data.junctions)  # complains before anything is changed
     self._ds, self.comparisons, self._comparison = ds, comparisons, first
-    self._cache.pop("tests", None)
+    for name in ("tests", "tested events", "disagreement"):
+        self._cache.pop(name, None)
     self._notify("ds", "comparison")
 
 
@@ -156,11 +166,43 @@ def all_events(self: Tests) -> pd.DataFrame:  # index: event; gene_name, n_junct
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #3ce4bec5
 @patch
-def events(self: Tests) -> pd.DataFrame:
-    "The rows that an event can be chosen from: tests (see `ds_rows`), or all events."
+def rows(self: Tests) -> pd.DataFrame:
+    "All rows of the comparison that is shown, see `ds_rows`; all events without tests."
     if self._ds is None:
         return self.all_events()
-    return self._cached("tests", (self._comparison,), lambda: ds_rows(self.tested(), self.data.junctions))
+    make = lambda: ds_rows(one_comparison(self._ds, self._comparison), self.data.junctions)
+    return self._cached("tests", (self._comparison,), make)
+
+
+@patch
+def events(self: Tests) -> pd.DataFrame:
+    "The rows that an event can be chosen from: those of `rows`, or of these one for each event."
+    if self._ds is None or self._level == "junction":
+        return self.rows()
+    return self._cached("tested events", (self._comparison,), lambda: one_row_an_event(self.rows()))
+
+
+@patch
+def tested(self: Tests) -> pd.DataFrame | None:
+    "The rows of `ds` that `events` lists; None without tests."
+    if self._ds is None:
+        return None
+    table = one_comparison(self._ds, self._comparison)
+    return table if self._level == "junction" else table[table.index.astype(str).isin(self.events().index)]
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #952f82c3
+@patch
+def _set_level(self: Tests, level: str) -> None:
+    if level not in LEVELS:
+        raise ValueError(f"level={level!r} is not one of {shortlist(LEVELS)}.")
+    if level != self._level:
+        self._level = level
+        self._notify("level")
+
+
+Tests.level = property(
+    lambda self: self._level, Tests._set_level, doc='"event": one row an event, "junction": all rows of `ds`.'
+)
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #97460e0d
 class Selection(Tests):
@@ -203,10 +245,10 @@ def groups(self: Selection, event: str | None = None) -> pd.DataFrame:
 def main_junction(self: Selection, event: str) -> str:
     "The junction that stands for an event."
     if self._ds is not None:
-        rows = self.events()
+        rows = self.rows()
         rows = rows[(rows[KEYS.event] == event).to_numpy() & rows["effect_size"].notna().to_numpy()]
         if len(rows):
-            return rows["junction_id"].iloc[int(rows["effect_size"].abs().to_numpy().argmax())]
+            return one_row_an_event(rows)["junction_id"].iloc[0]
     groups = self.groups(event)
     psi = groups[groups["kind"] == self._show].groupby("junction_id", observed=True, sort=False)["psi"]
     spread = psi.max() - psi.min()
@@ -300,8 +342,8 @@ def about(self: Selection) -> list[str]:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #4ec15611
 @patch
 def choose(self: Selection, row: str) -> None:
-    "Show a row of `events`, as a click on the table or the volcano does."
-    rows = self.events()
+    "Show a row of `rows`, as a click on the table or the volcano does."
+    rows = self.rows()
     if row not in rows.index:
         raise KeyError(f"There is no row {row!r}; rows are {shortlist(rows.index)}.")
     if "junction_id" in rows:
@@ -314,9 +356,18 @@ def choose(self: Selection, row: str) -> None:
 def row(self: Selection) -> str | None:
     "The row of `events` that is shown; None if it is not among them."
     rows = self.events()
-    if self._junction in rows.index:
-        return self._junction
-    return self._event if self._event in rows.index else None
+    for name in (self._junction, self._event):
+        if name in rows.index:
+            return name
+    mine = rows.index[(rows[KEYS.event] == self._event).to_numpy()] if self._level == "event" else []
+    return mine[0] if len(mine) else None
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5a793ba4
+def check_programs(found):
+    "The programs, if they are some; None stays None."
+    if found is not None and not hasattr(found, "top_junctions"):
+        raise TypeError(f"programs is what model.programs() returns, not {type(found).__name__}.")
+    return found
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #448388b3
 class ExplorerState(Selection):
@@ -330,16 +381,23 @@ class ExplorerState(Selection):
         gtf=None,  # exons: GTF file, `splicevi.data.gtf.Annotation`, or DataFrame with chrom, start, end
         mdata=None,  # other data than the model's own
         event: str | None = None,  # what to show first; None: tested to change most, else most reads
-        show: str | None = None,  # "decoded", "smoothed" or "observed"; None: the first that there is
+        show: str | None = None,  # "observed", "decoded" or "smoothed"; None: observed
         latent=None,  # key of obsm or (cells, 2) coordinates; None: a map in obsm, else one of the latent space
+        level: str = "event",  # of the table of tests: a row for each "event", or each "junction"
+        bam=None,  # BAM or CRAM file of the same cells, for coverage
+        sample_key: str | None = None,  # column of obs with the donors, which are drawn as points
+        programs=None,  # of `model.programs()`
         **keys,  # names of the modalities and the layer, see `event_data`
     ):
         super().__init__(event_data(source, mdata, **keys))
+        self.bam, self.programs, self.sample_key = bam, check_programs(programs), sample_key
+        if sample_key is not None:
+            self.sample_names()  # complains now
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
-        self._latent = latent
+        self._latent, self._selected, self._pinned = latent, np.zeros(len(self.data.obs), bool), ()
         if latent is not None:
             self.coords()  # complains now
-        self.groupby, self.show, self.ds = groupby, show or self.shows[0], ds
+        self.groupby, self.show, self.level, self.ds = groupby, show or self.shows[0], level, ds
         self.event = self.main_event(self.data.index.events) if event is None else event
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #60101ccc
@@ -391,6 +449,112 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     about = self.junctions[[KEYS.event, KEYS.gene_name, "chrom", "start", "end", "strand", *EVENT_WORDS]]
     at = about.index.get_indexer(table["junction_id"].astype(str))
     return table.assign(**{c: about[c].to_numpy()[at] for c in about}).reset_index(drop=True)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #2857a920
+@patch
+def sample_names(self: ExplorerState) -> pd.Categorical:  # (cells,)
+    "The donor, or sample, of each cell."
+    if self.sample_key not in self.data.obs:
+        there = shortlist(self.data.obs.columns, 20)
+        raise KeyError(f"sample_key={self.sample_key!r} is no column of obs; there are {there}.")
+    names = pd.Categorical(self.data.obs[self.sample_key]).remove_unused_categories()
+    return names.rename_categories([str(c) for c in names.categories])
+
+
+@patch
+def samples(self: ExplorerState) -> pd.DataFrame | None:
+    "One row for each sample of each group, junction and kind of PSI, see `groups_table`; None without samples."
+    if self.sample_key is None:
+        return None
+
+    def make():
+        group, sample = self.cell_groups, self.sample_names()
+        both = np.where((group.codes < 0) | (sample.codes < 0), -1, group.codes * len(sample.categories) + sample.codes)
+        found = np.unique(both[both >= 0])
+        pair = pd.Categorical.from_codes(np.where(both < 0, -1, np.searchsorted(found, both)), found)
+        table = groups_table(self.values(), pair)
+        code = found[table["group"].cat.codes]
+        own = {"group": group.categories[code // len(sample.categories)]}
+        own["sample"] = sample.categories[code % len(sample.categories)]
+        return table.assign(**own)[lambda t: t["psi"].notna()].reset_index(drop=True)
+
+    return self._cached("samples", (self._event, self._groupby, self.data.stamp), make)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f9eb6f81
+MOST_PINNED = 5
+
+
+@patch
+def _set_pinned(self: ExplorerState, events) -> None:
+    events = [events] if isinstance(events, str) else list(dict.fromkeys(events or ()))
+    if lost := [e for e in events if e not in self.data.index.events]:
+        raise KeyError(f"There is no event {lost[0]!r}{self.data.index.suggest(lost[0])}.")
+    if len(events) > MOST_PINNED:
+        raise ValueError(f"{len(events)} events are too many side by side; pin {MOST_PINNED} at most.")
+    if tuple(events) != self._pinned:
+        self._pinned = tuple(events)
+        self._notify("pinned")
+
+
+ExplorerState.pinned = property(
+    lambda self: self._pinned, ExplorerState._set_pinned, doc="Events that are drawn beside the one that is shown."
+)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #9fb2d421
+@patch
+def _set_selected(self: ExplorerState, cells) -> None:
+    none = np.zeros(len(self.data.obs), bool)
+    mask = none if cells is None else cell_mask(cells, self.data.obs.index)
+    if not np.array_equal(mask, self._selected):
+        self._selected = mask.copy()
+        self._notify("selected")
+
+
+ExplorerState.selected = property(
+    lambda self: pd.Series(self._selected.copy(), self.data.obs.index, name="selected"),
+    ExplorerState._set_selected,
+    doc="(cells,) True for selected cells; set it to a mask, row numbers, names of cells, or None.",
+)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #55207d27
+AT_ONCE = 10_000  # cells of each side that are looked at while someone waits
+
+
+@patch
+def ranking(self: ExplorerState) -> Ranking | None:
+    "What sets the selected cells apart; None if none, or all, are selected."
+    mask, data = self._selected, self.data
+    if not mask.any() or mask.all():
+        return None
+
+    def make():
+        events = ranked_junctions(data.reads, mask, data.junctions, n_cells=AT_ONCE)
+        events.insert(2, "event", self.all_events()["event"].reindex(events.index).to_numpy())
+        genes = None if data.x is None or data.symbols is None else ranked_genes(data.x, mask, data.symbols, AT_ONCE)
+        return Ranking(events, genes, int(mask.sum()), int((~mask).sum()))
+
+    return self._cached("ranking", (mask.tobytes(),), make)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #82094432
+SIDES = ("selected", "rest")
+
+
+@patch
+def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> None:
+    "Write the selection into a column of the user's obs, as the categories selected and rest."
+    if not isinstance(name, str) or not name.strip():
+        raise TypeError(f"name={name!r} must be the name of a column of obs.")
+    if not self._selected.any():
+        raise ValueError("No cells are selected; select some on the map, or set ex.selected.")
+    if not overwrite and (name in self.data.obs or name in self.data.given.obs):
+        raise ValueError(f"obs has a column {name!r} already; choose another name, or say overwrite=True.")
+    column = pd.Categorical.from_codes(np.where(self._selected, 0, 1), SIDES)
+    self.data.given.obs[name] = column
+    self.data.obs[name] = column
+    self._notify("columns")
+    if name == self._groupby:
+        self._groupby = None
+        self.groupby = name
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5cebc539
 @patch

@@ -21,7 +21,7 @@ from .source import EventValues
 __all__ = ['KINDS_OF_PSI', 'EVENT_WORDS', 'junction_names', 'exon_psi', 'cells_table', 'read_weight', 'group_sums',
            'pooled_psi_by_group', 'within_group_concentration', 'beta_interval', 'observed_weight', 'observed_groups',
            'mean_groups', 'exon_groups', 'group_numbers', 'groups_table', 'known_rows', 'check_ds', 'row_junctions',
-           'compared_reads', 'event_labels', 'ds_rows']
+           'compared_reads', 'event_labels', 'ds_rows', 'one_row_an_event']
 
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #a71604db
 def junction_names(values: EventValues, code: np.ndarray) -> pd.Categorical:
@@ -267,3 +267,12 @@ def ds_rows(
         | {c: about[c].to_numpy() for c in EVENT_WORDS},
         index=ds.index.astype(str),
     )
+
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #8732a80e
+def one_row_an_event(
+    rows: pd.DataFrame,  # of `ds_rows`
+) -> pd.DataFrame:  # some of the rows, in their order
+    "The row of each event that stands for it."
+    order = rows[[KEYS.event, "called"]].assign(at=np.arange(len(rows)), size=rows["effect_size"].abs().to_numpy())
+    order = order.sort_values(["called", "size"], ascending=False, kind="stable", na_position="last")
+    return rows.iloc[np.sort(order.drop_duplicates(KEYS.event)["at"].to_numpy())]

@@ -7,41 +7,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from functools import lru_cache
 
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
-from ...core import require_extra
 from ...pl.style import INK, visible
 from .search import SearchIndex
 from .table_view import TableView
-from ..page import STATIC, packed_plotly
+from ..page import packed_plotly
+from ..parts import Part
 
 # %% auto #0
-__all__ = ['synced', 'widget_class', 'search_class', 'SearchBox', 'table_class', 'TableWidget', 'library_class', 'plotly_library',
-           'plot_class', 'PlotWidget']
-
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #381621c1
-def synced(**start) -> dict:  # name to trait
-    "Traits that browser and kernel share, from the values they start with; None: a text or nothing."
-    t = require_extra("traitlets", "notebook")
-    kinds = {bool: t.Bool, int: t.Int, str: t.Unicode, list: t.List, dict: t.Dict}
-    make = lambda v: t.Unicode(None, allow_none=True) if v is None else kinds[type(v)](v)
-    return {name: make(v).tag(sync=True) for name, v in start.items()}
-
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #fec395b4
-def widget_class(name: str, script: str, style: str | None = None, **start) -> type:
-    "A widget class from files in `static` and the values its traits start with."
-    anywidget = require_extra("anywidget", "notebook")
-    files = {"_esm": STATIC / script} | ({"_css": STATIC / style} if style else {})
-    return type(name, (anywidget.AnyWidget,), files | synced(**start))
-
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #5e387a8b
-@lru_cache
-def search_class() -> type:
-    "The search box as the browser knows it."
-    return widget_class("Search", "search.js", "search.css", text="", query="", hits=[], chosen=[], submitted=[])
+__all__ = ['SearchBox', 'TableWidget', 'plotly_library', 'PlotWidget']
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #ce42f7fa
 class SearchBox:
@@ -55,7 +32,8 @@ class SearchBox:
         text: str = "",  # what stands in the box
         limit: int = 12,  # answers listed
     ):
-        self.index, self.limit, self.widget = index, limit, search_class()(text=text)
+        self.index, self.limit = index, limit
+        self.widget = Part("search", text=text, query="", hits=[], chosen=[], submitted=[])
         self.widget.observe(lambda change: self._answer(change["new"]), "query")
         self.widget.observe(lambda change: on_choose(*change["new"][:2]), "chosen")
         self.widget.observe(lambda change: on_submit(change["new"][0]), "submitted")
@@ -70,13 +48,6 @@ class SearchBox:
         "Put a text into the box."
         self.widget.text = text
 
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #9944e477
-@lru_cache
-def table_class() -> type:
-    "The table as the browser knows it."
-    order = dict(sort=None, ascending=True, query="", offset=0, selected=None)
-    return widget_class("Table", "table.js", "table.css", visible={}, hint="filter", **order)
-
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #6076fa60
 class TableWidget:
     "A `TableView` on the screen."
@@ -88,7 +59,8 @@ class TableWidget:
         hint: str = "filter",  # what stands in the empty filter
     ):
         self.view, self.on_select, self._drawing = view, on_select, False
-        self.widget = table_class()(hint=hint)
+        order = dict(sort=None, ascending=True, query="", offset=0, selected=None)
+        self.widget = Part("table", visible={}, hint=hint, **order)
         self.draw()
         self.widget.observe(self._changed, ["query", "sort", "ascending", "offset", "selected"])
 
@@ -126,23 +98,9 @@ def _changed(self: TableWidget, change) -> None:
         self.on_select(w.selected)
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #6d00082e
-@lru_cache
-def library_class() -> type:
-    "The bringer of plotly.js as the browser knows it."
-    return widget_class("Library", "plotly_library.js", packed="", hides="")
-
-
-def plotly_library(
-    hides: str = "",  # class of elements that are not shown where widgets are
-):
-    "The widget that brings Plotly's script; it shows nothing and has to be displayed with the figures."
-    return library_class()(packed=packed_plotly(), hides=hides)
-
-# %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #191b161c
-@lru_cache
-def plot_class() -> type:
-    "A figure as the browser knows it."
-    return widget_class("Plot", "plot.js", "plot.css", figure="", marks="", ink=INK, clicked=[], tools=True)
+def plotly_library() -> Part:
+    "The part that brings Plotly's script; it shows nothing and has to stand before the figures."
+    return Part("library", packed=packed_plotly())
 
 # %% ../../../nbs/70_views/50_explorer/65_widgets.ipynb #2ba82a2a
 class PlotWidget:
@@ -152,9 +110,10 @@ class PlotWidget:
         self,
         on_click: Callable = lambda data: None,  # called with the `customdata` of a point that was clicked
         tools: bool = True,  # whether zoom and download buttons appear over the figure
+        grows: bool = False,  # whether the figure fills the height of its place
     ):
         self.figure = go.Figure()  # what is shown
-        self.widget = plot_class()(tools=tools)
+        self.widget = Part("plot", figure="", marks="", ink=INK, clicked=[], tools=tools, grows=grows)
         self.widget.observe(lambda change: on_click(change["new"][0]), "clicked")
 
     def draw(self, fig: go.Figure) -> None:

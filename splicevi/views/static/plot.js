@@ -1,6 +1,6 @@
 // A Plotly figure. Traits: `figure` and `marks` (JSON from the kernel: the figure, and traces drawn over it),
-// `ink` (the colour that stands for the page's text), `tools` (whether zoom and download buttons appear);
-// `clicked` ([customdata, n]) tells the kernel which point was clicked.
+// `ink` (the colour that stands for the page's text), `tools` (whether zoom and download buttons appear), `grows`
+// (whether the figure fills the height of its place); `clicked` ([customdata, n]) tells the kernel which point was clicked.
 
 const shared = (globalThis.__splicevi ??= {});
 shared.plotly ??= new Promise((resolve) => {
@@ -11,13 +11,16 @@ const BUTTONS = [["toImage", "zoom2d", "pan2d", "resetScale2d"]];
 
 function render({ model, el }) {
   const div = document.createElement("div");
+  const grows = model.get("grows");
   el.classList.add("splicevi-plot");
+  if (grows) el.classList.add("grows");
   el.append(div);
   let Plotly;
   let gone = false;
   let listening = false;
   let n = 0; // makes two clicks on one point two changes
   let width = 0;
+  let height = 0;
 
   // the page's text colour, so that figures follow light and dark themes
   const shade = (alpha) => {
@@ -33,6 +36,8 @@ function render({ model, el }) {
       font: { ...layout.font, color: shade(0.86) },
     });
     if (layout.title?.font) layout.title.font.color = shade(0.95);
+    el.style.minHeight = grows ? (layout.height || 300) + "px" : "";
+    if (grows) layout.height = Math.max(el.clientHeight, layout.height || 300);
     return [fig.data || [], layout];
   };
   const onClick = (e) => {
@@ -59,9 +64,11 @@ function render({ model, el }) {
   };
   const observer = new ResizeObserver(() => {
     const now = el.clientWidth;
-    if (!Plotly || !listening || !now || Math.abs(now - width) <= 1) return;
-    width = now;
-    Plotly.relayout(div, { width });
+    const tall = grows ? el.clientHeight : height;
+    if (!Plotly || !listening || !now || (Math.abs(now - width) <= 1 && Math.abs(tall - height) <= 1)) return;
+    [width, height] = [now, tall];
+    if (grows) div.style.height = height + "px";
+    Plotly.relayout(div, grows ? { width, height } : { width });
   });
 
   shared.plotly.then((library) => {

@@ -1,5 +1,4 @@
-// Brings plotly.js to the page, once for all figures. Traits: `packed` (the script, gzipped, in base64), `hides`
-// (class of elements that are not shown where widgets are: the snapshot for readers without a kernel).
+// Brings plotly.js to the page, once for all figures. Trait: `packed` (the script, gzipped, in base64).
 
 const shared = (globalThis.__splicevi ??= {});
 shared.plotly ??= new Promise((resolve) => {
@@ -26,11 +25,6 @@ const run = (code) => {
 
 async function render({ model, el }) {
   el.style.display = "none";
-  if (model.get("hides")) {
-    const rule = document.createElement("style");
-    rule.textContent = `.${model.get("hides")} { display: none }`;
-    el.ownerDocument.head.append(rule);
-  }
   if (shared.requested) return;
   shared.requested = true;
   shared.ready(run(await unpack(model.get("packed"))));
