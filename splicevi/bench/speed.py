@@ -46,7 +46,7 @@ def memory(field: str) -> float:  # megabytes; NaN where the system does not say
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
     return int(lines[field].split()[0]) / 1024 if field in lines else np.nan
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #da954344
 def new_peak() -> float:  # megabytes that the process has now
     "Let the peak be counted anew."
     try:
@@ -62,14 +62,14 @@ class Cost(NamedTuple):
     seconds: float
     megabytes: float  # beyond what the process had
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #5580b651
 def seconds_of(task: Callable[[], object]) -> float:
     "How long a task takes."
     start = time.perf_counter()
     task()
     return time.perf_counter() - start
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #cf062a65
 def cost(
     task: Callable[[], object],
     repeats: int = 3,
@@ -124,13 +124,13 @@ class Size:
     n_genes: int = 100
     batch_size: int = 128
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #5f41551c
 def data_of(size: Size) -> MuData:
     "Simulated cells of a size."
     options = dict(n_cells=size.n_cells, n_junctions=size.n_junctions, observed=size.observed, n_genes=size.n_genes)
     return simulate(**options, n_cell_types=4, seed=0)
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #4bc786df
 def model_of(mdata: MuData, kind: type = SPLICEVI):
     "A model of the cells that is not trained."
     mdata = mdata.copy()
@@ -244,7 +244,7 @@ def exponent(x: np.ndarray, seconds: np.ndarray) -> float:  # NaN from fewer tha
     x, seconds = np.log(np.asarray(x, float)), np.log(np.asarray(seconds, float))
     return float(np.polyfit(x, seconds, 1)[0]) if np.ptp(x) > 0 else np.nan
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #71a7db7d
 def exponents(table: pd.DataFrame) -> pd.DataFrame:  # by task: what grows with what
     "How the times of `measure` grow with pairs and junctions together, with pairs alone, and with cells."
     base = table[["cells", "junctions", "observed"]].mode().iloc[0]
