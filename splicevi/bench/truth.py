@@ -30,7 +30,7 @@ from ..tl.groups import call_at_fdr, group_reads
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['QUICK', 'FULL', 'TARGETS', 'KNOWN', 'OURS', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
+__all__ = ['QUICK', 'FULL', 'TARGETS', 'KNOWN', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
            'true_effect', 'calibration', 'decoded_effect', 'distances', 'effect_errors', 'power_grid', 'thinned',
            'deep_pairs', 'plain_psi', 'imputation_errors', 'slope', 'mixing', 'real_data', 'cell_lines', 'lung_genes',
            'reproduced', 'losses', 'Truth', 'lines_figure', 'figures_of', 'real_tables', 'truth_page']
@@ -328,24 +328,36 @@ class Truth:
         return f"Truth: {len(self.tables)} experiments, {len(self.worse)} in which a baseline is better"
 
 # %% ../../nbs/90_bench/10_truth.ipynb #8928369f
+AXES = {
+    "target": "target of false discoveries",
+    "false": "share of false calls",
+    "found": "share of the changes found",
+    "observed": "share of (cell, junction) pairs observed",
+    "removed": "share of the reads taken away",
+    "RMSE": "RMSE of PSI",
+    "share": "share of cells mixed in",
+    "slope": "slope of the effects",
+}
+
+
 def lines_figure(table: pd.DataFrame, x: str, y: str, by: str, diagonal: bool = False) -> go.Figure:
     "A line for each value of a column."
     fig = go.Figure()
     for (name, t), color in zip(table.groupby(by, sort=False), OKABE_ITO):
         look = dict(mode="lines+markers", line=dict(color=color))
-        fig.add_scatter(x=t[x], y=t[y], name=f"{by} {name}" if not isinstance(name, str) else name, **look)
+        fig.add_scatter(x=t[x], y=t[y], name=name if isinstance(name, str) else f"{name:,} {by}", **look)
     if diagonal:
         ends = [0, float(table[x].max())]
         fig.add_scatter(x=ends, y=ends, name="as promised", mode="lines", line=dict(color="#8A8F98", dash="dot"))
-    return styled(fig.update_xaxes(title_text=x).update_yaxes(title_text=y, rangemode="tozero"), 330)
+    return styled(fig.update_xaxes(title_text=AXES[x]).update_yaxes(title_text=AXES[y], rangemode="tozero"), 330)
 
 # %% ../../nbs/90_bench/10_truth.ipynb #c5b45d35
 def figures_of(tables: dict[str, pd.DataFrame]) -> dict[str, go.Figure]:
     "Figures of the tables that have one."
-    promised = tables["Calibration"].reset_index().assign(share="share of false calls")
+    promised = tables["Calibration"].reset_index().assign(calls="of the test")
     mixed = tables["Mixing"].reset_index().melt("share", ["raw", "test"], "estimate", "slope")
     return {
-        "Calibration": lines_figure(promised, "target", "false", "share", diagonal=True),
+        "Calibration": lines_figure(promised, "target", "false", "calls", diagonal=True),
         "Power": lines_figure(tables["Power"], "observed", "found", "cells"),
         "Imputation": lines_figure(tables["Imputation"], "removed", "RMSE", "estimate"),
         "Mixing": lines_figure(mixed, "share", "slope", "estimate", diagonal=True),
