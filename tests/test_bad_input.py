@@ -1311,6 +1311,19 @@ def explorer(w, **more):
     return sv.PSIExplorer(w.model, **more)
 
 
+def cell_map(w, source=None, **more):
+    "A map of the cells of a MuData."
+    source = w.mdata() if source is None else source
+    return sv.views.LatentMap(source, **(dict(latent=np.arange(120.0).reshape(60, 2)) | more))
+
+
+def selecting(w):
+    "An explorer in which cells are selected."
+    ex = explorer(w)
+    ex.selected = [0, 1, 2]
+    return ex
+
+
 def arcs(w, change=lambda j: j, psi=lambda p: p, **more):
     "Arcs of an event, after changes of its tables."
     j, p, *_ = shown_by(w)
@@ -1362,6 +1375,19 @@ VIEWS = [
     row("figures", "predictions without a name", lambda w: sv.pl.imputation(held_out(w), [0.1, 0.2, 0.3]), TypeError, "predictions must be a mapping", "{'model': psi}"),
     row("figures", "a prediction too few", lambda w: sv.pl.imputation(held_out(w), {"m": [0.1, 0.2]}), ValueError, "held has 3 pairs and predictions has 2"),
     row("figures", "predictions of text", lambda w: sv.pl.psi_calibration(held_out(w), {"m": ["a", "b", "c"]}), TypeError, "predictions must be numbers"),
+    row("figures", "grid of one event", lambda w: sv.pl.event_grid({"psi": 1}), TypeError, "a list with a dictionary for each event"),
+    row("figures", "grid: no PSI", lambda w: sv.pl.event_grid([{"junctions": shown_by(w)[0]}]), KeyError, "events[0] has no psi"),
+    row("figures", "grid: too narrow", lambda w: sv.pl.event_grid([dict(zip(("junctions", "psi"), shown_by(w)))] * 9, columns=9), ValueError, "columns=9 leaves"),
+    row("figures", "sashimi of a file", lambda w: sv.pl.sashimi("a.bam"), TypeError, "depth='a.bam'", "read_depth"),
+    row("figures", "samples without a name", lambda w: sv.pl.psi_violin(*shown_by(w)[2:], samples=shown_by(w)[3]), KeyError, "samples has no column sample"),
+    row("functions", "selection of a name", lambda w: sv.tl.rank_selection(w.mdata(), "cell_1"), TypeError, "cells='cell_1'"),
+    row("functions", "selection of no cell", lambda w: sv.tl.rank_selection(w.mdata(), []), ValueError, "none of 60 cells are selected"),
+    row("functions", "selection of all cells", lambda w: sv.tl.rank_selection(w.mdata(), np.arange(60)), ValueError, "all of 60 cells are selected"),
+    row("functions", "selection: no such row", lambda w: sv.tl.rank_selection(w.mdata(), [60]), IndexError, "there is no row 60"),
+    row("functions", "selection of an AnnData", lambda w: sv.tl.rank_selection(w.adata(), [1]), TypeError, "not AnnData"),
+    row("functions", "depth of no region", lambda w: sv.io.read_depth("a.bam", "RPS24"), ValueError, "region='RPS24'", "chr10:78,035,721-78,040,610"),
+    row("functions", "depth: a group's name", lambda w: sv.io.read_depth("a.bam", "chr1:1-9", "cell_type"), TypeError, "group of each barcode"),
+    row("functions", "depth of twice named cells", lambda w: sv.io.read_depth("a.bam", "chr1:1-9", pd.Series("a", ["x", "x"])), ValueError, "groups names x twice"),
     row("figures", "latent map of a name", lambda w: sv.pl.latent("X_umap", ["a"] * 60), TypeError, "coords", "mdata.obsm['X_umap']", "not str"),
     row("figures", "latent map of a MuData", lambda w: sv.pl.latent(w.mdata(), "cell_type"), TypeError, "coords", "not MuData"),
     row("figures", "latent map of one dimension", lambda w: sv.pl.latent(third, ["a"] * 60), ValueError, "coords has shape (60,)"),
@@ -1415,8 +1441,33 @@ VIEWS = [
     row("dashboard", "held-out pairs in a list", lambda w: dashboard(w, held_out=[1]), ValueError, "held_out lacks the columns", "hold_out"),
     row("dashboard", "held-out pairs of other data", lambda w: dashboard(w, held_out=held_out(w, cell_index=99, junction_index=1)), ValueError, "held_out is of other data"),
     row("dashboard", "a view's name in its place", lambda w: w.fresh.train(dashboard="html", **QUIET), TypeError, "dashboard='html'", "TrainingDashboard"),
+    row("map", "of a file's name", lambda w: cell_map(w, "data.h5mu"), TypeError, "an AnnData is needed, not str"),
+    row("map", "without coordinates", lambda w: cell_map(w, latent=None), ValueError, "no map of the cells", "obsm['X_umap']"),
+    row("map", "coordinates of other cells", lambda w: cell_map(w, latent=np.zeros((5, 2))), ValueError, "latent has shape (5, 2)", "(60, 2)"),
+    row("map", "no such coordinates", lambda w: cell_map(w, latent="X_tsne"), KeyError, "latent='X_tsne'", "obsm"),
+    row("map", "no such colour", lambda w: cell_map(w, color="celltype"), KeyError, "color='celltype'", "did you mean 'cell_type'"),
+    row("map", "no such colour of an AnnData", lambda w: cell_map(w, w.adata(), color="TP53"), KeyError, "color='TP53'", "column of obs"),
+    row("map", "a colour of other cells", lambda w: cell_map(w, color=[1.0, 2.0]), ValueError, "color has shape (2,)", "60 cells"),
+    row("map", "a colour of two columns", lambda w: cell_map(w, color=np.zeros((60, 2))), ValueError, "color has shape (60, 2)"),
+    row("map", "colours in a list", lambda w: cell_map(w, color="cell_type", hue=["red"]), TypeError, "hue must be a mapping"),
+    row("map", "PSI of no model", lambda w: cell_map(w, color=w.mdata()["splicing"].var_names[0], show="decoded"), ValueError, "show='decoded'", "trained model"),
+    row("map", "other data beside a MuData", lambda w: cell_map(w, mdata=w.mdata()), ValueError, "mdata is for a model"),
+    row("map", "rows that are none", lambda w: setattr(cell_map(w), "selected", [60]), ValueError, "from 0 to 59"),
+    row("map", "a mask of other cells", lambda w: setattr(cell_map(w), "selected", [True]), ValueError, "does not fit 60 cells"),
+    row("map", "cells of other names", lambda w: setattr(cell_map(w), "selected", ["nobody"]), KeyError, "no cell nobody"),
     row("explorer", "of a file's name", lambda w: sv.PSIExplorer("model"), TypeError, "SPLICEVI model or a MuData", "not str"),
     row("explorer", "of an AnnData", lambda w: sv.PSIExplorer(w.adata()), TypeError, "not AnnData", "make_mudata"),
+    row("explorer", "level misspelt", lambda w: explorer(w, level="events"), ValueError, "level='events'", "event, junction"),
+    row("explorer", "donors: no such column", lambda w: explorer(w, sample_key="donr"), KeyError, "sample_key='donr' is no column of obs"),
+    row("explorer", "programs of text", lambda w: explorer(w, programs="all"), TypeError, "programs is what model.programs() returns", "str"),
+    row("explorer", "selected: a name", lambda w: setattr(explorer(w), "selected", "cell_1"), TypeError, "cells='cell_1'", "list of names"),
+    row("explorer", "selected: no such cell", lambda w: setattr(explorer(w), "selected", ["nobody"]), KeyError, "nobody are no cells"),
+    row("explorer", "selected: another mask", lambda w: setattr(explorer(w), "selected", [True, False]), ValueError, "mask of 2 cells"),
+    row("explorer", "saved: nothing is selected", lambda w: explorer(w).save_selection("mine"), ValueError, "No cells are selected"),
+    row("explorer", "saved over a column", lambda w: selecting(w).save_selection("cell_type"), ValueError, "'cell_type' already", "overwrite=True"),
+    row("explorer", "saved without a name", lambda w: selecting(w).save_selection(3), TypeError, "name=3"),
+    row("explorer", "pinned: no such event", lambda w: setattr(explorer(w), "pinned", ["nope"]), KeyError, "no event 'nope'"),
+    row("explorer", "grid: no such event", lambda w: explorer(w).event_grid(["nope"]), KeyError, "no event 'nope'"),
     row("explorer", "no such column", lambda w: explorer(w, groupby="celltype"), KeyError, "groupby='celltype'", "cell_type"),
     row("explorer", "columns in a list", lambda w: explorer(w, groupby=["cell_type"]), TypeError, "groupby=['cell_type']", "one column"),
     row("explorer", "a column without values", lambda w: sv.PSIExplorer(w.mdata(obs(none=np.nan)), groupby="none"), ValueError, "groupby='none'", "has no value"),
@@ -1426,7 +1477,7 @@ VIEWS = [
     row("explorer", "tests that occur twice", lambda w: explorer(w, ds=pd.concat([ds_of(w)] * 2)), ValueError, "occur twice"),
     row("explorer", "tests of text", lambda w: explorer(w, ds=ds_of(w).assign(proba_ds="high")), TypeError, "ds['proba_ds'] must be numbers"),
     row("explorer", "no such event", lambda w: explorer(w, event="nope"), KeyError, "There is no event 'nope'"),
-    row("explorer", "no such kind of PSI", lambda w: explorer(w, show="true"), ValueError, "show='true'", "decoded, smoothed, observed"),
+    row("explorer", "no such kind of PSI", lambda w: explorer(w, show="true"), ValueError, "show='true'", "observed, decoded, smoothed"),
     row("explorer", "PSI of an untrained model", lambda w: sv.PSIExplorer(w.fresh, show="decoded"), ValueError, "show='decoded'", "model.train()"),
     row("explorer", "no such map", lambda w: explorer(w, latent="X_nope"), KeyError, "latent='X_nope'", "obsm"),
     row("explorer", "a map of other cells", lambda w: explorer(w, latent=np.zeros((5, 2))), ValueError, "latent has shape (5, 2)", "(60, 2)"),
@@ -1522,6 +1573,7 @@ def arguments():
     for module in (
         "model.splicevi",
         "views.explorer.explorer",
+        "views.latent_map",
         "views.coverage",
         "views.report",
         "bench.speed",

@@ -828,3 +828,78 @@ def test_command_line(tmp_path, capsys):
     assert main(["import", "bam", str(tmp_path / "none.bam"), str(tmp_path / "x.h5mu"), "--quiet"]) == 2
     assert "There is no file" in capsys.readouterr().err
     assert not (tmp_path / "x.h5mu").exists()
+
+
+# --- coverage of a region
+
+
+def depth_by_base(path, region, groups=None):
+    "Molecules over each base and junction, base after base, in sets."
+    chrom, lo, hi = region
+    bases, introns = defaultdict(set), defaultdict(set)
+    for k, (f, tags) in enumerate(parsed(path)):
+        name, umi = tags.get("CB", "-"), tags.get("UB", "-")
+        if f[2] != chrom or not is_plain(f, tags, 4 + 256 + 512 + 2048 + (0 if groups is not None else 1024)):
+            continue
+        if groups is not None and (name not in groups or umi == "-"):
+            continue
+        group, molecule = ("all reads", k) if groups is None else (groups[name], (name, umi))
+        at = int(f[3])
+        for n, op in re.findall(r"(\d+)([MIDNSHP=X])", f[5]):
+            if op in "M=XD":
+                for base in range(max(at, lo), min(at + int(n) - 1, hi) + 1):
+                    bases[group, base].add(molecule)
+            at += int(n) if op in "M=XDN" else 0
+        for a, b in jumps(int(f[3]), f[5], 8):
+            if lo <= a and b <= hi:
+                introns[group, a, b].add(molecule)
+    return bases, introns
+
+
+@pytest.mark.parametrize("index", [False, True])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_depth_against_a_count_of_every_base(tmp_path, index, grouped):
+    "With and without an index, by molecule in groups of cells and read by read."
+    rng = np.random.default_rng(3)
+    cigars = ["60M", "20M150N40M", "20M350N40M", "10M5D30M100N20M", "5S25M2I30M", "7M100N50M"]
+    lines = [
+        sam(int(rng.integers(80, 900)), cigars[k % 6], cell=f"C{k % 5}-1", umi="ACGT"[k % 4] * 8, name=f"r{k}")
+        for k in range(150)
+    ]
+    lines += [
+        sam(300, "60M", flag=1024, name="dup"),
+        sam(300, "60M", flag=4, name="no"),
+        sam(300, "60M", mapq=0, name="low"),
+    ]
+    path = write(tmp_path / "few.bam", by_place(lines), head=None, index=index)
+    groups = {"C0-1": "a", "C1-1": "b", "C2-1": "a", "C4-1": "b"} if grouped else None
+    found = io.read_depth(path, "1:150-1,000", groups)
+    bases, introns = depth_by_base(path, ("chr1", 150, 1000), groups)
+    for g in found.depth:
+        want = [len(bases[g, p]) for p in range(150, 1001)]
+        np.testing.assert_array_equal(found.depth[g], want)
+        got = {(r.start, r.end): n for r, n in zip(found.junctions.itertuples(), found.junctions[g]) if n}
+        assert got == {k[1:]: len(m) for k, m in introns.items() if k[0] == g}
+    assert found.unit == ("molecules" if grouped else "reads") and found.depth.index[0] == 150
+    if grouped:
+        assert found.n_cells.to_dict() == {"a": 2, "b": 2}
+        nobody = io.read_depth(path, "chr1:150-1000", {"none-1": "a"})
+        assert not nobody.depth.to_numpy().any() and nobody.n_cells.to_dict() == {"a": 0}
+
+
+def test_depth_of_10x_has_the_junctions_of_the_matrix(real_data):
+    "The molecules over junctions are those that read_bam counts, in groups whose sum they are."
+    path = real_data / "inputs/bam_10x/neuron_1k_v3_possorted_genome_bam.50events.bam"
+    with gzip.open(path.parent / "barcodes.tsv.gz", "rt") as text:
+        cells = [line.strip() for line in text]
+    splicing = io.read_bam(path, cells=cells, genes=None, library="forward")["splicing"]
+    groups = pd.Series(np.where(np.arange(len(cells)) % 3, "a", "b"), cells)
+    chrom = splicing.var["chrom"].astype(str) == "7"
+    lo, hi = splicing.var["start"][chrom].min(), splicing.var["end"][chrom].max()
+    found = io.read_depth(path, ("7", int(lo), min(int(hi), int(lo) + 4_000_000)), groups)
+    table = found.junctions.set_index(["start", "end"])[["a", "b"]]
+    inside = splicing.var[chrom & (splicing.var["end"] <= found.depth.index[-1]).to_numpy()]
+    x = pd.DataFrame(splicing[:, inside.index].X.toarray(), splicing.obs_names).groupby(groups).sum().T
+    want = x.set_index(pd.MultiIndex.from_frame(inside[["start", "end"]])).groupby(level=[0, 1]).sum()
+    pd.testing.assert_frame_equal(table.loc[want.index], want, check_dtype=False, check_names=False)
+    assert want.to_numpy().sum() > 1000

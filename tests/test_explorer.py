@@ -548,6 +548,160 @@ def test_what_is_refused(model, mdata, ds):
         ex.evnet = "ATSE_00001"
 
 
+# one row an event, what decoded PSI contradict, selected cells, donors, events side by side
+
+
+def test_one_row_an_event(ex, ds):
+    "The called junction with the largest effect stands for its event, in table and volcano; all on demand."
+    rows = ex.state.events()
+    called = ds["is_ds_fdr"].to_numpy()
+    want = ds.assign(size=ds["effect_size"].abs(), called=called).sort_values(["called", "size"], ascending=False)
+    want = want[~want["event_id"].duplicated()]
+    assert set(rows.index) == set(want.index) and rows["event_id"].is_unique and len(rows) < len(ds)
+    assert len(ex.figures("volcano")["volcano"].data[0].x) <= len(rows)
+    drawn = lambda: sum(len(t.x) for t in ex.figures("volcano")["volcano"].data)
+    few = drawn()
+    ex.level = "junction"
+    assert len(ex.state.events()) == len(ds) and drawn() > few
+    other = next(j for j in ex.state.junctions.index if j not in rows.index)
+    ex.junction = other
+    assert view_of(ex).table.widget.selected == other
+    ex.level = "event"
+    row = view_of(ex).table.widget.selected
+    assert row in rows.index and rows.at[row, "event_id"] == ex.event  # the row of the event of that junction
+    with pytest.raises(ValueError, match="event, junction"):
+        ex.level = "gene"
+
+
+def test_decoded_psi_that_contradict_the_reads_are_told(model, mdata):
+    "A model that knows nothing, a called event, and the numbers of a pandas reckoning in the sentence."
+    from splicevi.views.explorer.disagreement import disagreement
+
+    state = ExplorerState(model, show="observed")
+    spread = lambda e: np.ptp(
+        state.groups(e).query("kind == 'observed'").pivot(index="junction_id", columns="group", values="psi"), axis=1
+    ).max()
+    event = max(state.data.index.events, key=spread)
+    ex = PSIExplorer(model, event=event, latent=np.zeros((150, 2)))
+    assert ex.show == "observed"
+    psi = ex.frame().query("junction_id == @ex.junction").pivot(index="group", columns="kind", values="psi")
+    psi = psi.sort_values("observed")
+    one, two = psi.index[0], psi.index[-1]
+    effect = float(psi["observed"].iloc[-1] - psi["observed"].iloc[0])
+    ex.ds = pd.DataFrame({"effect_size": [effect], "proba_ds": [0.99], "group1": [one], "group2": [two]}, [ex.junction])
+    said = ex.disagreement
+    for number in (f"+{effect:.2f}", f"from {one} to {two}", f"{psi['observed'].iloc[0]:.2f} and", "hardly differ"):
+        assert number in said, (number, said)
+    assert f"({psi['decoded'].iloc[0]:.2f} and {psi['decoded'].iloc[-1]:.2f})" in said
+    assert "contradict" in view_of(ex).head.value and "contradict" in view_of(ex).plots["psi"].figure.layout.title.text
+    assert "contradict" in ex.figures("arcs")["arcs"].layout.title.text
+    ex.ds = ex.ds.assign(effect_size=-effect)  # the test said the other way round: that is another contradiction
+    assert "−" in ex.disagreement and "hardly" in ex.disagreement
+    ex.ds = ex.ds.assign(proba_ds=0.5)  # not called: what was observed in a group is still missed
+    assert ex.disagreement.startswith("Decoded and observed PSI disagree in") and "95 %" in ex.disagreement
+    assert disagreement(ExplorerState(mdata, event=event)) == ""
+
+
+def test_decoded_psi_that_agree_are_not_blamed(model):
+    "Where decoded PSI are those that were read, nothing is said."
+    from splicevi.views.explorer.disagreement import disagreement
+
+    state = ExplorerState(model)
+    v = state.values()
+    pooled = np.stack([v.y[state.cell_groups.codes == g].sum(0) for g in range(3)])
+    pooled = (pooled / pooled.sum(1, keepdims=True))[state.cell_groups.codes]
+    state._cache["values"] = (state._event, state.data.stamp), v._replace(decoded=pooled)
+    assert disagreement(state) == ""
+
+
+def test_a_lasso_ranks_what_sets_the_cells_apart(mdata):
+    "What the map sends selects the cells, fills both tables, and a row shows its event."
+    xy = np.random.default_rng(0).normal(size=(150, 2))
+    ex = PSIExplorer(simulate(**SIZES), latent=xy)
+    view = view_of(ex)
+    assert view.ranked["events"].widget.layout.display == "none" and "Draw around" in view.ranked_head.value
+    view.map.selected = np.flatnonzero((xy > 0).all(1))  # as a lasso does
+    assert (ex.selected.to_numpy() == (xy > 0).all(1)).all() and list(ex.selected.index) == list(mdata.obs_names)
+    names = view.ranked["events"].widget.visible["names"]
+    assert (
+        names == list(ex.ranking().events.index[: len(names)])
+        and f"{ex.selected.sum()} selected" in view.ranked_head.value
+    )
+    target = next(n for n in names if n != ex.event)
+    view.ranked["events"].widget.selected = target
+    assert ex.event == target and ex.junction == ex.ranking().events.at[target, "junction_id"]
+    with_event = next(g for g in ex.ranking().genes.index if g in ex.state.data.index.genes and g != ex.gene)
+    view.ranked["genes"].view.scroll(list(ex.ranking().genes.index).index(with_event))
+    view.ranked["genes"].widget.selected = with_event
+    assert ex.gene == with_event
+    ex.selected = mdata.obs["cell_type"] == "type_1"
+    assert (view.map.selected == np.flatnonzero(mdata.obs["cell_type"] == "type_1")).all()
+    assert sum(len(t.selectedpoints) for t in ex.figures("groups")["groups"].data) == ex.selected.sum()
+    view.map.selected = []
+    assert not ex.selected.any() and ex.ranking() is None
+
+
+def test_a_selection_is_saved_when_told(model):
+    "As a column of the user's obs, never over another one; it can be grouped and tested by at once."
+    own = simulate(**SIZES)
+    ex = PSIExplorer(model, mdata=own, latent=np.zeros((150, 2)))
+    with pytest.raises(ValueError, match="No cells are selected"):
+        ex.save_selection("mine")
+    ex.selected = own.obs_names[:40]
+    assert "mine" not in own.obs
+    view = view_of(ex)
+    view.selection_name.value = "mine"
+    view.save_button.click()
+    assert (own.obs["mine"] == "selected").sum() == 40 and ("mine", "mine") in view.groupby.options
+    view.save_button.click()
+    assert "overwrite=True" in view.status.value and "sv-error" in view.status.value
+    ex.selected = [0, 1]
+    ex.save_selection("mine", overwrite=True)
+    ex.groupby = "mine"
+    assert ex.frame()["group"].unique().tolist() == ["selected", "rest"]
+    ex.selected = np.arange(150) < 60
+    ex.save_selection("mine", overwrite=True)
+    assert ex.frame("cells").drop_duplicates("cell")["group"].value_counts()["selected"] == 60
+    assert ex.compare("selected", "rest", n_draws=20)["n_obs_group1"].max() <= 60
+
+
+def test_donors_are_points(mdata):
+    "PSI of each donor in each group, from its reads alone; cells without a donor are left out."
+    own = simulate(**SIZES)
+    own.obs["donor"] = np.where(np.arange(150) % 5 == 4, None, [f"d{k % 4}" for k in range(150)])
+    ex = PSIExplorer(own, sample_key="donor")
+    v, junction = ex.state.values(), list(ex.state.junctions.index).index(ex.junction)
+    points = next(t for t in ex.figures("psi")["psi"].data if t.name == "sample")
+    want = []
+    for g in ex.state.cell_groups.categories:
+        for d in ("d0", "d1", "d2", "d3"):
+            rows = ((own.obs["cell_type"] == g) & (own.obs["donor"] == d)).to_numpy()
+            table = ex.state.samples().query("group == @g and sample == @d and junction_id == @ex.junction")
+            assert table["reads"].sum() == (v.y[rows, junction].sum() if v.n[rows].sum() else 0)
+            want += [g] * bool(v.n[rows].sum())
+    assert len(points.x) == len(want) and "points: 4 samples" in ex.figures("psi")["psi"].layout.title.text
+    with pytest.raises(KeyError, match="sample_key='patient'"):
+        PSIExplorer(own, sample_key="patient")
+
+
+def test_pinned_events_stand_beside_the_one_that_is_shown(ex):
+    "Both are drawn, and a click on an arc of either chooses its junction."
+    view, first = view_of(ex), ex.event
+    view.pin_button.click()
+    assert ex.pinned == (first,) and view.unpin_button.layout.display is None
+    ex.event = next(e for e in ex.state.data.index.events if e != first)
+    names = {c[0] for t in view.plots["arcs"].figure.data if t.customdata is not None for c in t.customdata}
+    own = set(ex.state.data.junctions.index[ex.state.data.junctions["event_id"].isin([first, ex.event])])
+    assert names == own
+    click(view.plots["arcs"], next(j for j in own if j not in ex.state.junctions.index), "type_1")
+    assert ex.event == first
+    assert ex.event_grid([first, *list(ex.state.data.index.events)[3:5]], columns=3).layout.width == 700
+    view.unpin_button.click()
+    assert ex.pinned == () and view.pin_button.description == "pin event"
+    with pytest.raises(ValueError, match="pin 5 at most"):
+        ex.pinned = list(ex.state.data.index.events)[:6]
+
+
 # exports
 
 

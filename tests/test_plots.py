@@ -74,6 +74,20 @@ def ds():
     )
 
 
+def grid_event(*sizes):
+    "An event as a grid takes it."
+    return dict(zip(("junctions", "psi", "reads"), event(*sizes)))
+
+
+def covered():
+    "Coverage of two exons in two groups."
+    from splicevi.io.depth import Depth
+
+    depth = pd.DataFrame({"x": np.r_[[9] * 50, [0] * 900, [7] * 51], "y": [0] * 1001}, pd.RangeIndex(100, 1101))
+    junctions = pd.DataFrame({"start": [150, 150], "end": [1049, 1048], "x": [9, 1], "y": [0, 0]}, index=["a", "b"])
+    return Depth("chr1", depth, junctions, pd.Series({"x": 5, "y": 2}))
+
+
 def every_figure(template, tidy, ds):
     "One of each, by name."
     cells, groups = tidy
@@ -89,6 +103,8 @@ def every_figure(template, tidy, ds):
         "psi_heatmap": pl.psi_heatmap(groups, template=template),
         "expression_violin": pl.expression_violin(rng.poisson(3, 50), labels, "G", template=template),
         "event_arcs": pl.event_arcs(*event(3, 2), template=template),
+        "event_grid": pl.event_grid([grid_event(2, 2), grid_event(3, 2)], template=template),
+        "sashimi": pl.sashimi(covered(), template=template),
         "volcano": pl.volcano(ds, template=template),
         "calibration": pl.calibration(rng.random(90), rng.random(90) < 0.5, template=template),
         "imputation": pl.imputation(held, {"mean": np.full(90, 0.4)}, template=template),
@@ -418,3 +434,56 @@ def test_inputs_are_left_alone(tidy, ds):
     pl.event_arcs(junctions, psi, reads, selected=junctions.index[0])
     for a, b in zip(before, (cells, groups, ds, junctions, psi, reads)):
         pd.testing.assert_frame_equal(a, b)
+
+
+def test_groups_of_a_grid_are_at_one_height():
+    "Lanes of all events in a row are where their names are; the arcs of every event are inside of its part."
+    parts = [grid_event(2, 3), grid_event(6, 3), grid_event(3, 3)]
+    fig = pl.event_grid(parts, columns=2, title="")
+    names = {a.text.split(" <")[0]: a for a in fig.layout.annotations if "■" in a.text and a.yref == "y"}
+    groups = list(parts[0]["psi"].columns)
+    base = lambda k, g: min(y for t in fig.data if t.yaxis == k and t.meta == g for y in t.y)
+    for g in groups:
+        assert base("y", g) == base("y2", g) == names[g].y + 5
+    for k in ("", "2", "3"):
+        (left, right), (low, top) = fig.layout[f"xaxis{k}"].domain, fig.layout[f"yaxis{k}"].domain
+        assert 0 <= left < right <= 1 and 0 <= low < top <= 1
+        lo, hi = fig.layout[f"yaxis{k}"].range
+        assert all(lo <= y <= hi for t in fig.data if t.yaxis == f"y{k}" and t.meta for y in t.y)
+    assert fig.layout.xaxis.domain[1] < fig.layout.xaxis2.domain[0]
+    assert fig.layout.yaxis.domain[0] > fig.layout.yaxis3.domain[1]
+    with pytest.raises(KeyError, match="has 'colour'"):
+        pl.event_grid([{**parts[0], "colour": 1}])
+
+
+def test_sashimi_draws_what_was_read():
+    "The area is as high as the coverage at every base, the arcs as wide as their reads, weak junctions are left out."
+    depth = covered()
+    fig = pl.sashimi(depth, min_share=0)
+    line = next(t for t in fig.data if t.customdata is not None and t.name == "x")
+    told = dict(zip(line.customdata[:, 0], line.customdata[:, 1]))
+    assert max(told.values()) == 9 and max(line.y) == pytest.approx(54) and min(line.y) == 0
+    assert {t.name: t.line.width for t in fig.data if t.meta} == {"a": 6.0, "b": pytest.approx(0.8 + 5.2 / 9)}
+    assert [t.name for t in pl.sashimi(depth, min_share=0.5).data if t.meta] == ["a"]
+    common = pl.sashimi(depth, ["y"], scale="common") if depth.depth["y"].any() else None
+    assert common is None and "No molecules of these groups" in pl.sashimi(depth, ["y"]).layout.annotations[0].text
+    wide = pd.DataFrame({"x": np.random.default_rng(0).integers(0, 50, 200_000)}, pd.RangeIndex(1, 200_001))
+    from splicevi.io.depth import Depth
+
+    fig = pl.sashimi(Depth("chr1", wide, depth.junctions.iloc[:0], pd.Series({"x": 1}), "reads"))
+    line = next(t for t in fig.data if t.customdata is not None)
+    assert len(line.x) < 4000 and max(line.y) == pytest.approx(54 * wide["x"].max() / wide["x"].max())
+
+
+def test_samples_are_points_on_the_row_of_their_group(tidy):
+    "Each sample at its PSI, the same height in every group."
+    cells, groups = tidy
+    samples = pd.concat([groups.assign(sample=s, psi=p) for s, p in (("d1", 0.2), ("d2", 0.7))])
+    fig = pl.psi_violin(cells, groups, "observed", samples=samples)
+    points = [t for t in fig.data if t.name == "sample"]
+    assert points and set(points[0].x) == {0.2, 0.7}
+    y = np.asarray(points[0].y)
+    offset = y - np.round(y)
+    assert len(set(offset.round(6))) == 2 and np.abs(offset).max() < 0.4
+    with pytest.raises(KeyError, match="samples has no column sample"):
+        pl.psi_violin(cells, groups, "observed", samples=groups)

@@ -73,7 +73,7 @@ def molecules_of(
         introns.update(introns_between(blocks, rules.anchor))
     return found
 
-
+# %% ../../nbs/20_io/65_depth.ipynb #d5b45df1
 def union_of(stretches: list[tuple[int, int]]) -> list[tuple[int, int]]:
     "The same bases as stretches of which none touches another."
     out = []
@@ -136,7 +136,7 @@ def reads_of_region(bam, chrom: str, start: int, end: int) -> Iterable:
     touches = lambda r: not r.is_unmapped and r.reference_start < end and r.reference_end > start - 1
     return (r for r in bam.fetch(until_eof=True) if r.reference_name == chrom and touches(r))
 
-
+# %% ../../nbs/20_io/65_depth.ipynb #3131edb8
 def tags_of(bam, path: Path, chrom: str, start: int, end: int, tags: tuple) -> None:
     "Raise if the reads of a region lack the tags that are asked for."
     seen, n = set(), 0
@@ -195,6 +195,8 @@ def read_depth(
         if chrom not in known:
             raise ValueError(f"{path} has no chromosome {chrom!r}; it has {shortlist(bam.references)}.")
         place = known[chrom], start, min(end, bam.get_reference_length(known[chrom]))
+        if place[2] < start:
+            raise ValueError(f"region={region!r}: {known[chrom]} has {place[2]:,} bases in {path}.")
         if groups is not None:
             tags_of(bam, Path(path), *place, (cell_tag, umi))
         found = molecules_of(reads_of_region(bam, *place), rules, cells)

@@ -23,10 +23,9 @@ from ..data.on_disk import readable
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
 
 # %% auto #0
-__all__ = ['PRIOR_CELLS', 'LOW', 'ADDED', 'cell_mask', 'add_inside', 'points_inside', 'ReadsByCell', 'event_numbers',
-           'reads_of_pairs', 'reads_of_counts', 'add_reads', 'add_counts', 'count_sums', 'moderated', 'GroupSums',
-           'psi_differences', 'fold_differences', 'Ranking', 'some_of', 'both_sides', 'ranked_junctions',
-           'ranked_genes', 'gene_symbols', 'rank_selection']
+__all__ = ['PRIOR_CELLS', 'LOW', 'ADDED', 'cell_mask', 'ReadsByCell', 'event_numbers', 'reads_of_pairs', 'reads_of_counts',
+           'add_reads', 'add_counts', 'count_sums', 'moderated', 'GroupSums', 'psi_differences', 'fold_differences',
+           'Ranking', 'some_of', 'both_sides', 'ranked_junctions', 'ranked_genes', 'gene_symbols', 'rank_selection']
 
 # %% ../../nbs/30_tl/65_selection.ipynb #d3497f72
 def cell_mask(
@@ -54,38 +53,12 @@ def _mask_of_rows(rows: np.ndarray, names: pd.Index) -> np.ndarray:
     out[rows] = True
     return out
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #f5ca0281
 def _mask_of_names(cells: np.ndarray, names: pd.Index) -> np.ndarray:
     "A mask from names."
     if len(lost := pd.Index(cells).difference(names)):
         raise KeyError(f"cells: {shortlist(lost)} are no cells; there are, for example, {shortlist(names)}.")
     return names.isin(cells)
-
-# %% ../../nbs/30_tl/65_selection.ipynb #250f06bc
-@compiled
-def add_inside(x, y, line_x, line_y, out) -> None:
-    "Mark the points inside of a closed line."
-    left, right, low, high = line_x.min(), line_x.max(), line_y.min(), line_y.max()
-    for i in range(len(x)):
-        if left <= x[i] <= right and low <= y[i] <= high:
-            odd, k = False, len(line_x) - 1
-            for j in range(len(line_x)):
-                if (line_y[j] > y[i]) != (line_y[k] > y[i]):
-                    part = (y[i] - line_y[j]) / (line_y[k] - line_y[j])
-                    odd ^= x[i] < line_x[j] + part * (line_x[k] - line_x[j])
-                k = j
-            out[i] = odd
-
-
-def points_inside(
-    xy: np.ndarray,  # (cells, 2) coordinates
-    line: np.ndarray,  # (corners, 2) of a closed line
-) -> np.ndarray:  # (cells,) bool
-    "Which points are inside of a line."
-    line, out = np.asarray(line, float).reshape(-1, 2), np.zeros(len(xy), bool)
-    if len(line) > 2:
-        add_inside(*(np.ascontiguousarray(v, float) for v in (*np.asarray(xy).T[:2], *line.T)), out)
-    return out
 
 # %% ../../nbs/30_tl/65_selection.ipynb #b476c334
 @dataclass
@@ -108,7 +81,7 @@ def event_numbers(event: np.ndarray) -> np.ndarray:  # (junctions,) int32
     "Event codes, which may have gaps, as numbers from 0."
     return np.unique(event, return_inverse=True)[1].astype(np.int32)
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #2eac2706
 def reads_of_pairs(
     pairs: ObservedPairs,  # or pairs on disk, which are read
     event: np.ndarray,  # (junctions,) event codes
@@ -120,7 +93,7 @@ def reads_of_pairs(
     total = pairs.observation_total if alone else np.empty(0, np.float32)
     return ReadsByCell(pairs.indptr, pairs.junction, pairs.y, event_numbers(event), total)
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #df7c333d
 def reads_of_counts(
     counts,  # (cells, junctions) reads
     event: np.ndarray,  # (junctions,) event codes
@@ -295,7 +268,7 @@ def some_of(
         return rows
     return np.sort(np.random.default_rng(0).choice(rows, most, replace=False))
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #3898fcbf
 def both_sides(mask: np.ndarray, most: int | None) -> list[np.ndarray]:  # rows of the selected cells, and of the rest
     "The cells of both sides that are looked at."
     if not mask.any() or mask.all():
@@ -319,9 +292,13 @@ def ranked_junctions(
     for k, c in enumerate(about):
         out.insert(k, c, junctions[c].to_numpy())
     out = out[out["score"].notna()].sort_values("score", ascending=False, kind="stable")
-    return out if level == "junction" else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False)
+    return (
+        out
+        if level == "junction"
+        else out.drop_duplicates(KEYS.event).set_index(KEYS.event, drop=False).rename_axis(None)
+    )
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #2020c68e
 def ranked_genes(
     x,  # (cells, genes) counts
     mask: np.ndarray,  # (cells,) the selected cells

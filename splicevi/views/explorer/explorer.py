@@ -14,7 +14,7 @@ from fastcore.basics import patch
 
 from ...core import write_file
 from ...tl.selection import Ranking
-from .disagreement import disagreement
+from .disagreement import disagreement as in_a_sentence
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
 from .panels import grid_panel, panel_figures, sashimi_panel
@@ -35,6 +35,36 @@ def of_state(name: str, doc: str) -> property:
 class PSIExplorer:
     """Search events of a model or a MuData and look at them in linked panels.
 
+    Examples
+    --------
+    >>> PSIExplorer(model, groupby="cell_type", ds=model.differential_splicing(groupby="cell_type", group1="B"))
+    """
+
+    __slots__ = ("state", "_view", "__weakref__")
+
+    def __init__(
+        self,
+        source,
+        groupby="cell_type",
+        ds=None,
+        gtf=None,
+        *,
+        mdata=None,
+        event=None,
+        show=None,
+        latent=None,
+        level="event",
+        bam=None,
+        sample_key=None,
+        programs=None,
+        **keys,
+    ):
+        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
+        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
+        self._view = None
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #05d27820
+PSIExplorer.__doc__ += """
     Parameters
     ----------
     source
@@ -65,34 +95,7 @@ class PSIExplorer:
         Of :meth:`~splicevi.SPLICEVI.programs`, for a panel of their activity and the junctions that they move.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
-
-    Examples
-    --------
-    >>> PSIExplorer(model, groupby="cell_type", ds=model.differential_splicing(groupby="cell_type", group1="B"))
     """
-
-    __slots__ = ("state", "_view", "__weakref__")
-
-    def __init__(
-        self,
-        source,
-        groupby="cell_type",
-        ds=None,
-        gtf=None,
-        *,
-        mdata=None,
-        event=None,
-        show=None,
-        latent=None,
-        level="event",
-        bam=None,
-        sample_key=None,
-        programs=None,
-        **keys,
-    ):
-        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
-        self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
-        self._view = None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #2ce32362
 PSIExplorer.event = of_state("event", "The event that is shown; set it to show another.")
@@ -153,7 +156,7 @@ def save_selection(self: PSIExplorer, name: str, overwrite: bool = False) -> Non
 @patch(as_prop=True)
 def disagreement(self: PSIExplorer) -> str:
     "Where decoded PSI of what is shown say something else than the reads, in a sentence; empty where they agree."
-    return disagreement(self.state)
+    return in_a_sentence(self.state)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3a765085
 @patch
@@ -218,7 +221,7 @@ def widget(self: PSIExplorer):
         self._view = View(self)
     return self._view.widget
 
-
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #974726a7
 @patch
 def _display_(self: PSIExplorer):
     "What marimo shows."

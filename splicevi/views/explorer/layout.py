@@ -248,7 +248,7 @@ def make_map(self: View) -> None:
     self.map.on_selection(self.guard(self.choose_cells))
     self.map_place = self.map.widget
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #f203e9b4
 @patch
 def choose_cells(self: View, rows: np.ndarray) -> None:
     "Select cells, by their rows."
@@ -269,7 +269,9 @@ def make_ranked(self: View) -> None:
     tip = "write the selection into obs, as selected and rest, to group and to test by it"
     self.save_button = Button(description="save selection", tooltip=tip, layout=Layout(width="116px"))
     self.save_button.on_click(self.guard(lambda _: self.save_selection()))
-    self.save_row = beside([self.selection_name, self.save_button], "nowrap", None, align_items="center")
+    self.save_row = beside(
+        [self.selection_name, self.save_button], "nowrap", None, align_items="center", grid_gap="6px"
+    )
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #62cdcefe
 @patch
@@ -281,7 +283,7 @@ def save_selection(self: View) -> None:
     self.state.save_selection(name)
     self.message(f"Saved as obs[{name!r}]; group by it, or test selected against rest.")
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #5ceb96d1
 @patch
 def update_ranked(self: View) -> None:
     "Bring the tables in line with the selection."
@@ -317,7 +319,7 @@ def pin(self: View) -> None:
     s = self.state
     s.pinned = [e for e in s.pinned if e != s.event] if s.event in s.pinned else [*s.pinned, s.event]
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #f68745c6
 @patch
 def pin_row(self: View):
     "Buttons that pin events, and the names of those that are."
@@ -330,7 +332,7 @@ def pin_row(self: View):
     self.pinned = Markup()
     return beside([self.pin_button, self.unpin_button, self.pinned], align_items="center", grid_gap="6px")
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #320be4bf
 @patch
 def update_pins(self: View) -> None:
     "Bring buttons and names in line with the state."

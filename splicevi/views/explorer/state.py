@@ -173,7 +173,7 @@ def rows(self: Tests) -> pd.DataFrame:
     make = lambda: ds_rows(one_comparison(self._ds, self._comparison), self.data.junctions)
     return self._cached("tests", (self._comparison,), make)
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #55e3c3f2
 @patch
 def events(self: Tests) -> pd.DataFrame:
     "The rows that an event can be chosen from: those of `rows`, or of these one for each event."
@@ -181,7 +181,7 @@ def events(self: Tests) -> pd.DataFrame:
         return self.rows()
     return self._cached("tested events", (self._comparison,), lambda: one_row_an_event(self.rows()))
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #33eb34c5
 @patch
 def tested(self: Tests) -> pd.DataFrame | None:
     "The rows of `ds` that `events` lists; None without tests."
@@ -460,7 +460,7 @@ def sample_names(self: ExplorerState) -> pd.Categorical:  # (cells,)
     names = pd.Categorical(self.data.obs[self.sample_key]).remove_unused_categories()
     return names.rename_categories([str(c) for c in names.categories])
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #68f8d131
 @patch
 def samples(self: ExplorerState) -> pd.DataFrame | None:
     "One row for each sample of each group, junction and kind of PSI, see `groups_table`; None without samples."
@@ -552,7 +552,9 @@ def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> N
     self.data.given.obs[name] = column
     self.data.obs[name] = column
     self._notify("columns")
-    if name == self._groupby:
+    if name == self._groupby:  # with other groups now
+        for table in ("cells", "groups", "samples", "disagreement"):
+            self._cache.pop(table, None)
         self._groupby = None
         self.groupby = name
 
