@@ -30,7 +30,7 @@ from ..tl.groups import call_at_fdr, group_reads
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['QUICK', 'FULL', 'TARGETS', 'KNOWN', 'OURS', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
+__all__ = ['QUICK', 'FULL', 'TARGETS', 'KNOWN', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
            'true_effect', 'calibration', 'decoded_effect', 'distances', 'effect_errors', 'power_grid', 'thinned',
            'deep_pairs', 'plain_psi', 'imputation_errors', 'slope', 'mixing', 'real_data', 'cell_lines', 'lung_genes',
            'reproduced', 'losses', 'Truth', 'lines_figure', 'figures_of', 'real_tables', 'truth_page']
@@ -59,7 +59,7 @@ def cells_of(scale: Scale, seed: int = 0, **options) -> MuData:
     sizes = dict(n_cells=scale.n_cells, n_junctions=scale.n_junctions, n_cell_types=scale.n_cell_types)
     return simulate(n_genes=60, seed=seed, **sizes | dict(observed=scale.observed) | options)
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #3133b41a
 def trained(mdata: MuData, epochs: int, **options) -> SPLICEVI:
     "A model of the cells, trained in silence."
     mdata = mdata.copy()
@@ -79,13 +79,13 @@ def pairs_of(mdata: MuData) -> list[tuple[str, str]]:
     types = sorted(mdata.obs["cell_type"].unique())
     return [(a, b) for i, a in enumerate(types) for b in types[i + 1 :]]
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #f762a7b1
 def effects(model: SPLICEVI, a: str, b: str, **options) -> pd.DataFrame:
     "The test of two cell types, without a progress bar."
     groups = dict(groupby="cell_type", group1=a, group2=b)
     return model.differential_splicing(**groups, **dict(silent=True, n_draws=300) | options)
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #14203a25
 def true_effect(mdata: MuData, a: str, b: str) -> np.ndarray:
     "Differences of the true PSI, (junctions,)."
     psi = mdata[KEYS.splicing].varm["psi_true"]
@@ -114,7 +114,7 @@ def decoded_effect(model: SPLICEVI, a: str, b: str) -> np.ndarray:
     mean = lambda g: model.get_normalized_splicing(indices=np.flatnonzero(kind == g), silent=True).mean(0).to_numpy()
     return mean(b) - mean(a)
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #27f5ce10
 def distances(kinds: dict[str, np.ndarray], truth: np.ndarray) -> pd.DataFrame:
     "Error and correlation of several estimates."
     ok = np.isfinite(truth) & np.all([np.isfinite(v) for v in kinds.values()], axis=0)
@@ -177,7 +177,7 @@ def deep_pairs(mdata: MuData, least: float = 30) -> tuple[np.ndarray, np.ndarray
     deep = pairs.n >= least
     return pairs.cell[deep], pairs.junction[deep], pairs.y[deep] / pairs.n[deep]
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #63b97047
 def plain_psi(mdata: MuData, code: np.ndarray, least: float = 0) -> np.ndarray:  # (groups, junctions)
     "PSI of the pooled reads of groups, with one pseudo-read for each event; NaN where it has less reads."
     pairs, _ = modality_pairs(mdata[KEYS.splicing])
@@ -248,7 +248,7 @@ def real_data(name: str) -> Path | None:
     folder = Path(os.environ.get("SPLICEVI_REAL_DATA", Path.cwd().parent / "shared" / "data"))
     return folder / name if (folder / name).is_file() else None
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #cee6529e
 def cell_lines(scale: Scale, path: Path, seed: int = 0) -> pd.DataFrame:  # by estimate: RMSE, r
     "Effects in a third of the cells of five lines, beside raw differences in the others."
     every = read_h5mu(path)
@@ -328,24 +328,36 @@ class Truth:
         return f"Truth: {len(self.tables)} experiments, {len(self.worse)} in which a baseline is better"
 
 # %% ../../nbs/90_bench/10_truth.ipynb #8928369f
+AXES = {
+    "target": "target of false discoveries",
+    "false": "share of false calls",
+    "found": "share of the changes found",
+    "observed": "share of (cell, junction) pairs observed",
+    "removed": "share of the reads taken away",
+    "RMSE": "RMSE of PSI",
+    "share": "share of cells mixed in",
+    "slope": "slope of the effects",
+}
+
+
 def lines_figure(table: pd.DataFrame, x: str, y: str, by: str, diagonal: bool = False) -> go.Figure:
     "A line for each value of a column."
     fig = go.Figure()
     for (name, t), color in zip(table.groupby(by, sort=False), OKABE_ITO):
         look = dict(mode="lines+markers", line=dict(color=color))
-        fig.add_scatter(x=t[x], y=t[y], name=f"{by} {name}" if not isinstance(name, str) else name, **look)
+        fig.add_scatter(x=t[x], y=t[y], name=name if isinstance(name, str) else f"{name:,} {by}", **look)
     if diagonal:
         ends = [0, float(table[x].max())]
         fig.add_scatter(x=ends, y=ends, name="as promised", mode="lines", line=dict(color="#8A8F98", dash="dot"))
-    return styled(fig.update_xaxes(title_text=x).update_yaxes(title_text=y, rangemode="tozero"), 330)
+    return styled(fig.update_xaxes(title_text=AXES[x]).update_yaxes(title_text=AXES[y], rangemode="tozero"), 330)
 
 # %% ../../nbs/90_bench/10_truth.ipynb #c5b45d35
 def figures_of(tables: dict[str, pd.DataFrame]) -> dict[str, go.Figure]:
     "Figures of the tables that have one."
-    promised = tables["Calibration"].reset_index().assign(share="share of false calls")
+    promised = tables["Calibration"].reset_index().assign(calls="of the test")
     mixed = tables["Mixing"].reset_index().melt("share", ["raw", "test"], "estimate", "slope")
     return {
-        "Calibration": lines_figure(promised, "target", "false", "share", diagonal=True),
+        "Calibration": lines_figure(promised, "target", "false", "calls", diagonal=True),
         "Power": lines_figure(tables["Power"], "observed", "found", "cells"),
         "Imputation": lines_figure(tables["Imputation"], "removed", "RMSE", "estimate"),
         "Mixing": lines_figure(mixed, "share", "slope", "estimate", diagonal=True),

@@ -136,7 +136,7 @@ def counts_molecules(t: Traces) -> bool | None:  # None: not known
         return False
     return True if t.gene_counts < 8 else None
 
-
+# %% ../../nbs/10_data/65_protocol.ipynb #69b05b81
 def protocol_of(t: Traces, least: int = 5) -> str:
     "The protocol that fits what was read, or that none does by itself."
     molecules, known = counts_molecules(t), t.shift_genes >= least
@@ -182,7 +182,7 @@ def _gene_counts(mdata: MuData, rna: str) -> tuple[float, bool]:
     values = values[values > 0]
     return (float(values.mean()), is_whole(values)) if len(values) else (np.nan, True)
 
-
+# %% ../../nbs/10_data/65_protocol.ipynb #0ce4c53b
 def _places(frame: pd.DataFrame, gtf: Annotation | None) -> tuple[np.ndarray, np.ndarray]:
     "Place and gene of each junction."
     if gtf is None:

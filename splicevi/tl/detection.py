@@ -415,7 +415,7 @@ def _percent(share: float) -> str:
     "A share in words."
     return "none" if np.isnan(share) else f"{100 * share:.0f} %"
 
-
+# %% ../../nbs/30_tl/52_detection.ipynb #68e454b0
 def mean_power(table: pd.DataFrame) -> pd.DataFrame:  # (effects, data)
     "Shares of `power`, averaged over the comparisons."
     order = [k for k in MORE if k in set(table["data"])]
