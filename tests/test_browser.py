@@ -382,68 +382,6 @@ def test_views_fit_into_700_pixels(open_notebook, shots, dark):
     check_no_complaints(nb)
 
 
-MAP = """() => [...document.querySelectorAll('.splicevi-plot .js-plotly-plot')]
-  .find(p => p._fullLayout.dragmode === 'lasso')"""
-
-
-def draw_around(nb, *corners) -> None:
-    "Draw a lasso on the map, through corners that are shares of its width and height."
-    nb.page.evaluate(f"() => ({MAP})().scrollIntoView({{ block: 'center' }})")
-    time.sleep(0.5)
-    left, top, width, height = nb.page.evaluate(
-        f"""() => {{ const p = ({MAP})(), b = p.getBoundingClientRect(), l = p._fullLayout;
-        return [b.left + l.xaxis._offset, b.top + l.yaxis._offset, l.xaxis._length, l.yaxis._length]; }}"""
-    )
-    at = [(left + x * width, top + y * height) for x, y in corners]
-    nb.page.mouse.move(*at[0])
-    nb.page.mouse.down()
-    for corner in [*at[1:], at[0]]:
-        nb.page.mouse.move(*corner, steps=5)
-    nb.page.mouse.up()
-
-
-@pytest.mark.browser
-def test_a_lasso_on_the_map_ranks_the_cells(open_notebook, shots):
-    "Cells inside of the line are selected, a click on a row of the ranking shows it, the legend selects a group."
-    nb = open_notebook(
-        "lasso.ipynb",
-        SETUP,
-        "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)",
-        EXPLORE,
-        width=1300,
-        height=2400,
-    )
-    nb.run_all()
-    nb.wait_done()
-    plotted(nb)
-    draw_around(nb, (0.05, 0.05), (0.55, 0.05), (0.5, 0.6), (0.05, 0.55))
-    count = lambda: int(nb.execute("print(int(ex.selected.sum()))"))
-    n = wait_until(count, 30)
-    assert 0 < n < 300
-    inside = "import numpy as np; xy = ex.state.coords()[0][ex.selected.to_numpy()]; all_ = ex.state.coords()[0]; "
-    spread = nb.execute(inside + "print(np.ptp(xy[:, 0]) < 0.75 * np.ptp(all_[:, 0]))")
-    assert spread.strip() == "True"
-    rows = nb.page.locator(".splicevi-explorer .splicevi-table").nth(1).locator("tbody tr:not(.on):not(.blank)")
-    wait_until(lambda: rows.count() >= 3, 30)
-    best = nb.execute("print(*ex.ranking().events.index[:7])").split()
-    event = rows.nth(1).get_attribute("title")
-    assert event in best
-    rows.nth(1).click()
-    wait_until(lambda: nb.execute("print(ex.event)").strip() == event, 30)
-    nb.shot(shots / "lasso.png", ".splicevi-explorer")
-    nb.page.locator(".splicevi-explorer button:has-text('groups')").first.click()
-    name = "() => [...document.querySelectorAll('.splicevi-plot .legendtext')].find(e => e.textContent === 'type_2')"
-    wait_until(lambda: nb.page.evaluate(f"() => Boolean(({name})())"), 30)
-    time.sleep(1)
-    at = nb.page.evaluate(f"() => {{ const b = ({name})().getBoundingClientRect(); return [b.left + 5, b.top + 5]; }}")
-    nb.page.mouse.click(*at)
-    wait_until(
-        lambda: nb.execute("print((ex.selected == (mdata.obs.cell_type == 'type_2')).all())").strip() == "True", 30
-    )
-    assert count() != n
-    check_no_complaints(nb)
-
-
 @pytest.mark.browser
 def test_stop_button_ends_a_run_in_the_background(open_notebook, shots):
     nb = open_notebook(

@@ -620,7 +620,7 @@ def test_a_lasso_ranks_what_sets_the_cells_apart(mdata):
     ex = PSIExplorer(simulate(**SIZES), latent=xy)
     view = view_of(ex)
     assert view.ranked["events"].widget.layout.display == "none" and "Draw around" in view.ranked_head.value
-    view.plots["latent"].widget.chosen = [{"lines": [[[0, 0], [9, 0], [9, 9], [0, 9]]]}, 1]
+    view.map.selected = np.flatnonzero((xy > 0).all(1))  # as a lasso does
     assert (ex.selected.to_numpy() == (xy > 0).all(1)).all() and list(ex.selected.index) == list(mdata.obs_names)
     names = view.ranked["events"].widget.visible["names"]
     assert (
@@ -634,10 +634,10 @@ def test_a_lasso_ranks_what_sets_the_cells_apart(mdata):
     view.ranked["genes"].view.scroll(list(ex.ranking().genes.index).index(with_event))
     view.ranked["genes"].widget.selected = with_event
     assert ex.gene == with_event
-    view.plots["latent"].widget.chosen = [{"group": "type_1"}, 2]
-    assert (ex.selected == (mdata.obs["cell_type"] == "type_1")).all()
-    assert sum(len(t.selectedpoints) for t in view.plots["latent"].figure.data) == ex.selected.sum()
-    view.plots["latent"].widget.chosen = [{}, 3]
+    ex.selected = mdata.obs["cell_type"] == "type_1"
+    assert (view.map.selected == np.flatnonzero(mdata.obs["cell_type"] == "type_1")).all()
+    assert sum(len(t.selectedpoints) for t in ex.figures("groups")["groups"].data) == ex.selected.sum()
+    view.map.selected = []
     assert not ex.selected.any() and ex.ranking() is None
 
 

@@ -12,7 +12,6 @@ from splicevi.datasets import simulate
 from splicevi.tl.selection import (
     GroupSums,
     count_sums,
-    points_inside,
     psi_differences,
     ranked_junctions,
     reads_of_counts,
@@ -170,16 +169,3 @@ def test_genes_by_a_loop(mdata, kind):
     got, cells = count_sums(given, rows, block=2)
     assert cells == 3
     np.testing.assert_allclose(got, np.stack([u.sum(0), (u**2).sum(0)], 1), rtol=1e-9)
-
-
-def test_points_inside_of_a_line():
-    "Of a convex line: on the inner side of every edge; of two loops in one line: an odd number of times."
-    rng = np.random.default_rng(0)
-    xy, angle = rng.uniform(-2, 2, (500, 2)), np.sort(rng.uniform(0, 2 * np.pi, 9))
-    line = np.column_stack([np.cos(angle), 1.5 * np.sin(angle)])
-    a, b = line, np.roll(line, -1, axis=0)
-    side = [(q[0] - p[0]) * (xy[:, 1] - p[1]) - (q[1] - p[1]) * (xy[:, 0] - p[0]) for p, q in zip(a, b)]
-    assert (points_inside(xy, line) == (np.array(side) > 0).all(0)).all()
-    assert (points_inside(xy, line[::-1]) == points_inside(xy, line)).all()
-    assert not points_inside(xy, np.concatenate([line, line[:1], line, line[:1]])).any()
-    assert not points_inside(xy, []).any()

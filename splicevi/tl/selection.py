@@ -23,10 +23,9 @@ from ..data.on_disk import readable
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
 
 # %% auto #0
-__all__ = ['PRIOR_CELLS', 'LOW', 'ADDED', 'cell_mask', 'add_inside', 'points_inside', 'ReadsByCell', 'event_numbers',
-           'reads_of_pairs', 'reads_of_counts', 'add_reads', 'add_counts', 'count_sums', 'moderated', 'GroupSums',
-           'psi_differences', 'fold_differences', 'Ranking', 'some_of', 'both_sides', 'ranked_junctions',
-           'ranked_genes', 'gene_symbols', 'rank_selection']
+__all__ = ['PRIOR_CELLS', 'LOW', 'ADDED', 'cell_mask', 'ReadsByCell', 'event_numbers', 'reads_of_pairs', 'reads_of_counts',
+           'add_reads', 'add_counts', 'count_sums', 'moderated', 'GroupSums', 'psi_differences', 'fold_differences',
+           'Ranking', 'some_of', 'both_sides', 'ranked_junctions', 'ranked_genes', 'gene_symbols', 'rank_selection']
 
 # %% ../../nbs/30_tl/65_selection.ipynb #d3497f72
 def cell_mask(
@@ -60,32 +59,6 @@ def _mask_of_names(cells: np.ndarray, names: pd.Index) -> np.ndarray:
     if len(lost := pd.Index(cells).difference(names)):
         raise KeyError(f"cells: {shortlist(lost)} are no cells; there are, for example, {shortlist(names)}.")
     return names.isin(cells)
-
-# %% ../../nbs/30_tl/65_selection.ipynb #250f06bc
-@compiled
-def add_inside(x, y, line_x, line_y, out) -> None:
-    "Mark the points inside of a closed line."
-    left, right, low, high = line_x.min(), line_x.max(), line_y.min(), line_y.max()
-    for i in range(len(x)):
-        if left <= x[i] <= right and low <= y[i] <= high:
-            odd, k = False, len(line_x) - 1
-            for j in range(len(line_x)):
-                if (line_y[j] > y[i]) != (line_y[k] > y[i]):
-                    part = (y[i] - line_y[j]) / (line_y[k] - line_y[j])
-                    odd ^= x[i] < line_x[j] + part * (line_x[k] - line_x[j])
-                k = j
-            out[i] = odd
-
-# %% ../../nbs/30_tl/65_selection.ipynb #c826e6df
-def points_inside(
-    xy: np.ndarray,  # (cells, 2) coordinates
-    line: np.ndarray,  # (corners, 2) of a closed line
-) -> np.ndarray:  # (cells,) bool
-    "Which points are inside of a line."
-    line, out = np.asarray(line, float).reshape(-1, 2), np.zeros(len(xy), bool)
-    if len(line) > 2:
-        add_inside(*(np.ascontiguousarray(v, float) for v in (*np.asarray(xy).T[:2], *line.T)), out)
-    return out
 
 # %% ../../nbs/30_tl/65_selection.ipynb #b476c334
 @dataclass
