@@ -91,4 +91,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 	@touch $@
 
 clean:
-	rm -rf demo build dist _docs _proc .pytest_cache .hypothesis lightning_logs
+	rm -rf demo truth.html speed.html build dist _docs _proc .pytest_cache .hypothesis lightning_logs

@@ -1311,6 +1311,12 @@ def explorer(w, **more):
     return sv.PSIExplorer(w.model, **more)
 
 
+def cell_map(w, source=None, **more):
+    "A map of the cells of a MuData."
+    source = w.mdata() if source is None else source
+    return sv.views.LatentMap(source, **(dict(latent=np.arange(120.0).reshape(60, 2)) | more))
+
+
 def selecting(w):
     "An explorer in which cells are selected."
     ex = explorer(w)
@@ -1430,6 +1436,20 @@ VIEWS = [
     row("dashboard", "held-out pairs in a list", lambda w: dashboard(w, held_out=[1]), ValueError, "held_out lacks the columns", "hold_out"),
     row("dashboard", "held-out pairs of other data", lambda w: dashboard(w, held_out=held_out(w, cell_index=99, junction_index=1)), ValueError, "held_out is of other data"),
     row("dashboard", "a view's name in its place", lambda w: w.fresh.train(dashboard="html", **QUIET), TypeError, "dashboard='html'", "TrainingDashboard"),
+    row("map", "of a file's name", lambda w: cell_map(w, "data.h5mu"), TypeError, "an AnnData is needed, not str"),
+    row("map", "without coordinates", lambda w: cell_map(w, latent=None), ValueError, "no map of the cells", "obsm['X_umap']"),
+    row("map", "coordinates of other cells", lambda w: cell_map(w, latent=np.zeros((5, 2))), ValueError, "latent has shape (5, 2)", "(60, 2)"),
+    row("map", "no such coordinates", lambda w: cell_map(w, latent="X_tsne"), KeyError, "latent='X_tsne'", "obsm"),
+    row("map", "no such colour", lambda w: cell_map(w, color="celltype"), KeyError, "color='celltype'", "did you mean 'cell_type'"),
+    row("map", "no such colour of an AnnData", lambda w: cell_map(w, w.adata(), color="TP53"), KeyError, "color='TP53'", "column of obs"),
+    row("map", "a colour of other cells", lambda w: cell_map(w, color=[1.0, 2.0]), ValueError, "color has shape (2,)", "60 cells"),
+    row("map", "a colour of two columns", lambda w: cell_map(w, color=np.zeros((60, 2))), ValueError, "color has shape (60, 2)"),
+    row("map", "colours in a list", lambda w: cell_map(w, color="cell_type", hue=["red"]), TypeError, "hue must be a mapping"),
+    row("map", "PSI of no model", lambda w: cell_map(w, color=w.mdata()["splicing"].var_names[0], show="decoded"), ValueError, "show='decoded'", "trained model"),
+    row("map", "other data beside a MuData", lambda w: cell_map(w, mdata=w.mdata()), ValueError, "mdata is for a model"),
+    row("map", "rows that are none", lambda w: setattr(cell_map(w), "selected", [60]), ValueError, "from 0 to 59"),
+    row("map", "a mask of other cells", lambda w: setattr(cell_map(w), "selected", [True]), ValueError, "does not fit 60 cells"),
+    row("map", "cells of other names", lambda w: setattr(cell_map(w), "selected", ["nobody"]), KeyError, "no cell nobody"),
     row("explorer", "of a file's name", lambda w: sv.PSIExplorer("model"), TypeError, "SPLICEVI model or a MuData", "not str"),
     row("explorer", "of an AnnData", lambda w: sv.PSIExplorer(w.adata()), TypeError, "not AnnData", "make_mudata"),
     row("explorer", "level misspelt", lambda w: explorer(w, level="events"), ValueError, "level='events'", "event, junction"),
@@ -1548,6 +1568,7 @@ def arguments():
     for module in (
         "model.splicevi",
         "views.explorer.explorer",
+        "views.latent_map",
         "views.coverage",
         "views.report",
         "io.formats",

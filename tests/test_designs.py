@@ -85,7 +85,7 @@ def test_errors_with_covariates_grid(n, crossed):
     null, found = figures(n, crossed, ["~ condition", design], 8, n_junctions=1200)
     print(n, "crossed" if crossed else "nested", null, found)
     assert 0.03 <= null[design] <= 0.06
-    assert found[design] >= found["~ condition"] - 0.05 * (not crossed)
+    assert not crossed or found[design] >= found["~ condition"]  # a batch that goes with the condition costs power
 
 
 def test_a_covariate_that_is_left_out_is_called_splicing():
@@ -191,7 +191,8 @@ def test_errors_of_genes_with_covariates_grid(n, crossed):
     design = "~ donor + condition + batch" if crossed else "~ condition + sex + batch"
     null, found = gene_figures(n, crossed, ["~ condition", design], 8)
     print(n, "crossed" if crossed else "nested", null, found)
-    assert 0.03 <= null[design] <= 0.065 and found[design] >= found["~ condition"] - 0.02
+    assert 0.03 <= null[design] <= 0.06
+    assert not crossed or found[design] >= found["~ condition"]
 
 
 # ---------------------------------------------------------------- the model's methods

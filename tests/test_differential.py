@@ -807,6 +807,19 @@ def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
     assert error(informed) < (1.3 if wrong else 1.1) * error(plain) and false(informed) <= max(0.05, false(plain))
 
 
+def test_training_cells_are_known_by_name(mdata, model, tmp_path):
+    "In a copy of the data, in another order and after loading; without them there is no second opinion."
+    rows = np.random.default_rng(0).permutation(mdata.n_obs)
+    want = np.isin(rows, model.train_indices)
+    assert 0.5 < want.mean() < 1 and (model._training_cells(mdata[rows].copy()) == want).all()
+    model.save(tmp_path / "model")
+    loaded = SPLICEVI.load(tmp_path / "model", mdata.copy())
+    assert (loaded._training_cells(loaded.adata) == model._training_cells(model.adata)).all()
+    loaded.train_indices = None
+    with pytest.raises(ValueError, match="which these are is not known"):
+        loaded.differential_splicing(**PAIR, prior="model")
+
+
 def test_a_second_opinion_needs_plain_reads(model):
     "What changes the reads, or looks at none, goes with no second opinion."
     for options in (dict(sample_key="batch"), dict(batch_correction=True), dict(strata="batch")):

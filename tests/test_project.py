@@ -183,7 +183,7 @@ def test_faces_of_rooms(root):
     "A room offers names that exist, and none of them hides one of its modules."
     import importlib
 
-    for room in ("data", "io", "tl", "nn", "model", "pl", "views"):
+    for room in ("data", "io", "tl", "nn", "model", "pl", "views", "bench"):
         face = importlib.import_module(f"splicevi.{room}")
         inside = {p.stem for p in (root / "splicevi" / room).iterdir() if not p.stem.startswith("_")}
         assert face.__all__ and not set(face.__all__) & inside, room

@@ -23,7 +23,7 @@ from sphinx.cmd.build import build_main
 ROOT = Path(__file__).resolve().parents[1]
 NBS, DOCS = ROOT / "nbs", ROOT / "docs"
 PLOTLY = "application/vnd.plotly.v1+json"
-ROOMS = ("data", "datasets", "io", "tl", "nn", "model", "pl", "views")
+ROOMS = ("data", "datasets", "io", "tl", "nn", "model", "pl", "views", "bench")
 LEADS = "Each figure leads to the notebook that draws and explains it."
 FIGURE = '<div class="figure" data-height="{height}"><script type="application/json">{spec}</script>{picture}</div>'
 
@@ -92,11 +92,13 @@ def sidebar() -> dict[str, list[str]]:
     "Caption -> pages."
     tutorials = [without_ending(p) for p in sorted((NBS / "tutorials").glob("*.ipynb"))]
     explained = [without_ending(p) for p in sorted((NBS / "explanations").glob("*.ipynb"))]
+    measured = [without_ending(p) for p in sorted((NBS / "benchmarks").glob("*.ipynb"))]
     single = [without_ending(p) for p in sorted(NBS.glob("[0-9]*.ipynb"))]
     rooms = [f"{p.name}/00_index" for p in sorted(NBS.glob("[0-9]*/"))]
     out = {
         "Lessons": tutorials,
         "Explanations": explained,
+        "Benchmarks": measured,
         "Reference": ["gallery", "api/index", "changelog", "contributing"],
         "Source notebooks": sorted([*single, *rooms]),
     }

@@ -2,8 +2,8 @@
 
 Every Plotly figure gets a PNG beside it, so that pages without a kernel or a network show it too (needs the extra
 `image` and Chrome or Chromium). What a cell writes to its error stream is left out: warnings of one machine are no part
-of a lesson. With `--browser` the notebook runs in JupyterLab, and a dashboard or an explorer is kept as the picture
-that the browser shows, for pages that show no widgets.
+of a lesson. With `--browser` the notebook runs in JupyterLab, and a dashboard, a map or an explorer is kept as the
+picture that the browser shows, for pages that show no widgets.
 """
 
 import base64
@@ -23,7 +23,12 @@ ROOT = Path(__file__).resolve().parents[1]
 PLOTLY = "application/vnd.plotly.v1+json"
 # on busy cores, threads that spin while they wait cost a factor of ten
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-VIEWS = {".splicevi-explorer": "PSIExplorer", ".jp-OutputArea:has(.svi)": None}  # what to picture -> its text
+VIEWS = {  # what to picture -> its text
+    ".splicevi-explorer": "PSIExplorer",
+    ".jp-OutputArea:has(.svi)": None,
+    ".splicevi-map": "LatentMap",
+    ".splicevi-view": "a view of several parts",
+}
 for name in ("chromium", "chromium-browser", "google-chrome"):
     if shutil.which(name):
         os.environ.setdefault("BROWSER_PATH", shutil.which(name))

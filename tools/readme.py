@@ -13,7 +13,7 @@ import yaml
 root = Path(__file__).resolve().parents[1]
 nbs = root / "nbs"
 SITE = "https://splicevi.github.io/splicevi/"
-ROOMS = ("data", "datasets", "io", "tl", "nn", "model", "pl", "views")
+ROOMS = ("data", "datasets", "io", "tl", "nn", "model", "pl", "views", "bench")
 
 
 def cells_of(path: Path) -> list[dict]:
@@ -64,7 +64,9 @@ def sidebar() -> str:
     "The pages of the Quarto site, in the order of the house."
     relative = lambda p: p.relative_to(nbs).as_posix()
     section = lambda name, pages: {"section": name, "contents": [relative(p) for p in pages]}
-    lessons = [section(f.title(), sorted((nbs / f).glob("*.ipynb"))) for f in ("tutorials", "explanations")]
+    lessons = [
+        section(f.title(), sorted((nbs / f).glob("*.ipynb"))) for f in ("tutorials", "explanations", "benchmarks")
+    ]
     single = {p: relative(p) for p in sorted(nbs.glob("[0-9]*.ipynb"))}
     house = single | {f: section(f.name[3:], pages) for f, pages in rooms().items()}
     contents = [
@@ -122,7 +124,9 @@ def llms() -> str:
         "## The shortest use",
         *dict.fromkeys(example),
         "## Lessons",
-        "\n".join(listed(p) for f in ("tutorials", "explanations") for p in sorted((nbs / f).glob("*.ipynb"))),
+        "\n".join(
+            listed(p) for f in ("tutorials", "explanations", "benchmarks") for p in sorted((nbs / f).glob("*.ipynb"))
+        ),
         "## The model, `sv.SPLICEVI`",
         "\n".join(methods()),
         "## Names by room",

@@ -178,15 +178,15 @@ def deep_pairs(mdata: MuData, least: float = 30) -> tuple[np.ndarray, np.ndarray
     return pairs.cell[deep], pairs.junction[deep], pairs.y[deep] / pairs.n[deep]
 
 
-def plain_psi(mdata: MuData, code: np.ndarray) -> np.ndarray:  # (groups, junctions)
-    "PSI of the pooled reads of groups, with one pseudo-read for each event."
+def plain_psi(mdata: MuData, code: np.ndarray, least: float = 0) -> np.ndarray:  # (groups, junctions)
+    "PSI of the pooled reads of groups, with one pseudo-read for each event; NaN where it has less reads."
     pairs, _ = modality_pairs(mdata[KEYS.splicing])
     key = code[pairs.cell] * pairs.shape[1] + pairs.junction
     y, n = (
         np.bincount(key, v, (code.max() + 1) * pairs.shape[1]).reshape(-1, pairs.shape[1]) for v in (pairs.y, pairs.n)
     )
     event, _ = event_codes(mdata[KEYS.splicing].var[KEYS.event])
-    return (y + 1 / np.bincount(event)[event]) / (n + 1)
+    return np.where(n >= least, (y + 1 / np.bincount(event)[event]) / (n + 1), np.nan)
 
 # %% ../../nbs/90_bench/10_truth.ipynb #b60864e2
 def imputation_errors(mdata: MuData, scale: Scale, seed: int = 0) -> pd.DataFrame:  # removed, estimate, RMSE, r
@@ -255,7 +255,7 @@ def cell_lines(scale: Scale, path: Path, seed: int = 0) -> pd.DataFrame:  # by e
     order = np.random.default_rng(seed).permutation(every.n_obs)
     mine, others = (every[np.sort(k)].copy() for k in (order[: every.n_obs // 3], order[every.n_obs // 3 :]))
     types = sorted(others.obs["cell_type"].unique())
-    psi = plain_psi(others, np.searchsorted(types, others.obs["cell_type"]).astype(np.int64))
+    psi = plain_psi(others, np.searchsorted(types, others.obs["cell_type"]).astype(np.int64), 60)
     truth = lambda _, a, b: psi[types.index(b)] - psi[types.index(a)]
     return effect_errors(mine, trained(mine, max(scale.epochs * 3, 60)), truth)
 

@@ -5,7 +5,7 @@
 # %% ../../nbs/50_model/70_splicing_test.ipynb #b9bb5e6d
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import NamedTuple
@@ -38,6 +38,7 @@ from splicevi.tl.groups import (
     call_at_fdr,
     call_over_all,
     group_reads,
+    rest_codes,
     sample_rows,
     stack_tables,
 )
@@ -306,11 +307,9 @@ def _decoded_contrast(
 @patch
 def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) bool
     "Which cells the model was fitted to."
-    rows = getattr(self, "train_indices", None)
-    own = np.zeros(adata.n_obs, bool)
-    if rows is not None and self._validate_anndata(None) is adata:
-        own[rows] = True
-    return own
+    if self.train_indices is None:
+        raise ValueError("prior='model' needs cells that were held out, but which these are is not known: train first.")
+    return adata.obs_names.isin(self.adata.obs_names[self.train_indices])
 
 
 @patch
@@ -688,6 +687,22 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
     "The table with the columns that check the others at its end."
     return table[[*(k for k in table if k not in CHECKS), *(k for k in CHECKS if k in table)]]
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #936f075b
+@patch
+def _all_compared(
+    self: DifferentialMixin, adata, found: list[Comparison], donor: np.ndarray | None, asked: Sequence[Asked | None]
+) -> Iterator[ComparedReads]:
+    "Reads of one comparison after another; groups that are each compared with all others are added up once."
+    alone = donor is None and not any(asked)
+    code, sums = rest_codes(found, adata.n_obs) if alone else None, None
+    for k, (pair, one) in enumerate(zip(found, asked)):
+        data = self._compared(adata, pair, donor, one)
+        if code is not None:
+            if sums is None:
+                sums = group_reads(data.store, code, len(found) + 1, data.concentration)
+            data.reads = sums.with_rest_of(k)
+        yield data
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b
 @patch
 def _splicing_tables(
@@ -700,7 +715,7 @@ def _splicing_tables(
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
     (found, donor, asked), (make, finished) = question, self._in_words(adata, test)
-    data = (self._compared(adata, pair, donor, one) for pair, one in zip(found, asked))
+    data = self._all_compared(adata, found, donor, asked)
     tables = [make(adata, self._answer(one, wanted, test, codes), wanted, test) for one in data]
     table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
     table = checks_last(finished(table, found))

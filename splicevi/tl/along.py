@@ -15,12 +15,12 @@ from scipy.special import logsumexp
 from ..data.pairs import CellStore, EventOrder, ObservedPairs, indptr_of, row_chunks
 from .concentration import moment_concentration, starting_psi
 from .event_test import component_draws, fit_prior, responsibilities
-from .scatter import RHO, directions, scatter_chance
+from .scatter import directions, scatter_chance
 
 # %% auto #0
-__all__ = ['BENDS', 'Spline', 'natural_columns', 'spline', 'AlongSums', 'worths', 'along_sums', 'Within', 'within_curves',
-           'dispersion', 'Curve', 'curve_at', 'Curves', 'curve_p_values', 'bend_evidence', 'Ranges', 'bend_chances',
-           'curve_draws', 'curve_ranges', 'Fit', 'fit_along']
+__all__ = ['CURVE_RHO', 'BENDS', 'Spline', 'natural_columns', 'spline', 'AlongSums', 'worths', 'along_sums', 'Within',
+           'within_curves', 'dispersion', 'Curve', 'curve_at', 'Curves', 'curve_p_values', 'bend_evidence', 'Ranges',
+           'bend_chances', 'curve_draws', 'curve_ranges', 'Fit', 'scatter_shape', 'fit_along']
 
 # %% ../../nbs/30_tl/39_along.ipynb #1a3ce766
 class Spline(NamedTuple):
@@ -182,6 +182,12 @@ def curve_at(
     log = 0.5 * df * (logs - events.sum(squares / p) / np.maximum(most, 1) / phi)
     return Curve(values, vectors, z, log)
 
+# %% ../../nbs/30_tl/39_along.ipynb #e7ede169
+CURVE_RHO = (
+    0.0,
+    *(1 / (1 + 2.0**k) for k in range(12, 0, -1)),
+)  # shares of the variance that donors' curves scatter with
+
 # %% ../../nbs/30_tl/39_along.ipynb #d2e590a2
 class Curves(NamedTuple):
     "The curve at each scatter of the donors, with its probability."
@@ -263,7 +269,8 @@ def curve_draws(
 # %% ../../nbs/30_tl/39_along.ipynb #b3854026
 def curve_ranges(
     c: Curves,
-    grid: np.ndarray,  # (places, columns) the basis at some places
+    level: np.ndarray,  # (junctions,) mean PSI
+    grid: np.ndarray,  # (junctions, places, columns) the basis at some places, less where the mean is
     delta: float = 0.1,
     n_draws: int = 300,
     seed: int = 0,
@@ -273,7 +280,7 @@ def curve_ranges(
     for block in row_chunks(indptr_of(c.events.size), 2048):
         at = np.arange(len(c.p))[c.events.span(block)[0]]
         gamma = curve_draws(c, at, r[block], n_draws, rng)
-        psi = gamma @ grid.T
+        psi = np.clip(level[at, None] + np.einsum("djk,jpk->djp", gamma, grid[at]), 0, 1)
         size = psi.max(-1) - psi.min(-1)
         parts.append(((size >= delta).mean(0), size.mean(0), *np.quantile(size, (0.025, 0.975), axis=0), gamma.mean(0)))
     return Ranges(*map(np.concatenate, zip(*parts)))
@@ -287,6 +294,27 @@ class Fit(NamedTuple):
     found: Curves
     p_value: np.ndarray  # (events,)
     scatter: np.ndarray  # (events,) of donors
+
+# %% ../../nbs/30_tl/39_along.ipynb #49097035
+def scatter_shape(
+    within: Within,
+    curve: Curve,  # without scatter
+    p: np.ndarray,  # (junctions,)
+    phi: np.ndarray,  # (events,)
+    events: EventOrder,
+) -> np.ndarray:  # (columns, columns) with a trace of as many
+    "In which directions donors' curves scatter, by all events."
+    a = np.einsum("dekl,del,deml->dekm", within.vectors, within.values, within.vectors)
+    inverse = np.divide(1, curve.values, out=np.zeros_like(curve.values), where=curve.values > 0)
+    v = np.einsum("ekl,el,eml->ekm", curve.vectors, inverse, curve.vectors)
+    gamma = np.einsum("jkl,jl->jk", curve.vectors[events.code], curve.z)
+    u = np.einsum("djkl,djl->djk", within.vectors[:, events.code], within.score)
+    u = u - np.einsum("djkl,jl->djk", a[:, events.code], gamma)
+    per = p * np.maximum(events.size - 1, 1)[events.code]
+    noise = np.einsum("e,dekl->kl", phi, a - a @ v @ a)
+    values, vectors = np.linalg.eigh(np.einsum("djk,djl,j->kl", u, u, 1 / per) - noise)
+    values = np.maximum(values, 0) / max(np.maximum(values, 0).mean(), 1e-300)
+    return (vectors * (0.8 * values + 0.2)) @ vectors.T
 
 # %% ../../nbs/30_tl/39_along.ipynb #c11d77aa
 def fit_along(
@@ -302,11 +330,15 @@ def fit_along(
     c = moment_concentration(store, starting_psi(store, pairs.event_size[event]))
     one = np.zeros(len(t), int) if donor is None else donor
     sums = along_sums(pairs, c, basis(t), one)
-    total = sums.n.sum(0)
-    p = (sums.y.sum(0) + 1 / events.size[event]) / (total + 1)[event]
+    p = (sums.y.sum(0) + 1 / events.size[event]) / (sums.n.sum(0) + 1)[event]
     within = within_curves(sums, events)
     phi = dispersion(sums, within, p, events)
-    rhos = RHO if one.max() > 0 else (0.0,)
+    if one.max() > 0:
+        shape = scatter_shape(within, curve_at(within, 0.0, p, phi, events), p, phi, events)
+        basis = basis._replace(turn=basis.turn @ np.linalg.cholesky(shape))
+        sums = along_sums(pairs, c, basis(t), one)
+        within = within_curves(sums, events)
+    rhos = CURVE_RHO if one.max() > 0 else (0.0,)
     curves = [curve_at(within, rho, p, phi, events) for rho in rhos]
     chance = scatter_chance(np.stack([k.log for k in curves], 1))
     found = Curves(curves, chance, p, phi, events)

@@ -19,8 +19,8 @@ from ..data.pairs import CellStore, indptr_of, row_chunks, take_ranges
 # %% auto #0
 __all__ = ['query_rows', 'mask_rows', 'row_numbers', 'Comparison', 'check_comparison', 'group_sizes', 'check_groups', 'in_group',
            'named_once', 'group_comparisons', 'cell_comparison', 'comparisons', 'sample_rows', 'GroupReads',
-           'pair_values', 'group_reads', 'check_test', 'confounded', 'higher_in', 'stack_tables', 'call_at_fdr',
-           'call_over_all']
+           'pair_values', 'group_reads', 'rest_codes', 'check_test', 'confounded', 'higher_in', 'stack_tables',
+           'call_at_fdr', 'call_over_all']
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8f070b33
 def query_rows(
@@ -255,6 +255,31 @@ def group_reads(
         for k, v in values.items():
             out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
     return GroupReads(**out)
+
+# %% ../../nbs/30_tl/20_groups.ipynb #cdbe1831
+def rest_codes(
+    found: list[Comparison],
+    n_cells: int,
+) -> np.ndarray | None:  # (cells,) comparison whose first group a cell is in; len(found): in none of them, but compared
+    "Groups that are each compared with all others; None where the comparisons are other ones."
+    code, compared = np.full(n_cells, -1), {len(c.rows1) + len(c.rows2) for c in found}
+    if len(found) < 3 or len(compared) > 1 or any(c.group2 != "Rest" or not c.named for c in found):
+        return None
+    code[found[0].rows1] = code[found[0].rows2] = len(found)
+    for k, c in enumerate(found):
+        code[c.rows1] = k
+    return code
+
+# %% ../../nbs/30_tl/20_groups.ipynb #dd33f01f
+@patch
+def with_rest_of(self: GroupReads, k: int) -> GroupReads:  # (2, junctions)
+    "Sums of a group and of all others; nothing is left of the rest where the event was observed in none of its cells."
+    own = lambda v: None if v is None else np.stack([v[k], v.sum(0) - v[k]])
+    out = GroupReads(*map(own, self))
+    for v in out:
+        if v is not None and out.cells is not None:
+            v[1] = np.where(out.cells[1] > 0, np.maximum(v[1], 0), 0)
+    return out
 
 # %% ../../nbs/30_tl/20_groups.ipynb #06440cbd
 @patch(as_prop=True)

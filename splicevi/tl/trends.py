@@ -142,10 +142,10 @@ def curve_columns(
     seed: int,
 ) -> dict[str, np.ndarray]:  # (junctions,) each
     "Columns of the curve of each junction."
-    grid = fit.basis(places)
-    r = curve_ranges(fit.found, grid, delta, n_draws, seed)
     level, center = levels(fit)
-    psi = np.clip(level[:, None] + r.gamma @ grid.T - (r.gamma * center).sum(1)[:, None], 0, 1)
+    grid = fit.basis(places)[None] - center[:, None]
+    r = curve_ranges(fit.found, level, grid, delta, n_draws, seed)
+    psi = np.clip(level[:, None] + np.einsum("jk,jpk->jp", r.gamma, grid), 0, 1)
     rises = psi.argmax(1) >= psi.argmin(1)
     return {
         "proba_ds": r.proba,

@@ -26,7 +26,7 @@ from .point_map import MapColor, PointMap, by_category, by_psi, by_value, map_pi
 # %% auto #0
 __all__ = ['FEW_NUMBERS', 'SHOWS', 'is_category', 'column_color', 'data_of', 'LatentMap']
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #c694d337
+# %% ../../nbs/70_views/60_latent_map.ipynb #f8ec4f93
 FEW_NUMBERS = 40  # whole numbers that are taken as names
 
 
@@ -35,9 +35,9 @@ def is_category(values: pd.Series) -> bool:
     if not pd.api.types.is_numeric_dtype(values) or pd.api.types.is_bool_dtype(values):
         return True
     known = values.dropna()
-    return bool((known == known.round()).all()) and known.nunique() <= FEW_NUMBERS
+    return bool((known == known.round()).all()) and 0 < known.nunique() <= FEW_NUMBERS
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #078713bb
 def column_color(values: pd.Series, title: str, note: str = "", hue: Mapping[str, str] | None = None) -> MapColor:
     "Cells coloured by a column."
     if not is_category(values):
@@ -99,7 +99,7 @@ class LatentMap:
         self.points = PointMap(xy, self.describe, height)
         self._set_color(color)
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #9fc252c4
+# %% ../../nbs/70_views/60_latent_map.ipynb #455cae74
 @patch(as_prop=True)
 def data(self: LatentMap):
     "Reads, PSI and expression of the cells, see `event_data`."
@@ -107,7 +107,7 @@ def data(self: LatentMap):
         self._data = event_data(*self._from)
     return self._data
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #165442aa
 @patch
 def find_coords(self: LatentMap, latent) -> tuple[np.ndarray, str]:
     "Coordinates of the cells and the name of their axes: those given or found in the data, else those of the model."
@@ -118,14 +118,14 @@ def find_coords(self: LatentMap, latent) -> tuple[np.ndarray, str]:
         raise ValueError("There is no map of the cells: pass a trained model, latent=, or put one into obsm['X_umap'].")
     return found
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #d8a30c83
+# %% ../../nbs/70_views/60_latent_map.ipynb #2035a99a
 @patch
 def describe(self: LatentMap, row: int) -> str:
     "What the map says of a cell: its name, and what the colour adds."
     name = str(self.obs.index[row])
     return f"{name}\n{self._detail(row)}" if self._detail else name
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #0a5b6ce6
 @patch
 def psi_color(self: LatentMap, junction: str) -> MapColor:
     "Cells coloured by the PSI of a junction."
@@ -172,7 +172,7 @@ def find_color(self: LatentMap, color) -> MapColor:
     values = color if isinstance(color, pd.Series) else pd.Series(color)
     return column_color(values, str(values.name or ""), f"{len(self.obs):,} cells · {self.axis}", self.hue)
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #e4b8aee9
+# %% ../../nbs/70_views/60_latent_map.ipynb #1a19dd0f
 @patch
 def _set_color(self: LatentMap, color) -> None:
     painted = self.find_color(color)
@@ -184,7 +184,7 @@ LatentMap.color = property(
     lambda self: self._color[0], LatentMap._set_color, doc="What cells are coloured by; set it to colour them anew."
 )
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #47a4fe5e
 @patch
 def _set_show(self: LatentMap, kind: str) -> None:
     OneOf(SHOWS).check("show", kind)
@@ -216,7 +216,7 @@ LatentMap.selected = property(
     doc="Rows of the selected cells; set it to rows, a mask, names of cells, or None.",
 )
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #a02a10e5
+# %% ../../nbs/70_views/60_latent_map.ipynb #b3b02e30
 @patch(as_prop=True)
 def mask(self: LatentMap) -> pd.Series:
     "Whether each cell is selected, to be put into `obs`."
@@ -224,13 +224,13 @@ def mask(self: LatentMap) -> pd.Series:
     out[self.selected] = True
     return pd.Series(out, self.obs.index, name="selected")
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #b646caef
 @patch
 def on_selection(self: LatentMap, function: Callable[[np.ndarray], None]) -> None:
     "Call a function with the rows of each selection, none when it is cleared."
     self.points.on_selection(function)
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #02878d30
+# %% ../../nbs/70_views/60_latent_map.ipynb #59a1b3b4
 @patch(as_prop=True)
 def widget(self: LatentMap):
     "The map as one anywidget."
@@ -238,7 +238,7 @@ def widget(self: LatentMap):
         self._widget = one_widget(self.points.widget, f"splicevi-picture-{id(self):x}")
     return self._widget
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #454de71a
 @patch
 def picture(self: LatentMap) -> str:
     "The map as HTML that needs no script."
@@ -250,19 +250,19 @@ def picture(self: LatentMap) -> str:
     legend = " ".join(f'<span style="color:{c}">●</span>&nbsp;{html.escape(k)}' for k, c in list(keys)[:24])
     return f'{title}<br><img alt="map of cells" src="data:image/png;base64,{image}"><br>{legend}'
 
-# %% ../../nbs/70_views/60_latent_map.ipynb #c08c07c1
+# %% ../../nbs/70_views/60_latent_map.ipynb #4262cbbb
 @patch
 def __repr__(self: LatentMap) -> str:
     by = self.color if isinstance(self.color, str) else "an array" if self.color is not None else "cell_type"
     return f"LatentMap: {len(self.obs):,} cells by {by}, {len(self.selected):,} selected"
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #ce153269
 @patch
 def _display_(self: LatentMap):
     "What marimo shows."
     return self.widget
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #e9642e98
 @patch
 def _ipython_display_(self: LatentMap) -> None:
     "Show the widget, or what it needs; and a picture, seen only where there are no widgets."

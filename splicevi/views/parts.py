@@ -75,64 +75,64 @@ def put(self: Part, name: str, value) -> None:
         if name in names:
             function(dict(name=name, old=old, new=value, owner=self))
 
-# %% ../../nbs/70_views/12_parts.ipynb #be036a73
+# %% ../../nbs/70_views/12_parts.ipynb #c2e1f7d9
 @patch
 def hold_sync(self: Part):
     "A context in which changes are kept, to be sent to the page at its end."
     return nullcontext() if self._page is None else self._page.hold_sync()
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #4e00a3f6
 @patch
 def add_class(self: Part, name: str) -> None:
     "Give the part's element a class for style sheets."
     self.classes.append(name)
 
-# %% ../../nbs/70_views/12_parts.ipynb #d93626aa
+# %% ../../nbs/70_views/12_parts.ipynb #d1087537
 class Markup(Part):
     "Text with markup, which has to be safe: names are escaped by whoever writes it."
 
     def __init__(self, value: str = "", layout: Layout | None = None):
         super().__init__("html", layout=layout, value=value)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #b927c99e
 class Button(Part):
     "A button."
 
     def __init__(self, description: str, tooltip: str = "", layout: Layout | None = None, disabled: bool = False):
         super().__init__("button", layout=layout, description=description, tooltip=tooltip, disabled=disabled, clicks=0)
 
-# %% ../../nbs/70_views/12_parts.ipynb #4138016f
+# %% ../../nbs/70_views/12_parts.ipynb #e9e28570
 @patch
 def on_click(self: Button, function: Callable) -> None:
     "Call a function with the button whenever it is pressed."
     self.observe(lambda change: function(self), "clicks")
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #da327858
 @patch
 def click(self: Button) -> None:
     "Press the button."
     self.clicks = self.clicks + 1
 
-# %% ../../nbs/70_views/12_parts.ipynb #88c3f730
+# %% ../../nbs/70_views/12_parts.ipynb #d3c8aa1e
 class Checkbox(Part):
     "A box that is ticked or not."
 
     def __init__(self, value: bool = False, description: str = "", tooltip: str = "", layout: Layout | None = None):
         super().__init__("tick", layout=layout, value=value, description=description, tooltip=tooltip)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #40975915
 class Text(Part):
     "A line of text that a person writes; sent when it is left or entered."
 
     def __init__(self, value: str = "", placeholder: str = "", layout: Layout | None = None):
         super().__init__("line", layout=layout, value=value, placeholder=placeholder)
 
-# %% ../../nbs/70_views/12_parts.ipynb #cb8dd541
+# %% ../../nbs/70_views/12_parts.ipynb #3dcd6b78
 def labelled(options) -> list[tuple[str, object]]:
     "Options as pairs of a label and a value."
     return [o if isinstance(o, tuple) else (str(o), o) for o in options]
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #ef8b2f1b
 class Options(Part):
     "One of several options."
 
@@ -143,12 +143,12 @@ class Options(Part):
         if value is not None:
             self.value = value
 
-# %% ../../nbs/70_views/12_parts.ipynb #50423299
+# %% ../../nbs/70_views/12_parts.ipynb #2092ba49
 @patch
 def _value(self: Options):
     return self._pairs[self.index][1] if 0 <= self.index < len(self._pairs) else None
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #8b864be4
 @patch
 def _choose(self: Options, value) -> None:
     known = [v for _, v in self._pairs]
@@ -156,7 +156,7 @@ def _choose(self: Options, value) -> None:
         raise ValueError(f"{value!r} is not among the options {shortlist(known, 9)}.")
     self.index = known.index(value)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #2696e9fb
 @patch
 def _offer(self: Options, options) -> None:
     now = self._value()
@@ -179,28 +179,28 @@ def observe(self: Options, function: Callable, names: str | list[str] = "value")
         return Part.observe(self, function, names)
     Part.observe(self, lambda change: function(dict(name="value", new=self.value, owner=self)), "index")
 
-# %% ../../nbs/70_views/12_parts.ipynb #097719a9
+# %% ../../nbs/70_views/12_parts.ipynb #31f66122
 class Dropdown(Options):
     "A menu."
 
     def __init__(self, options=(), value=None, description: str = "", tooltip: str = "", layout: Layout | None = None):
         super().__init__("menu", options, value, layout, description=description, tooltip=tooltip)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #16e1915d
 class ToggleButtons(Options):
     "Buttons of which one is pressed."
 
     def __init__(self, options=(), value=None, tooltips=(), layout: Layout | None = None):
         super().__init__("choice", options, value, layout, tooltips=list(tooltips))
 
-# %% ../../nbs/70_views/12_parts.ipynb #ddf6cac3
+# %% ../../nbs/70_views/12_parts.ipynb #5569a43a
 class Box(Part):
     "Parts side by side."
 
     def __init__(self, children=(), layout: Layout | None = None):
         super().__init__("box", children, layout)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #ee04e732
 class VBox(Box):
     "Parts below each other."
 
@@ -208,19 +208,19 @@ class VBox(Box):
         super().__init__(children, layout)
         self.layout.flex_direction = "column"
 
-# %% ../../nbs/70_views/12_parts.ipynb #3b7ac90e
+# %% ../../nbs/70_views/12_parts.ipynb #6ab7376e
 def walk(part: Part) -> Iterator[Part]:
     "A part and all parts within it."
     yield part
     for child in part.children:
         yield from walk(child)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #284c5a3f
 def tree(part: Part) -> dict:
     "What the page has to know to build the parts."
     return dict(id=part._id, kind=part.kind, classes=list(part.classes), children=[tree(c) for c in part.children])
 
-# %% ../../nbs/70_views/12_parts.ipynb #1ec91a90
+# %% ../../nbs/70_views/12_parts.ipynb #7e917e0e
 SCRIPTS = {
     "search": "search.js",
     "table": "table.js",
@@ -241,20 +241,20 @@ def view_script() -> str:
     )
     return "const scripts = {\n" + "\n".join(kinds) + "\n};\n" + read("view.js")
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #7798e3de
 @cache
 def view_style() -> str:
     "The style sheet of a view."
     return "\n".join((STATIC / name).read_text(encoding="utf-8") for name in STYLES)
 
-# %% ../../nbs/70_views/12_parts.ipynb #59f98810
+# %% ../../nbs/70_views/12_parts.ipynb #2c481055
 def shared_trait(value):
     "A trait that page and kernel share, with the value that it starts with."
     traitlets = require_extra("traitlets", "notebook")
     binary = dict(from_json=lambda sent, _: bytes(sent or b"")) if isinstance(value, bytes) else {}
     return traitlets.Any(value).tag(sync=True, **binary)
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #8c2be177
 def allow_widgets() -> None:
     "Ask Google Colab for its manager of third-party widgets; elsewhere there is nothing to ask for."
     if "google.colab" in sys.modules:
@@ -262,7 +262,7 @@ def allow_widgets() -> None:
 
         output.enable_custom_widget_manager()
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #2e1d157a
 def one_widget(root: Part, hides: str = ""):  # anywidget.AnyWidget
     "A tree of parts as one widget; elements of the class `hides` are not shown where widgets are."
     anywidget = require_extra("anywidget", "notebook")
@@ -279,13 +279,13 @@ def one_widget(root: Part, hides: str = ""):  # anywidget.AnyWidget
         part.__dict__["_page"] = page
     return page
 
-# %% ../../nbs/70_views/12_parts.ipynb #ab6a00a6
+# %% ../../nbs/70_views/12_parts.ipynb #8391bca3
 def in_marimo() -> bool:
     "Whether this runs in a notebook of marimo."
     marimo = sys.modules.get("marimo")
     return marimo is not None and bool(marimo.running_in_notebook())
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #6a31152a
 def show_widget(page):  # IPython.display.DisplayHandle; None in marimo
     "Show a widget in the output of the cell that runs."
     if in_marimo():

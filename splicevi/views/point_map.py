@@ -77,7 +77,7 @@ def value_limits(
         low, high = known.min(), known.max()
     return (float(low), float(high)) if low < high else (float(low), float(low) + 1.0)
 
-# %% ../../nbs/70_views/14_point_map.ipynb #15c1519e
+# %% ../../nbs/70_views/14_point_map.ipynb #fc080eb1
 def by_value(
     values: np.ndarray,  # (cells,) NaN where there is none
     title: str = "",  # what is shown
@@ -95,12 +95,12 @@ def by_value(
     codes = np.where(np.isfinite(values), values, np.nan).astype(np.float32)
     return MapColor(codes.tobytes(), look | dict(title=visible(title), note=visible(note)))
 
-
+# %% ../../nbs/70_views/14_point_map.ipynb #f5452e41
 def by_psi(values: np.ndarray, title: str = "", note: str = "") -> MapColor:
     "Cells coloured by a PSI."
     return by_value(values, title, note, "PSI", (0.0, 1.0), PSI_SCALE)
 
-# %% ../../nbs/70_views/14_point_map.ipynb #56a6b484
+# %% ../../nbs/70_views/14_point_map.ipynb #58cd3b82
 def pack_rows(
     rows,  # row numbers, or a mask with a value for each cell
     n: int,  # cells
@@ -115,7 +115,7 @@ def pack_rows(
     mask[rows if rows.size else []] = True
     return np.packbits(mask, bitorder="little").tobytes() if mask.any() else b""
 
-
+# %% ../../nbs/70_views/14_point_map.ipynb #5bd1833a
 def unpack_rows(bits: bytes, n: int) -> np.ndarray:  # row numbers, ascending
     "The rows of a selection."
     return np.flatnonzero(np.unpackbits(np.frombuffer(bits, np.uint8), bitorder="little")[:n])
@@ -144,14 +144,14 @@ def place(self: PointMap, coords: np.ndarray) -> None:
     with self.widget.hold_sync():
         self.widget.selection, self.widget.codes, self.widget.xy = b"", b"", place_bytes(coords)
 
-# %% ../../nbs/70_views/14_point_map.ipynb #e42a6888
+# %% ../../nbs/70_views/14_point_map.ipynb #9cc9911d
 @patch
 def _tell(self: PointMap, row: int, time: int) -> None:
     "Say what a cell is."
     if 0 <= row < self.n:
         self.widget.tip = [row, visible(self.describe(row))]
 
-
+# %% ../../nbs/70_views/14_point_map.ipynb #c4a03b09
 @patch
 def paint(self: PointMap, color: MapColor) -> None:
     "Colour the cells."
@@ -160,12 +160,12 @@ def paint(self: PointMap, color: MapColor) -> None:
     with self.widget.hold_sync():
         self.widget.look, self.widget.codes = color.look, color.codes
 
-# %% ../../nbs/70_views/14_point_map.ipynb #b6bd5fda
+# %% ../../nbs/70_views/14_point_map.ipynb #e26c2743
 @patch
 def _rows(self: PointMap) -> np.ndarray:
     return unpack_rows(self.widget.selection, self.n)
 
-
+# %% ../../nbs/70_views/14_point_map.ipynb #524bec06
 @patch
 def _select(self: PointMap, rows) -> None:
     self.widget.selection = pack_rows(rows, self.n)
@@ -173,7 +173,7 @@ def _select(self: PointMap, rows) -> None:
 
 PointMap.selected = property(PointMap._rows, PointMap._select, doc="Rows of the cells that are selected.")
 
-
+# %% ../../nbs/70_views/14_point_map.ipynb #e8f30dea
 @patch
 def on_selection(self: PointMap, function: Callable[[np.ndarray], None]) -> None:
     "Call a function with the rows of each selection, none when it is cleared."

@@ -13,7 +13,7 @@ from ..point_map import MapColor, PointMap, by_category, by_psi
 # %% auto #0
 __all__ = ['COLORED_BY', 'psi_color', 'group_color', 'cell_words', 'draw_map']
 
-# %% ../../../nbs/70_views/50_explorer/68_cell_map.ipynb #41260274
+# %% ../../../nbs/70_views/50_explorer/68_cell_map.ipynb #96543cd7
 def psi_color(state: ExplorerState) -> MapColor:
     "Cells by the PSI of the junction, or of the exon of the event."
     v, exon = state.values(), state.junction == EXON
@@ -22,7 +22,7 @@ def psi_color(state: ExplorerState) -> MapColor:
     what = "Inclusion of the exon" if exon else f"PSI of {junction_region(state.junction)}"
     return by_psi(psi, what, f"{state.show} · {(v.n > 0).sum():,} of {len(v.n):,} cells observed")
 
-
+# %% ../../../nbs/70_views/50_explorer/68_cell_map.ipynb #8a0052bf
 def group_color(state: ExplorerState) -> MapColor:
     "Cells by group."
     title = f"Cells by {state.groupby}" if state.groupby else "All cells"

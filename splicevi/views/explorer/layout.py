@@ -270,7 +270,9 @@ def make_ranked(self: View) -> None:
     tip = "write the selection into obs, as selected and rest, to group and to test by it"
     self.save_button = Button(description="save selection", tooltip=tip, layout=Layout(width="116px"))
     self.save_button.on_click(self.guard(lambda _: self.save_selection()))
-    self.save_row = beside([self.selection_name, self.save_button], "nowrap", None, align_items="center")
+    self.save_row = beside(
+        [self.selection_name, self.save_button], "nowrap", None, align_items="center", grid_gap="6px"
+    )
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #62cdcefe
 @patch

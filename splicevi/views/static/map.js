@@ -580,8 +580,9 @@ function render({ model, el }) {
   };
   const words = () => {
     const { title: text, note } = look();
-    title.replaceChildren(make("b", { textContent: text || "" }), make("span", { textContent: note || "" }));
-    title.hidden = !(text || note);
+    const said = Object.entries({ b: text, span: note }).filter(([, words]) => words);
+    title.replaceChildren(...said.map(([tag, textContent]) => make(tag, { textContent })));
+    title.hidden = !said.length;
     if (matched()) key.replaceChildren(...(valued ? [colourBar()] : []), ...legend());
     const k = many();
     const text2 = make("span", { textContent: k ? `${count(k)} of ${count(n)} cells selected` : `${count(n)} cells` });
@@ -638,7 +639,7 @@ function render({ model, el }) {
     pen.closePath();
   };
   const sketch = (path) => {
-    const pen = ink.getContext("2d");
+    const pen = ink.getContext("2d", { willReadFrequently: true });
     pen.setTransform(scale(), 0, 0, scale(), 0, 0);
     pen.clearRect(0, 0, ink.width, ink.height);
     if (path.length < 2) return;
