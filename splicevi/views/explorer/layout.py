@@ -107,7 +107,7 @@ LISTED = [
     Column("reads", "reads", "number"),
 ]
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #df473dc9
 def events_view(state: ExplorerState, size: int = 14) -> TableView:
     "The rows to choose from, as a table."
     rows, tested = state.events(), state.ds is not None
@@ -181,7 +181,7 @@ SHOW_TIPS = {
     "observed": "reads of the junction over reads of its event",
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #83818339
 @patch
 def show_buttons(self: View):
     "Buttons for the kinds of PSI that there are."
@@ -407,7 +407,7 @@ EXPORTS = {  # button to method of the explorer, ending of the file, what it hol
     "PNG": ("to_image", ".png", "the arcs as a picture"),
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #37a1269f
 @patch
 def export_button(self: View, label: str):
     "A button that writes a file beside the notebook."
