@@ -18,6 +18,12 @@ from scipy import stats
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
+# %% auto #0
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
+           'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
+           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
@@ -46,11 +52,6 @@ from ..tl.model_prior import PooledContrast
 from ..tl.replicates import Samples, donor_codes, donors_in, samples_of
 from ..tl.scatter import RHO, DonorReads, donor_reads, event_p_values
 from ..tl.strata import STRATUM_FIELDS, standardised
-
-# %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
-           'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
-           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
 NORM_SPLICING = ("dm_posterior_mean", "decoder")
