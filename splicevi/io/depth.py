@@ -159,7 +159,7 @@ DEPTH_ARGUMENTS = {
     "multimapped": FLAG,
 }
 
-
+# %% ../../nbs/20_io/65_depth.ipynb #84cb76ee
 def _named_alike(groups, suffix: str | None):
     "The groups by barcode, of cells whose names end with a suffix."
     if suffix is None or not isinstance(groups, (pd.Series, Mapping)):

@@ -13,8 +13,8 @@ from .state import EXON, ExplorerState
 from .tables import group_numbers
 
 # %% auto #0
-__all__ = ['FAR', 'ADVICE', 'BothPsi', 'both_psi', 'compared', 'contradicts', 'contradicted_call', 'missed_groups',
-           'disagreement']
+__all__ = ['FAR', 'NOT_LEARNED', 'GO_BY_READS', 'BothPsi', 'both_psi', 'compared', 'contradicts', 'contradicted_call',
+           'missed_groups', 'disagreement']
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #fc2a6dfd
 class BothPsi(NamedTuple):
@@ -90,9 +90,8 @@ def missed_groups(state: ExplorerState) -> str:
     names = list(state.cell_groups.categories)
     psi = both_psi(state, state.cell_groups.codes.astype(int), len(names))
     with np.errstate(invalid="ignore"):
-        gap = np.where(psi.decoded > psi.upper, psi.decoded - psi.observed, 0)
-        gap = np.where(psi.decoded < psi.lower, psi.observed - psi.decoded, gap)
-    missed = np.flatnonzero(gap > FAR)
+        gap = np.maximum(psi.decoded - psi.upper, psi.lower - psi.decoded)  # beyond the interval
+    missed = np.flatnonzero(np.nan_to_num(gap) > FAR)
     if not len(missed):
         return ""
     g = missed[gap[missed].argmax()]
@@ -104,14 +103,15 @@ def missed_groups(state: ExplorerState) -> str:
     return f"Decoded and observed PSI disagree {count}: {seen}, decoded {psi.decoded[g]:.2f}."
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #e0eebba1
-ADVICE = "The model has not learned this event: go by observed PSI, or train longer."
+NOT_LEARNED = "The model has not learned this event: go by observed PSI, or train longer."
+GO_BY_READS = "Where a group has many reads, go by observed PSI."
 
 
 def disagreement(state: ExplorerState) -> str:
     "Where decoded PSI say something else than the reads, in a sentence; empty where they agree or there is no model."
     if state.data.model is None:
         return ""
-    make = lambda: contradicted_call(state) or missed_groups(state)
+    told = ((contradicted_call, NOT_LEARNED), (missed_groups, GO_BY_READS))
+    make = lambda: next((f"{found} {advice}" for find, advice in told if (found := find(state))), "")
     key = (state._junction, state._groupby, state._comparison, state._level, state.data.stamp)
-    found = state._cached("disagreement", key, make)
-    return f"{found} {ADVICE}" if found else ""
+    return state._cached("disagreement", key, make)

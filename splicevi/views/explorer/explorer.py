@@ -162,7 +162,7 @@ def disagreement(self: PSIExplorer) -> str:
 @patch
 def event_grid(self: PSIExplorer, events: Sequence[str], columns: int = 2, template: str | None = None) -> go.Figure:
     "The arcs of several events side by side, in the groups of `groupby`."
-    state = self.state
+    state, events = self.state, [events] if isinstance(events, str) else list(events)
     if lost := [e for e in events if e not in state.data.index.events]:
         raise KeyError(f"There is no event {lost[0]!r}{state.data.index.suggest(lost[0])}.")
     return grid_panel(state, events, columns, template=template)

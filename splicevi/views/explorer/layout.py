@@ -59,7 +59,7 @@ def place_text(junctions) -> str:
     return f"{chrom}:{int(junctions['start'].min()):,}-{int(junctions['end'].max()):,} ({strand})"
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #73f777c0
-def heading(state: ExplorerState) -> str:
+def heading(state: ExplorerState, coverage: bool = False) -> str:
     "Gene, event and place, as HTML."
     v, n = state.values(), len(state.junctions)
     names = [x for x in (state.gene, state.event) if x]
@@ -67,7 +67,8 @@ def heading(state: ExplorerState) -> str:
     words = [w for w in state.about() if w not in names]
     about = " · ".join([*words, *names[1:], place_text(state.junctions), f"{n} junction{'s' * (n > 1)}", reads])
     how = f"Width of an arc and first number: {state.show} PSI; second number: reads."
-    how += " Click an arc to choose its junction."
+    how = "Height: reads over each base. Below: reads over each junction." if coverage else how
+    how += "" if coverage else " Click an arc to choose its junction."
     few, many = len(lanes(state)), len(state.cell_groups.categories)
     if few < many:
         how += f" {few} of {many} groups, those with most reads."
@@ -106,7 +107,7 @@ LISTED = [
     Column("reads", "reads", "number"),
 ]
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #df473dc9
 def events_view(state: ExplorerState, size: int = 14) -> TableView:
     "The rows to choose from, as a table."
     rows, tested = state.events(), state.ds is not None
@@ -180,7 +181,7 @@ SHOW_TIPS = {
     "observed": "reads of the junction over reads of its event",
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #83818339
 @patch
 def show_buttons(self: View):
     "Buttons for the kinds of PSI that there are."
@@ -299,7 +300,7 @@ def draw(self: View, name: str) -> None:
     "Draw a panel; the heading stands above the arcs."
     s = self.state
     if name == "arcs":
-        self.head.value = heading(s)
+        self.head.value = heading(s, self.arcs_panel.value == "coverage")
         if self.arcs_panel.value == "coverage":
             return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
@@ -406,7 +407,7 @@ EXPORTS = {  # button to method of the explorer, ending of the file, what it hol
     "PNG": ("to_image", ".png", "the arcs as a picture"),
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #37a1269f
 @patch
 def export_button(self: View, label: str):
     "A button that writes a file beside the notebook."

@@ -76,7 +76,7 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #2d37b104
 WARNING = "#d55e00"
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #15bd9f57
 def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 110) -> go.Figure:
     "The figure with a line or two on decoded PSI that say something else than the reads; as it is without a title."
     if not (said := disagreement(state)) or not fig.layout.title.text:
@@ -205,7 +205,7 @@ def with_selection(fig: go.Figure, state: ExplorerState) -> go.Figure:
 HALF = 44  # letters that fit where two panels stand side by side
 NO_MAP = "No map of the cells: pass a trained model, or put coordinates into mdata.obsm['X_umap']."
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #07cd4dc5
 def map_panel(state: ExplorerState, **look) -> go.Figure:
     "The map of the cells, coloured by the PSI of the junction."
     if (found := state.coords()) is None:
@@ -251,7 +251,7 @@ NO_TEST = (
     "or call ex.compare(group1, group2)."
 )
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #42fa3869
 def volcano_panel(state: ExplorerState, marked: bool = True, **look) -> go.Figure:
     "Difference of PSI by its probability; the chosen row stands out."
     tested = state.tested()
@@ -301,7 +301,7 @@ PANELS: dict[str, Callable] = {
     "programs": programs_panel,
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #71caaf27
 def panel_figures(
     state: ExplorerState,
     *names: str,  # which panels; none: all

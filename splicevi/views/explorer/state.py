@@ -143,7 +143,7 @@ def _set_comparison(self: Tests, name: str | None) -> None:
         self._comparison = name
         self._notify("comparison")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #0476ba90
 Tests.comparison = property(
     lambda self: self._comparison, Tests._set_comparison, doc="Which comparison of `ds` is shown."
 )
@@ -199,7 +199,7 @@ def _set_level(self: Tests, level: str) -> None:
         self._level = level
         self._notify("level")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #d31f6e0c
 Tests.level = property(
     lambda self: self._level, Tests._set_level, doc='"event": one row an event, "junction": all rows of `ds`.'
 )
@@ -509,7 +509,7 @@ def _set_selected(self: ExplorerState, cells) -> None:
         self._selected = mask.copy()
         self._notify("selected")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #8d3bf686
 ExplorerState.selected = property(
     lambda self: pd.Series(self._selected.copy(), self.data.obs.index, name="selected"),
     ExplorerState._set_selected,

@@ -42,7 +42,7 @@ _FORMS = {
     "change": lambda v: f"{v:+.2f}" if abs(v) >= 0.005 else "0.00",
 }
 
-
+# %% ../../../nbs/70_views/50_explorer/60_table_view.ipynb #fdbacc28
 @patch
 def text(self: Column, value) -> str:
     "A value for people."
