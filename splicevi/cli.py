@@ -97,7 +97,7 @@ def _validate(settings: Mapping) -> None:
 # %% ../nbs/81_cli.ipynb #3999f387
 RESULTS = ("history.csv", "mdata.h5mu", "model", "report.html")
 
-
+# %% ../nbs/81_cli.ipynb #39eade56
 def _check_out(settings: Mapping) -> None:
     "Refuse to replace the data, or files that are no results of an earlier run."
     out = Path(settings["out"])

@@ -26,7 +26,7 @@ from .core import UserError, atomic_file, console, logger, obs_column, require_e
 # %% ../nbs/79_cli_compare.ipynb #b4303c5a
 TABLES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet")
 
-
+# %% ../nbs/79_cli_compare.ipynb #3344ca3d
 def write_table(table, path: str) -> None:
     "Write a DataFrame as its ending says, as a whole or not at all."
     with atomic_file(path) as part:
@@ -44,7 +44,7 @@ CELLS = ("groupby", "group1", "group2", "idx1", "idx2", "batchid1", "batchid2")
 NOT_ASKED = ("model", "data", "out", "accelerator", "overwrite", "quiet", "no_stats", "rna", "rna_layer", "splicing")
 NOT_ASKED += ("junc_counts_layer",)
 
-
+# %% ../nbs/79_cli_compare.ipynb #90605a4d
 def arguments(settings: Mapping) -> dict:
     "What the command line says, as the method takes it."
     out = {ARGUMENTS.get(k, k): v for k, v in settings.items() if k not in NOT_ASKED and v is not None}
@@ -85,7 +85,7 @@ def gather_columns(data) -> None:
         for column in part.obs.columns.difference(data.obs.columns):
             data.obs[column] = part.obs[column].reindex(data.obs_names)
 
-
+# %% ../nbs/79_cli_compare.ipynb #e9ff630f
 def group_values(data, settings: Mapping) -> dict:
     "The groups that are named, as values of the column."
     if not settings["groupby"]:
@@ -121,7 +121,7 @@ def _tell(table, settings: Mapping, what: str) -> None:
     n = table["comparison"].nunique() if "comparison" in table else 1
     print(f"{settings['out']}   {len(table):,} rows, {what} of {n:,} comparison{'s' * (n > 1)}{more}")
 
-
+# %% ../nbs/79_cli_compare.ipynb #6356aebe
 def _command(name: str, settings: Mapping, what: str) -> None:
     "Check, compare, write and tell."
     from splicevi.model.splicevi import SPLICEVI

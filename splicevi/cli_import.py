@@ -78,7 +78,7 @@ def _genes(path: str | None):
 # %% ../nbs/80_cli_import.ipynb #bf13cf9d
 BAM_OPTIONS = ("anchor", "multimapped", "secondary", "duplicates", "library", "fasta", "introns")
 
-
+# %% ../nbs/80_cli_import.ipynb #b68cb568
 def _bam_options(settings: Mapping) -> dict:
     "What the command line says, as `read_bam` takes it."
     told = {k: settings[k] for k in ("genes", "cell_tag", "umi_tag")}

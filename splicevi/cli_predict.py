@@ -55,7 +55,7 @@ def check_choice(settings: Mapping, key: str, values: tuple[str, ...]) -> None:
     if settings[key] not in values:
         raise UserError(f"--{key} is {settings[key]!r}; it can be {', '.join(values)}")
 
-
+# %% ../nbs/78_cli_predict.ipynb #168c3ddd
 def _check_wanted(settings: Mapping) -> None:
     "Refuse a list of what is wanted that names something else, or nothing."
     wanted = list_of(settings["what"])
@@ -91,7 +91,7 @@ def value_of(text: str, values: list, option: str):
             continue
     raise UserError(f"--{option}: {text} is not there; there are {shortlist(values, 20)}")
 
-
+# %% ../nbs/78_cli_predict.ipynb #0f68f70c
 def values_of(text: str | None, values: list, option: str) -> list | None:
     "The values that a text names, alone or with commas between."
     if text is None:
@@ -128,7 +128,7 @@ def load_model(
 # %% ../nbs/78_cli_predict.ipynb #24512b2b
 NAMES = ("rna", "rna_layer", "splicing", "junc_counts_layer")
 
-
+# %% ../nbs/78_cli_predict.ipynb #2e00b892
 def _other_layers(model, modality: str, layers: list, settings: Mapping) -> dict:
     "Layers of a modality and their names in the file."
     from splicevi.model.dataset import MATRICES
@@ -218,7 +218,7 @@ def _latents(model) -> dict[str, str]:
     alone = model.fully_paired or not (model.has_modality("expression") and model.has_modality("splicing"))
     return {m: key for m, key in LATENTS.items() if m == "joint" or not alone}
 
-
+# %% ../nbs/78_cli_predict.ipynb #f5496881
 def _modality(model, kind: str) -> str | None:
     "The modality of the model's data with the genes or the junctions; None in an AnnData."
     from splicevi.model.dataset import MATRICES
@@ -226,7 +226,7 @@ def _modality(model, kind: str) -> str | None:
 
     return field_modality(model.registry_, MATRICES[0 if kind == "expression" else 1])
 
-
+# %% ../nbs/78_cli_predict.ipynb #fd449bf3
 def _features(model, names, kind: str):  # DataFrame
     "The rows of var of the model's genes or junctions."
     if (modality := _modality(model, kind)) is not None:

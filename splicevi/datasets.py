@@ -327,7 +327,7 @@ class GeneLoadings(NamedTuple):
     regulator: np.ndarray  # (programs,) gene of each
     bystanders: np.ndarray  # genes of RNA-binding proteins that regulate nothing
 
-
+# %% ../nbs/15_datasets.ipynb #1e4743eb
 def gene_loadings(
     expression: np.ndarray,  # (genes,) mean of each
     n_programs: int,
@@ -352,12 +352,12 @@ def _type_and_batch(obs: pd.DataFrame) -> np.ndarray:
 # %% ../nbs/15_datasets.ipynb #3a409a6f
 PROGRAMS = "program_true"  # key of the truth about programs in obsm and varm
 
-
+# %% ../nbs/15_datasets.ipynb #a4278992
 def _program_table(values: np.ndarray, index: pd.Index) -> pd.DataFrame:
     "Values of programs with their names."
     return pd.DataFrame(values, index, [f"program_{k + 1}" for k in range(values.shape[1])])
 
-
+# %% ../nbs/15_datasets.ipynb #b0248ca1
 def _with_proteins(rna: AnnData, found: GeneLoadings, rng: np.random.Generator) -> AnnData:
     "The genes with names of RNA-binding proteins, and the truth about programs."
     genes = np.concatenate([found.regulator, found.bystanders])
@@ -518,7 +518,7 @@ def _truth(splicing: AnnData, obs: pd.DataFrame) -> tuple[pd.DataFrame, pd.Serie
         return splicing.varm["psi_true"], obs["cell_type"].astype(str)
     return splicing.varm["psi_true_batch"], obs["cell_type"].astype(str) + "|" + obs["batch"].astype(str)
 
-
+# %% ../nbs/15_datasets.ipynb #aa3343f0
 def _event_members(splicing: AnnData, col: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     "Junctions of the events of some junctions side by side, and how many each event has."
     order = EventOrder(splicing.var[KEYS.event].cat.codes.to_numpy())

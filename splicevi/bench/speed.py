@@ -223,7 +223,7 @@ FULL = (
 )
 ONCE = ("test", "simulate", "import")  # tasks too long to repeat
 
-
+# %% ../../nbs/90_bench/20_speed.ipynb #5375de0b
 @takes(repeats=COUNT)
 def measure(
     sizes: tuple[Size, ...] = QUICK,

@@ -49,7 +49,7 @@ class Scale:
     cells: tuple[int, ...] = (120, 300)  # for power
     depths: tuple[float, ...] = (0.05, 0.2)  # observed shares, for power
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #f3d2b822
 QUICK = Scale()
 FULL = Scale(900, 600, 4, 0.1, 60, (0.1, 0.5, 0.75, 0.9, 0.99), (225, 450, 900), (0.05, 0.1, 0.2))
 
@@ -262,7 +262,7 @@ def cell_lines(scale: Scale, path: Path, seed: int = 0) -> pd.DataFrame:  # by e
 # %% ../../nbs/90_bench/10_truth.ipynb #2dab379e
 KNOWN = ("RPS24", "MYL6", "CD47")
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #3a5d5299
 def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PSI, probability
     "Events of the lung: those of three genes are known to differ between compartments."
     adata = read_h5ad(path)
@@ -297,7 +297,7 @@ def reproduced(mdata: MuData, model: SPLICEVI, seed: int = 0) -> pd.DataFrame:  
 # %% ../../nbs/90_bench/10_truth.ipynb #6cdda34b
 OURS = {"model", "test"}
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #bba70f79
 def losses(tables: dict[str, pd.DataFrame]) -> list[str]:
     "A sentence for each comparison that a baseline wins by more than 2 %."
     said = []
@@ -339,7 +339,7 @@ AXES = {
     "slope": "slope of the effects",
 }
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #21009172
 def lines_figure(table: pd.DataFrame, x: str, y: str, by: str, diagonal: bool = False) -> go.Figure:
     "A line for each value of a column."
     fig = go.Figure()
@@ -409,7 +409,7 @@ ABOUT = {
     "Lung": "Human lung: the genes marked as known differ between compartments, after the authors of SpliZ.",
 }
 
-
+# %% ../../nbs/90_bench/10_truth.ipynb #e0755415
 @patch
 def save(self: Truth, path: str | Path) -> Path:
     "Write one HTML file."

@@ -257,7 +257,7 @@ SHARED |= dict.fromkeys(("all_stats", "batch_correction", "sort", "use_counts", 
 # %% ../../nbs/10_data/02_arguments.ipynb #cad42a3a
 TABLES = {}  # module and name of a function -> the function, whose `arguments` are its table
 
-
+# %% ../../nbs/10_data/02_arguments.ipynb #033d59ed
 def _check_call(f: Callable, takes: inspect.Signature, table: Mapping, further, args: tuple, kwargs: dict) -> None:
     "Check the arguments of a call; those that are missing, or too many, are left to Python."
     others = next((p.name for p in takes.parameters.values() if p.kind is p.VAR_KEYWORD), None)

@@ -25,7 +25,7 @@ __all__ = ['ENDINGS', 'STEP', 'open_zarr', 'open_cells', 'Part', 'at', 'place_of
 # %% ../../nbs/10_data/75_cell_file.ipynb #4f617f42
 ENDINGS = (".h5mu", ".h5ad", ".zarr")
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #03fb0a8f
 def open_zarr(path: Path):
     "A zarr store with an AnnData or a MuData, open to be read."
     zarr = require_extra("zarr", "zarr")
@@ -37,7 +37,7 @@ def open_zarr(path: Path):
             raise ValueError("it holds neither an AnnData nor a MuData.")
         return store
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #cc7cfd1f
 def open_cells(path: str | Path):
     "The groups of a file of cells."
     path = Path(path)
@@ -53,12 +53,12 @@ class Part(NamedTuple):
     matrices: Mapping[str | None, str | None] = {}  # layer (None: X) -> its name in the file
     obsm: tuple[str, ...] = ()
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #57cdef5b
 def at(*names: str) -> str:
     "A place in a file; empty names count for nothing."
     return "/".join(filter(None, names))
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #3e698010
 def place_of(part: Part, layer: str | None) -> str:
     "Where a matrix lies in the file."
     name = part.matrices[layer]
@@ -74,7 +74,7 @@ def rows_of_matrix(element):
         return read_elem(element).tocsr()
     return element if kind == "array" else read_elem(element)
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #bd47ba58
 def take_rows(matrix, rows: slice):
     "A stretch of rows, in memory."
     return matrix.iloc[rows] if isinstance(matrix, pd.DataFrame) else matrix[rows]
@@ -113,7 +113,7 @@ def _all_parts(self: CellFile) -> dict[str | None, Part]:
     names = sorted(self.store["mod"])
     return {str(m): Part(f"mod/{m}") for m in self.store["mod"].attrs.get("mod-order", names)}
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #2e61c95b
 @patch
 def _require_parts(self: CellFile) -> None:
     "Raise if the file is of the other kind, or lacks a modality."
@@ -148,7 +148,7 @@ def _matrices(self: CellFile, part: Part, rows: slice) -> dict:
             out[layer] = take_rows(self._open[place], rows)
     return out
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #bfb13828
 @patch
 def _arrays(self: CellFile, group: str, keys: tuple[str, ...], rows: slice) -> dict:
     "The wanted arrays of obsm that are in the file."
@@ -176,7 +176,7 @@ def _assembled(self: CellFile, rows: slice):  # AnnData or MuData
         out.obsm[k] = v
     return out
 
-
+# %% ../../nbs/10_data/75_cell_file.ipynb #91261994
 @patch
 def stretch(self: CellFile, rows: slice = slice(None)):  # AnnData or MuData
     "Some cells that follow each other, in memory."

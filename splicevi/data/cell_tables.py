@@ -37,7 +37,7 @@ def require_room(
 # %% ../../nbs/10_data/76_cell_tables.ipynb #d7dcb8f5
 ENCODING = {"encoding-type": "array", "encoding-version": "0.2.0"}  # as AnnData marks an array
 
-
+# %% ../../nbs/10_data/76_cell_tables.ipynb #949c1a33
 def _empty_array(store, place: str, shape: tuple[int, int]):
     "A new array of single precision in an open file."
     layout = {

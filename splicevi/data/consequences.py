@@ -123,7 +123,7 @@ def in_frame(events: Events) -> np.ndarray:  # (events,) bool
 # %% ../../nbs/10_data/47_consequences.ipynb #c67b1aa2
 STOPS = ("premature stop when skipped (NMD expected)", "premature stop when included (NMD expected)")
 
-
+# %% ../../nbs/10_data/47_consequences.ipynb #34480416
 def consequences(
     events: Events,
     gene: np.ndarray,  # (events,) code of the gene, -1: none

@@ -126,7 +126,7 @@ SITES = OneOf(("either", "start", "end"))
 SOME, MAYBE_SOME = Limits(0, whole=True), Limits(0, whole=True, optional=True)
 FILTERS = ("shared", "min_reads", "min_cells", "min_intron", "max_intron", "max_size")
 
-
+# %% ../../nbs/10_data/60_events.ipynb #b97b6b46
 @takes(
     shared=SITES,
     min_reads=NOT_NEGATIVE,

@@ -73,7 +73,7 @@ def _with_places(
 # %% ../../nbs/10_data/40_gtf.ipynb #5bc7499a
 _TAGS = ("MANE_Select", "Ensembl_canonical", "appris_principal", "CCDS", "basic")
 
-
+# %% ../../nbs/10_data/40_gtf.ipynb #efa17809
 def _tags(
     text: pd.Series,  # the ninth column of one line of each transcript
 ) -> (

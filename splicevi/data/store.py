@@ -42,7 +42,7 @@ def _left_on_disk(element):
         return sparse_dataset(element)
     return element if kind == "array" else read_elem(element)
 
-
+# %% ../../nbs/10_data/77_store.ipynb #38f102b7
 def _modality(group) -> AnnData:
     "A modality of an open file."
     read = lambda name: read_elem(group[name])
@@ -74,7 +74,7 @@ def open_mudata(
 PAIR_ARRAYS = {"junction": "indices", "y": "data"}  # field of `ObservedPairs` -> its name in the file
 OBSERVATION_ARRAYS = ("observation_event", "observation_total")
 
-
+# %% ../../nbs/10_data/77_store.ipynb #ea93c9cb
 class PairsOnDisk:
     "Observed pairs that lie in a file."
 
@@ -106,7 +106,7 @@ def _run(self: PairsOnDisk, runs: list[slice]) -> ObservedPairs:
     shape = (sum(r.stop - r.start for r in runs), self.shape[1])
     return ObservedPairs(shape=shape, event_size=self.event_size, **fields, **starts)
 
-
+# %% ../../nbs/10_data/77_store.ipynb #b995a154
 @patch
 def take(
     self: PairsOnDisk,
@@ -124,7 +124,7 @@ OTHER_EVENTS = (
     "write it again from data with these events: splicevi.data.write_store."
 )
 
-
+# %% ../../nbs/10_data/77_store.ipynb #78681c38
 def stored_pairs(
     counts,  # matrix of junction reads
     event: np.ndarray | None = None,  # (junctions,) event codes that they should have; None: any
@@ -154,7 +154,7 @@ def _append(array: h5py.Dataset, values: np.ndarray) -> None:
     array.resize(start + len(values), axis=0)
     array[start:] = values
 
-
+# %% ../../nbs/10_data/77_store.ipynb #7667141f
 class _Growing:
     "A CSR matrix in a file, to which rows are added."
 
@@ -176,7 +176,7 @@ def add(self: _Growing, **arrays: np.ndarray) -> None:
             values, self.start[k] = values[1:] + self.start[k], self.start[k] + int(values[-1])
         _append(self.group[k], values)
 
-
+# %% ../../nbs/10_data/77_store.ipynb #4ab9fc8b
 @patch
 def finish(self: _Growing, n_columns: int) -> None:
     "Mark the matrix as AnnData does, and as checked."
@@ -199,7 +199,7 @@ class _Source:
         self.event = event_codes(junctions.var[KEYS.event])[0]
         _require_reads_only(junctions, counts, self.event)
 
-
+# %% ../../nbs/10_data/77_store.ipynb #7f6eabb1
 @patch
 def stretches(self: _Source, size: int = 2_000_000) -> Iterator[slice]:
     "Rows with about `size` stored reads each."
@@ -241,7 +241,7 @@ def _joined(tables: list) -> pd.DataFrame:
     "Rows of one table after the other; what one of them lacks is missing in it."
     return tables[0] if len(tables) == 1 else pd.concat(tables)
 
-
+# %% ../../nbs/10_data/77_store.ipynb #070caa5b
 class _Names:
     "Names and columns of the cells of several MuData of the same features."
 
@@ -250,7 +250,7 @@ class _Names:
         self.var = {k: first.mdata[k].var for k in self.keys}
         self.obs, self.part_obs, self.obsm = [], {k: [] for k in self.keys}, []
 
-
+# %% ../../nbs/10_data/77_store.ipynb #fbbba513
 @patch
 def add(self: _Names, source: _Source) -> None:
     "Those of one more."
@@ -338,12 +338,12 @@ def _write(path: Path, sources: Iterator[_Source], counts: str, bar) -> None:
 # %% ../../nbs/10_data/77_store.ipynb #d43e9843
 PATH = AnyOf((Text("a path"), Is(("PurePath",))))
 
-
+# %% ../../nbs/10_data/77_store.ipynb #13ad66ce
 def _each(data) -> Iterable:
     "MuData, or paths of some, one after the other."
     return [data] if isinstance(data, MuData | str | Path) else data
 
-
+# %% ../../nbs/10_data/77_store.ipynb #08d0a968
 def _check_place(path: str | Path, overwrite: bool) -> Path:
     "The path, if a store can be written there."
     path = Path(path)
@@ -356,7 +356,7 @@ def _check_place(path: str | Path, overwrite: bool) -> Path:
 # %% ../../nbs/10_data/77_store.ipynb #d5499392
 LAYER = Text("the name of a layer")
 
-
+# %% ../../nbs/10_data/77_store.ipynb #5e0511dd
 @takes(
     data=AnyOf((PATH, Is(("MuData", "list", "tuple", "Iterator", "Generator", "generator")))),
     path=PATH,

@@ -50,7 +50,7 @@ def not_text(start: bytes) -> str | None:
 # %% ../../nbs/10_data/37_text.ipynb #819c7f9c
 _MARK = b"\xef\xbb\xbf"
 
-
+# %% ../../nbs/10_data/37_text.ipynb #83e521ea
 def open_text(path: str | Path):
     "Open a text file, gzipped or not, as bytes."
     try:

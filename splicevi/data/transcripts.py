@@ -82,7 +82,7 @@ class Models(NamedTuple):
     transcripts: pd.DataFrame  # (transcripts,) see `model_transcripts`
     coded: bool  # whether the annotation says what is translated
 
-
+# %% ../../nbs/10_data/44_transcripts.ipynb #6202de7b
 def gene_models(
     gtf: Annotation,
     genes: pd.DataFrame,  # gene_id, chrom; the row number of a gene is its code

@@ -202,7 +202,7 @@ def _gene_codes(
 # %% ../../nbs/10_data/48_words.ipynb #94844ea0
 WORDS = ("event_type", "event_name", "event_part", "event_status", "consequence")
 
-
+# %% ../../nbs/10_data/48_words.ipynb #236061bd
 def described(
     junctions: pd.DataFrame,  # start, end, strand, event_id, chrom, kind, gene_name; for a gtf gene_id, annotation
     gtf: Annotation | None = None,  # with the junctions' names of chromosomes; None: as far as junctions alone tell

@@ -111,7 +111,7 @@ def is_unique(read) -> bool:
 BASES = str.maketrans("ACGT0123456789_", "0123" + "x" * 11)
 UMI_BITS = 40
 
-
+# %% ../../nbs/20_io/50_alignments.ipynb #3d0089e8
 def molecule_number(name: str) -> int:  # below 2 ** 40
     "A UMI, or any other name, as a number."
     try:

@@ -100,7 +100,7 @@ def _matched(gtf, chroms: tuple[str, ...], path: Path) -> Annotation | None:
 # %% ../../nbs/20_io/60_bam.ipynb #31e68a0f
 GENES = ("auto", "matrix", "tags", "gtf")
 
-
+# %% ../../nbs/20_io/60_bam.ipynb #90d00b88
 def _source_of_genes(genes: str | None, complete: list[bool], peeks: Mapping[str, Peek], gtf) -> str | None:
     "Where gene counts come from; an error where that is not there."
     there = {

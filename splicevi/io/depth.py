@@ -27,7 +27,7 @@ __all__ = ['LONGEST', 'DEPTH_ARGUMENTS', 'parse_region', 'group_numbers', 'molec
 _REGION = re.compile(r"^\s*(\S+?)\s*:\s*([\d,]+)\s*(?:-|–|\.\.)\s*([\d,]+)\s*(?:\([+-]\))?\s*$")
 LONGEST = 5_000_000  # bases
 
-
+# %% ../../nbs/20_io/65_depth.ipynb #a8570425
 def parse_region(
     region: str | tuple,  # chr10:78,035,721-78,040,610, or chromosome, first and last base
 ) -> tuple[str, int, int]:

@@ -53,7 +53,7 @@ def checkpoint_folder(checkpoint: str | os.PathLike | bool | None, resume: bool 
 # %% ../../nbs/50_model/72_checkpoint.ipynb #c5f716b9
 _HELD: set[Path] = set()  # folders that this process has locked
 
-
+# %% ../../nbs/50_model/72_checkpoint.ipynb #1d9c18e4
 def _lock_file(file) -> None:
     "Lock an open file; `BlockingIOError` if another process has. Windows and some network disks have no such lock."
     try:
@@ -69,7 +69,7 @@ def _lock_file(file) -> None:
 # %% ../../nbs/50_model/72_checkpoint.ipynb #e25b9f7c
 IN_USE = "Another run ({who}) is training with the checkpoints of {folder}; wait for it, or give another folder."
 
-
+# %% ../../nbs/50_model/72_checkpoint.ipynb #64267594
 class FolderLock:
     "A folder that only one run at a time may write to."
 
@@ -102,7 +102,7 @@ def _sign(self: FolderLock) -> None:
     self.file.write(f"process {os.getpid()}")
     self.file.flush()
 
-
+# %% ../../nbs/50_model/72_checkpoint.ipynb #360daffe
 @patch
 def release(self: FolderLock) -> None:
     "Let others have it."

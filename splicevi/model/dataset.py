@@ -336,7 +336,7 @@ CODES = {
     "categorical_covariate_keys": REGISTRY_KEYS.CAT_COVS_KEY,
 }
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #f949f49e
 def columns_now_and_then(manager) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     "Registered columns of obs that are there: name, values (of categories the codes) now, and as they were registered."
     registry, adata = manager.registry, manager.adata
@@ -373,18 +373,18 @@ class Realigned(NamedTuple):
     stamp: tuple  # of the source's content
     copy: object
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #9f3b11d9
 def lacks_modality(adata, need: dict[str | None, pd.Index]) -> bool:
     "Whether a data set has not all modalities of a model."
     return any(k is not None and k not in getattr(adata, "mod", {}) for k in need)
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #80151c07
 def in_order(adata, need: dict[str | None, pd.Index]) -> bool:
     "Whether a data set has the model's features in the model's order, and its modalities the same cells."
     require_cells(adata, [k for k in need if k is not None])
     return all((adata if k is None else adata.mod[k]).var_names.equals(names) for k, names in need.items())
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #8bdc716d
 def used_columns(registry: dict) -> Iterator[tuple[str | None, str]]:
     "Modality (None: of the data set) and name of the columns of obs that a model reads."
     yield from ((modality, column) for _, column, modality, _ in categories(registry))
@@ -394,7 +394,7 @@ def used_columns(registry: dict) -> Iterator[tuple[str | None, str]]:
     if where == "obs":
         yield modality, name
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #11784422
 def content_stamp(adata, registry: dict) -> tuple:
     "Changes when what a model reads of a data set does: matrices, arrays, columns, and the names of features."
     part, hashed = lambda k: adata if k is None else adata[k], lambda v: int(pd.util.hash_pandas_object(v).sum())
@@ -410,7 +410,7 @@ def content_stamp(adata, registry: dict) -> tuple:
 # %% ../../nbs/50_model/20_dataset.ipynb #12cbe89e
 AN_OBJECT = SHARED["adata"]
 
-
+# %% ../../nbs/50_model/20_dataset.ipynb #ea18e9d1
 class AlignMixin(DataMixin):
     "Data sets brought into the model's order of features."
 

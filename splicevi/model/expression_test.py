@@ -468,7 +468,7 @@ BAYES = {
     "cred_interval_lvls": ListOf(SHARE, optional=True),
 }
 
-
+# %% ../../nbs/50_model/60_expression_test.ipynb #06300e42
 def bayes_names() -> list[str]:
     "What `**kwargs` of `differential_expression` may be."
     names = inspect.signature(DifferentialComputation.get_bayes_factors).parameters

@@ -32,7 +32,7 @@ class LatentMixin(DecodeMixin):
 # %% ../../nbs/50_model/52_latent.ipynb #842058ae
 SPACE = OneOf(("joint", "expression", "splicing"))
 
-
+# %% ../../nbs/50_model/52_latent.ipynb #5f61cf43
 @patch
 def _check_latent(self: LatentMixin, modality: str) -> None:
     "Raise if there is no such latent space."

@@ -35,7 +35,7 @@ def hand_over(model, thread: threading.Thread | None = None) -> None:
     with _LOCK:
         _TRAINING[model] = thread
 
-
+# %% ../../nbs/50_model/15_lock.ipynb #df449300
 def require_idle(model) -> None:
     "Raise where another thread trains the model."
     if _TRAINING.get(model, here := threading.current_thread()) is not here:

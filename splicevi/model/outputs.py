@@ -35,14 +35,14 @@ def _free_in_system() -> int:
         return 1024 * int(re.search(r"MemAvailable:\s+(\d+)", told.read_text())[1])
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")  # all there is, where that alone is known
 
-
+# %% ../../nbs/50_model/45_outputs.ipynb #b3e33826
 def _free_in_container(home: Path = Path("/sys/fs/cgroup")) -> int:
     "Bytes that are left of the limit of a container."
     pages = re.search(r"^inactive_file (\d+)", (home / "memory.stat").read_text(), re.MULTILINE)
     used = int((home / "memory.current").read_text()) - int(pages[1])
     return int((home / "memory.max").read_text()) - used
 
-
+# %% ../../nbs/50_model/45_outputs.ipynb #e6799c6b
 def free_memory() -> int | None:
     "Bytes of memory that can still be had; None where the system does not say."
     found = []
@@ -58,7 +58,7 @@ TOO_LARGE = (
     "variance of groups of cells."
 )
 
-
+# %% ../../nbs/50_model/45_outputs.ipynb #e97f27b2
 def require_memory(shape: tuple[int, ...]) -> None:
     "Raise if a table of single precision, (..., cells, features), is larger than the memory that is free."
     need, free = 4 * np.prod(shape, dtype=np.float64), free_memory()
@@ -99,7 +99,7 @@ def in_blocks(parts: Iterable[np.ndarray], size: int = STEP) -> Iterator[tuple[s
 # %% ../../nbs/50_model/45_outputs.ipynb #8a2d8e3b
 FILES = (".zarr", ".h5ad")
 
-
+# %% ../../nbs/50_model/45_outputs.ipynb #3803a50b
 def check_file(path: str | Path) -> Path:
     "The path, if a new file of values can be made there."
     path = Path(path)
@@ -201,7 +201,7 @@ class Output(NamedTuple):
     out: str | Path | None = None  # file to write
     groupby: str | None = None  # column of obs to sum up by
 
-
+# %% ../../nbs/50_model/45_outputs.ipynb #1a0a52b7
 @patch
 def check(self: Output, several: bool = False, return_numpy: bool = False) -> None:
     "Raise on arguments that have no meaning together, or a file that cannot be made."

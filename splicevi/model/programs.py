@@ -64,7 +64,7 @@ class _Pass:
         self.z, self.batch = [], []
         self.psi, self.expression = SlopeSums(n_batches), SlopeSums(n_batches)
 
-
+# %% ../../nbs/50_model/71_programs.ipynb #cc37ab7f
 @patch
 @torch.inference_mode()
 def _program_pass(
@@ -115,7 +115,7 @@ def codes_of(adata, columns: str | Sequence[str] | None, argument: str) -> np.nd
     out = np.unique(codes, axis=0, return_inverse=True)[1].ravel()
     return np.where((codes < 0).any(1), -1, out)
 
-
+# %% ../../nbs/50_model/71_programs.ipynb #dc028723
 def dense_codes(codes: np.ndarray | None, rows: np.ndarray) -> np.ndarray | None:
     "Codes of some cells, from 0 without gaps."
     return None if codes is None else np.unique(codes[rows], return_inverse=True)[1]

@@ -84,7 +84,7 @@ REMARKS = (
     "The '(train|val)_dataloader' does not have many workers",
 )  # beginnings of messages
 
-
+# %% ../../nbs/50_model/30_run.ipynb #aeb66c68
 @contextmanager
 def without_warnings(
     beginnings: tuple[str, ...],  # regular expressions

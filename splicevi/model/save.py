@@ -140,7 +140,7 @@ def read_data(path: Path) -> MuData | AnnData:
 # %% ../../nbs/50_model/22_save.ipynb #86e77c09
 READY = ".ready"
 
-
+# %% ../../nbs/50_model/22_save.ipynb #6122c1c5
 def settle(folder: Path) -> None:
     "Move what is ready to its place."
     ready = folder / READY
@@ -158,7 +158,7 @@ def saved_file(folder: str | Path, name: str) -> Path:
     ready = Path(folder, READY, name)
     return ready if ready.exists() else Path(folder, name)
 
-
+# %% ../../nbs/50_model/22_save.ipynb #85b9e28e
 def steadily(read: Callable[[], Any], tries: int = 50) -> Any:
     "What is read of a folder where another process may be moving files to their place."
     for _ in range(tries - 1):
@@ -222,7 +222,7 @@ def advice_of(error: OSError) -> str:
             return ADVICE[number]
     return f"The system says: {error.strerror or error}."
 
-
+# %% ../../nbs/50_model/22_save.ipynb #62c5f6f5
 @contextmanager
 def explained(what: str, target: str | Path) -> Iterator[None]:
     "Within, a file that can't be written is explained."
@@ -238,7 +238,7 @@ PICKLED = (
     "load it with allow_pickle=True, and save it again."
 )
 
-
+# %% ../../nbs/50_model/22_save.ipynb #5aa31a7c
 def model_path(dir_path: str | os.PathLike, prefix: str | None = None) -> Path:
     "The file of a saved model."
     path = saved_file(dir_path, f"{prefix or ''}model.pt")
@@ -270,7 +270,7 @@ def read_model(dir_path: str | os.PathLike, prefix: str | None = None, *parts: s
     "The content of a saved model, or the named parts of it."
     return steadily(lambda: read_model_file(model_path(dir_path, prefix), *parts))
 
-
+# %% ../../nbs/50_model/22_save.ipynb #dddfd678
 def read_model_file(path: Path, *parts: str) -> dict:
     "The content of the file of a model, or the named parts of it."
     if is_pickle(path):
@@ -286,7 +286,7 @@ def read_model_file(path: Path, *parts: str) -> dict:
 # %% ../../nbs/50_model/22_save.ipynb #77f85a6c
 MAKERS = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn, torch.eye, torch.arange}
 
-
+# %% ../../nbs/50_model/22_save.ipynb #b0427709
 class Bounded(TorchFunctionMode):
     "Within, new tensors together have at most so many numbers."
 
@@ -527,7 +527,7 @@ def __copy__(self: LoadMixin):
     out.__dict__.update(self.__dict__)
     return out
 
-
+# %% ../../nbs/50_model/22_save.ipynb #bc32ee8d
 @patch
 def __deepcopy__(self: LoadMixin, memo: dict):
     "A model of its own, on the same device, with a copy of the data unless they are on disk."
@@ -540,7 +540,7 @@ def __deepcopy__(self: LoadMixin, memo: dict):
     out._starts_from_data = self._starts_from_data
     return out
 
-
+# %% ../../nbs/50_model/22_save.ipynb #4faca89a
 @patch
 def __reduce_ex__(self: LoadMixin, protocol: int):
     raise TypeError(

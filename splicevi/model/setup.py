@@ -67,7 +67,7 @@ class OptionalLayer(BaseAnnDataField):
     def view_state_registry(self, state_registry: dict):
         return None
 
-
+# %% ../../nbs/50_model/10_setup.ipynb #8f465e34
 MuDataOptionalLayer = MuDataWrapper(OptionalLayer)
 
 # %% ../../nbs/50_model/10_setup.ipynb #02afde44
@@ -76,7 +76,7 @@ def in_use(codes: np.ndarray, names: np.ndarray) -> tuple[np.ndarray, np.ndarray
     present, new = np.unique(codes, return_inverse=True)
     return new, np.asarray(names)[present]
 
-
+# %% ../../nbs/50_model/10_setup.ipynb #0c5a4e55
 class UsedCategories(fields.CategoricalObsField):
     "A column of `obs` as categories: those that cells are in."
 
@@ -613,14 +613,14 @@ def gene_columns(adata: AnnData) -> np.ndarray:  # (features,) bool
     "Which features are genes, as far as events tell; all where there are no events."
     return without_event(adata.var[KEYS.event]) if KEYS.event in adata.var else np.ones(adata.n_vars, bool)
 
-
+# %% ../../nbs/50_model/10_setup.ipynb #ac9848f0
 def gene_totals(adata: AnnData, layer: str | None, genes: np.ndarray) -> np.ndarray:  # (cells,)
     "Counts of each cell in the columns of genes."
     x = readable(adata.X if layer is None else adata.layers[layer])
     parts = x.chunks() if isinstance(x, RowsOnDisk) else [x]
     return np.concatenate([np.asarray(part[:, genes].sum(1)).ravel() for part in parts])
 
-
+# %% ../../nbs/50_model/10_setup.ipynb #d1495ee1
 def content_problems(adata: AnnData, layer: str | None, layers: SplicingLayers) -> Iterator[str]:
     "Why no model can be made of an AnnData, each with its fix."
     for what in ("obs", "var"):

@@ -58,7 +58,7 @@ from ..tl.strata import STRATUM_FIELDS, standardised
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
 NORM_SPLICING = ("dm_posterior_mean", "decoder")
 
-
+# %% ../../nbs/50_model/70_splicing_test.ipynb #1c3cd504
 @dataclass(frozen=True)
 class SplicingTest(Test):
     "What is asked of differential splicing."
@@ -314,7 +314,7 @@ def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) b
         raise ValueError("prior='model' needs cells that were held out, but which these are is not known: train first.")
     return adata.obs_names.isin(self.adata.obs_names[self.train_indices])
 
-
+# %% ../../nbs/50_model/70_splicing_test.ipynb #c2ca134d
 @patch
 def _with_prediction(
     self: DifferentialMixin, data: ComparedReads, contrast: Contrast, test: SplicingTest, rng: np.random.Generator

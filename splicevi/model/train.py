@@ -190,17 +190,17 @@ def names_of(*functions) -> list[str]:
     taken = [p for f in functions for p in inspect.signature(f).parameters.values()]
     return [p.name for p in taken if p.kind not in (p.VAR_POSITIONAL, p.VAR_KEYWORD)]
 
-
+# %% ../../nbs/50_model/75_train.ipynb #801d8812
 def trainer_names() -> list[str]:
     "What **kwargs of `train` may be."
     return [*names_of(Trainer, lightning.pytorch.Trainer), "plan_config", "trainer_config", "ckpt_path"]
 
-
+# %% ../../nbs/50_model/75_train.ipynb #f9803ab3
 def plan_names() -> list[str]:
     "What `plan_kwargs` may be."
     return names_of(SplicingTrainingPlan, AdversarialTrainingPlan, TrainingPlan)
 
-
+# %% ../../nbs/50_model/75_train.ipynb #5cca6a70
 def splitter_names() -> list[str]:
     "What `datasplitter_kwargs` may be."
     return names_of(DataSplitter, CellLoader, AnnDataLoader, torch.utils.data.DataLoader)
@@ -264,7 +264,7 @@ PLAN_ARGS = (
     "gradient_clipping_max_norm",
 )
 
-
+# %% ../../nbs/50_model/75_train.ipynb #eca1606e
 def plan_options(given: dict) -> dict:
     "Arguments of the training plan among those of `train`."
     fixed = {"optimizer": "AdamW", "adversarial_classifier": given["adversarial_mixing"]}
@@ -351,7 +351,7 @@ STOPPING = {  # of scvi-tools' trainer -> of its callback
     "early_stopping_warmup_epochs": "warmup_epochs",
 }
 
-
+# %% ../../nbs/50_model/75_train.ipynb #8eeba554
 def early_stopping_of(given: dict, trainer: dict) -> list[Callback]:
     "The callback that scvi-tools' trainer would make, for where it makes none."
     if not given["early_stopping"]:

@@ -72,7 +72,7 @@ def filled_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     out["psi"] = tensors.get(PAIR + "psi", y / out["n"])
     return {PAIR + k: v for k, v in out.items()}
 
-
+# %% ../../nbs/40_nn/10_batch.ipynb #16909694
 def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
     if PAIR + "junction" not in tensors:

@@ -45,7 +45,7 @@ def in_parts(
 # %% ../../nbs/40_nn/25_fused.ipynb #22004fc1
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
-
+# %% ../../nbs/40_nn/25_fused.ipynb #7b79568a
 @compiled
 def log_gamma_rest(x: float) -> float:  # x at least 2
     "What Stirling's formula lacks to log Γ(x)."
@@ -53,7 +53,7 @@ def log_gamma_rest(x: float) -> float:  # x at least 2
     s = r * r
     return r * (1 / 12 + s * (s * 0.00063265 - 0.00276536))
 
-
+# %% ../../nbs/40_nn/25_fused.ipynb #d5c4f344
 @compiled
 def digamma_rest(x: float) -> float:  # x at least 2
     "log x − 1 / (2 x) − ψ(x)."
@@ -256,18 +256,18 @@ class PooledCodes(torch.autograd.Function):
 # %% ../../nbs/40_nn/25_fused.ipynb #e9a1123b
 FUSE_FROM = 50_000  # pairs of a mini-batch
 
-
+# %% ../../nbs/40_nn/25_fused.ipynb #86e4766a
 def is_large(n_pairs: int) -> bool:
     "Whether a mini-batch has enough pairs for compiled code."
     return n_pairs >= FUSE_FROM
 
-
+# %% ../../nbs/40_nn/25_fused.ipynb #a9a28f7f
 def may_fuse(batch: SplicingBatch, *tensors: Tensor) -> bool:
     "Whether a mini-batch is large enough for compiled code, and its tensors are on the processor in single precision."
     plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (batch.y, *tensors))
     return plain and is_large(len(batch.y)) and not torch.is_autocast_enabled("cpu")
 
-
+# %% ../../nbs/40_nn/25_fused.ipynb #8773b97b
 def fuses_likelihood(likelihood: SplicingLikelihood, batch: SplicingBatch, *tensors: Tensor) -> bool:
     "Whether `FusedLogProb` may take the likelihood's place."
     return type(likelihood) is DirichletMultinomial and may_fuse(batch, likelihood.log_c, *tensors)

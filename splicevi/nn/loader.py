@@ -184,7 +184,7 @@ def build_store(
 # %% ../../nbs/40_nn/70_loader.ipynb #8d67a464
 BLOCK = 1 << 16  # words of 8 bytes
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #16b068aa
 @compiled
 def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> None:
     "A number for each block of words, which any change of a single word changes."
@@ -197,7 +197,7 @@ def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> Non
             a = (a ^ words[len(words) - 1]) * prime
         out[block] = a ^ (b * prime)
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #856be04c
 def checksum_of_bytes(array: np.ndarray) -> int:
     "CRC of an array's bytes; of a large one, of a number for each block of it."
     data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
@@ -238,7 +238,7 @@ def register_store(manager: AnnDataManager, event: np.ndarray | None = None, n_g
 # %% ../../nbs/40_nn/70_loader.ipynb #bc26a070
 _SEEN = ContextVar("managers whose data were looked at", default=None)
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #80b5f277
 @contextmanager
 def looked_at_once() -> Iterator[None]:
     "Within, data are looked at for changes once, not at each call."
@@ -248,7 +248,7 @@ def looked_at_once() -> Iterator[None]:
     finally:
         _SEEN.reset(before)
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #8d93a43e
 def get_store(manager: AnnDataManager) -> CellStore:
     "The store of a registered data set, built at first use."
     known, seen = _STORES[manager], _SEEN.get()
@@ -377,14 +377,14 @@ def is_streamed(store: CellStore) -> bool:
     "Whether the pairs of a store lie on disk, to be read a window of cells at a time."
     return isinstance(store.pairs, PairsOnDisk)
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #d5dc8025
 class Window(NamedTuple):
     "Some cells of a store on disk, in memory."
 
     rows: np.ndarray  # (cells,) ascending
     store: CellStore  # of these cells
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #08772c46
 def read_window(store: CellStore, rows: np.ndarray) -> Window:
     "The cells of some rows, each once."
     rows = np.unique(rows)
@@ -461,7 +461,7 @@ def one_ahead(items: Iterator) -> Iterator:
 STRETCH = 64  # cells that follow each other in the file and stay together in a window
 WINDOW = 8_000_000  # pairs of a window, about
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #58312328
 def near_order(
     rows: np.ndarray,  # (cells,) of the data set
     window: int,  # cells of a window

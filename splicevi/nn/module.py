@@ -184,7 +184,7 @@ def splicing_likelihood(self: SPLICEVAE) -> SplicingLikelihood:
 # %% ../../nbs/40_nn/60_module.ipynb #e51a63f9
 PCA_PAIRS = 20_000_000  # pairs of the cells that axes are computed from, at most, where pairs lie on disk
 
-
+# %% ../../nbs/40_nn/60_module.ipynb #5a80e2b5
 def residual_matrix(
     pairs: ObservedPairs,
     psi: np.ndarray,  # (junctions,) pooled PSI
@@ -195,7 +195,7 @@ def residual_matrix(
         (n * (pairs.y / n - psi[pairs.junction]) / np.sqrt(n + 1), pairs.junction, pairs.indptr), pairs.shape
     )
 
-
+# %% ../../nbs/40_nn/60_module.ipynb #4a8266f9
 def cells_for_axes(pairs, rows: np.ndarray | None) -> ObservedPairs:
     "Pairs of the cells that axes are computed from: all of them in memory, every k-th of those on disk."
     if isinstance(pairs, ObservedPairs):

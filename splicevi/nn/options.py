@@ -53,7 +53,7 @@ def check_choices(options) -> None:
 # %% ../../nbs/40_nn/55_options.ipynb #d07875d0
 SIDES = ("encoder", "decoder", "none", "both")
 
-
+# %% ../../nbs/40_nn/55_options.ipynb #42d4621a
 @dataclass(kw_only=True)
 class Options:
     "How a `SPLICEVAE` is built; `SPLICEVI` has the same arguments with the same defaults."

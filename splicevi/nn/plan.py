@@ -202,7 +202,7 @@ def _classifier_loss(self: SplicingTrainingPlan, z: Tensor, batch: dict[str, Ten
 # %% ../../nbs/40_nn/80_plan.ipynb #37f754c2
 ASK_EVERY = 20  # steps after which a GPU is asked whether all losses were finite
 
-
+# %% ../../nbs/40_nn/80_plan.ipynb #0f528c7a
 @patch
 def _is_finite(self: SplicingTrainingPlan, loss: Tensor, norm: Tensor, parameters: list[Tensor]) -> bool:
     "Whether loss and gradient are finite, as far as that is known; gradients that are not are set to zero."
@@ -250,13 +250,13 @@ def _norm(self: SplicingTrainingPlan, parameters: list[Tensor]) -> Tensor:
         return torch.nn.utils.clip_grad_norm_(parameters, self.max_norm)
     return torch.stack([p.grad.norm() for p in parameters if p.grad is not None]).norm()
 
-
+# %% ../../nbs/40_nn/80_plan.ipynb #436b2af5
 @patch
 def _is_scaled(self: SplicingTrainingPlan) -> bool:
     "Whether gradients are scaled up for half precision; Lightning scales them down before the step."
     return getattr(self.trainer.precision_plugin, "scaler", None) is not None
 
-
+# %% ../../nbs/40_nn/80_plan.ipynb #498b8dea
 @patch
 def on_before_optimizer_step(self: SplicingTrainingPlan, optimizer) -> None:
     "Clip gradients that were scaled."

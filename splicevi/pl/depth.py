@@ -35,7 +35,7 @@ def outline(
 # %% ../../nbs/60_pl/67_depth.ipynb #56bcce6c
 EDGE = 40.0  # pixels of what is read beyond the event
 
-
+# %% ../../nbs/60_pl/67_depth.ipynb #39504bae
 def sashimi_axis(
     junctions: pd.DataFrame,  # chrom, start, end, strand
     exons: pd.DataFrame | None,
@@ -65,7 +65,7 @@ def strong_junctions(
 # %% ../../nbs/60_pl/67_depth.ipynb #5aa71320
 TALL, BELOW = 54, 5  # pixels of the highest coverage, and between the line of a group and its arcs
 
-
+# %% ../../nbs/60_pl/67_depth.ipynb #339207d5
 class Sashimi:
     "The parts of a figure, collected before Plotly sees them; x and y are pixels."
 

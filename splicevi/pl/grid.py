@@ -31,7 +31,7 @@ __all__ = ['PARTS', 'HEAD', 'check_events', 'Cell', 'short_title', 'drawn_cell',
 # %% ../../nbs/60_pl/65_grid.ipynb #8efe59bc
 PARTS = ("junctions", "psi", "reads", "exons")
 
-
+# %% ../../nbs/60_pl/65_grid.ipynb #2d2070a0
 def check_events(events) -> list[dict]:
     "The tables of each event, if they can be drawn."
     if isinstance(events, Mapping) or not all(isinstance(e, Mapping) for e in events):
@@ -111,7 +111,7 @@ def aligned(drawings: Sequence[ArcDrawing]) -> list[ArcDrawing]:
 # %% ../../nbs/60_pl/65_grid.ipynb #ab147d78
 HEAD = 46  # pixels above the arcs of an event, for its name and place
 
-
+# %% ../../nbs/60_pl/65_grid.ipynb #a54edbb6
 def grid_places(
     cells: Sequence[Cell], columns: int, width: float
 ) -> tuple[np.ndarray, float]:  # (events, 2) left and top of the arcs, and the height of all, pixels

@@ -70,7 +70,7 @@ def _grid_squares(
 # %% ../../nbs/60_pl/80_heldout.ipynb #9f9edcda
 NO_HELD = "No held-out read to compare with: hold some out first (splicevi.data.hold_out)."
 
-
+# %% ../../nbs/60_pl/80_heldout.ipynb #e76c754d
 def imputation(
     held: pd.DataFrame,  # held-out pairs
     predictions: Mapping[str, np.ndarray],  # title to (pairs,) predicted PSI

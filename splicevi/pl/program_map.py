@@ -40,14 +40,14 @@ def _band(title: str, table: pd.DataFrame, labels, unit: str, digits: int, mark=
     marks = np.zeros(table.shape, bool) if mark is None else mark
     return Band(title, table, [str(k) for k in labels], marks, limit or 1.0, digits, unit)
 
-
+# %% ../../nbs/60_pl/90_program_map.ipynb #519d9f37
 def activity_band(found: Programs, labels) -> Band:
     "Mean activity in groups of cells."
     group = labels if isinstance(labels, pd.Series) else pd.Series(labels)
     table = found.activity.groupby(pd.Series(group.to_numpy(), found.activity.index), observed=True).mean()
     return _band("Mean activity (standard deviations)", table, table.index, "SD", 2)
 
-
+# %% ../../nbs/60_pl/90_program_map.ipynb #5f533566
 def event_labels(junctions: pd.DataFrame) -> list[str]:  # of `var`
     "Events of junctions in words, if `annotate` wrote them; else gene and place."
     known = lambda c: junctions[c] if c in junctions else pd.Series(None, junctions.index, dtype=object)
@@ -55,7 +55,7 @@ def event_labels(junctions: pd.DataFrame) -> list[str]:  # of `var`
     place = lambda j, gene: f"{gene} {junction_region(j)}" if pd.notna(gene) and gene else junction_region(j)
     return [name if pd.notna(name) and name else place(j, gene) for j, name, gene in rows]
 
-
+# %% ../../nbs/60_pl/90_program_map.ipynb #99ec3375
 def junction_band(found: Programs, n: int) -> Band:
     "Junctions of the events that each program moves most; one of each event."
     chosen = []
@@ -86,7 +86,7 @@ def regulator_band(found: Programs, n: int) -> Band | None:
 BLUE_ORANGE = [[0, "rgba(0,114,178,1)"], [0.5, "rgba(128,134,145,0.08)"], [1, "rgba(213,94,0,1)"]]  # of values around 0
 ROW, GAP = 19, 56  # pixels
 
-
+# %% ../../nbs/60_pl/90_program_map.ipynb #4c393803
 def _squares(band: Band, names: list[str], middle: float, template: str | None) -> list[dict]:
     "Traces of a band."
     z, digits = band.table.to_numpy(float), band.digits
@@ -127,7 +127,7 @@ def _bands(found: Programs, labels, n: int) -> list[Band]:
     ]
     return [b for b in wanted if b is not None and len(b.table)]
 
-
+# %% ../../nbs/60_pl/90_program_map.ipynb #6ec1cf7e
 @takes(found=Is(("Programs",), hint="It is what model.programs() returns."), n=COUNT)
 def programs(
     found: Programs,  # of `model.programs()`

@@ -235,7 +235,7 @@ def _psi_panels(
 # %% ../../nbs/60_pl/40_psi.ipynb #2d0490c6
 GROUP_COLUMNS = ["group", "junction_id", "kind", "psi", "lower", "upper", "n_cells", "reads", "total"]
 
-
+# %% ../../nbs/60_pl/40_psi.ipynb #e5f2f323
 def psi_violin(
     cells: pd.DataFrame,  # cell, group, junction_id, reads, total, and the PSI: observed, decoded, smoothed
     groups: pd.DataFrame

@@ -112,7 +112,7 @@ class Theme(NamedTuple):
     paper: str  # ground
     body: str  # exons, cells without a value
 
-
+# %% ../../nbs/60_pl/10_style.ipynb #7ac100c7
 THEMES = {
     None: Theme(INK, INK, GRID, "rgba(0,0,0,0)", "#9AA1AB"),
     "light": Theme("#20242B", "#5B626C", "rgba(70,78,90,0.16)", "#FFFFFF", "#A9B0BA"),

@@ -218,7 +218,7 @@ OTHERWISE = [  # columns that tell the table, and what is meant there
 ]
 OWN = "A column of your own data."
 
-
+# %% ../../nbs/30_tl/90_columns.ipynb #e12338b9
 def meaning(
     name: str,  # of a column
     beside: Iterable[str] = (),  # names of the columns beside it

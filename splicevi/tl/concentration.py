@@ -66,7 +66,7 @@ def excess_sums(
     n, event = len(pairs.event_size), pairs.observation_event
     return np.stack([np.bincount(event, weights=v, minlength=n) for v in (excess, weight)])
 
-
+# %% ../../nbs/30_tl/10_concentration.ipynb #1e908683
 def shrunken_concentration(
     sums: np.ndarray,  # (2, events) of `excess_sums`
     prior_observations: float = 20.0,  # how many observations the common value counts for

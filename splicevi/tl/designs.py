@@ -237,7 +237,7 @@ class Solved(NamedTuple):
     log_det: np.ndarray  # (events,)
     fitted: np.ndarray  # (events, columns, columns) inverse of A
 
-
+# %% ../../nbs/30_tl/38_designs.ipynb #13496a17
 def solve(
     basis: Basis,
     w: np.ndarray,  # (samples, events) weights

@@ -220,7 +220,7 @@ def event_sums(
 # %% ../../nbs/30_tl/52_detection.ipynb #ce1d50e9
 MOST_PSI = 20_000_000  # PSI of groups to estimate concentrations from; beyond it all cells are one group
 
-
+# %% ../../nbs/30_tl/52_detection.ipynb #b2e65439
 class Depths:
     "Reads of a data set by event, from which designs are made."
 
@@ -300,7 +300,7 @@ MORE = {
     "twice the donors": dict(donors=2),
 }
 
-
+# %% ../../nbs/30_tl/52_detection.ipynb #56f61b55
 def halves(n: int) -> list[Comparison]:
     "Two halves of the cells, as if they were groups."
     if n < 4:

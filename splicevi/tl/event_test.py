@@ -261,7 +261,7 @@ def only(
     out.a, out.p, out.r, out.joint = self.a[..., at], self.p[at], self.r[events], self.joint[events]
     return out
 
-
+# %% ../../nbs/30_tl/30_event_test.ipynb #c5a87e7a
 @patch
 def restrict(
     self: Contrast,

@@ -112,7 +112,7 @@ MORE = {
     RETAINED: "more retention",
 }
 
-
+# %% ../../nbs/30_tl/15_exons.ipynb #384c5dc4
 def directions(
     change: np.ndarray,  # (rows,) inclusion of group 2 minus that of group 1, NaN: none
     effect: np.ndarray,  # (rows,) PSI of the junction in group 2 minus that in group 1
@@ -142,7 +142,7 @@ def inclusion_columns(
 # %% ../../nbs/30_tl/15_exons.ipynb #0477e78a
 SHOWN_WORDS = ("event_name", "event_type", "event_status", "consequence")
 
-
+# %% ../../nbs/30_tl/15_exons.ipynb #7aa4cf60
 def with_direction(
     table: pd.DataFrame,  # a row for each junction, or event: effect_size, maybe inclusion_effect
     junctions: pd.DataFrame,  # (rows,) the junction of each row, see `junction_frame`

@@ -40,7 +40,7 @@ class GroupMean(NamedTuple):
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #74e5e8d7
 KAPPA = 5.0  # counts that the decoder's expectation is worth
 
-
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #691fe8b0
 def mean_of_counts(
     counts: np.ndarray,  # (..., genes) independent counts
     expected: np.ndarray,  # (..., genes) counts that the decoder expects in their place

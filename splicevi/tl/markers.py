@@ -234,7 +234,7 @@ def marker_inclusion(
 # %% ../../nbs/30_tl/32_markers.ipynb #05f56e82
 MARKER_WORDS = (KEYS.gene_name, "event_name", "event_type", "event_status", "consequence")
 
-
+# %% ../../nbs/30_tl/32_markers.ipynb #5860b03b
 def named_markers(
     rows: pd.DataFrame,  # of `marker_rows`
     found: MarkerReads,

@@ -21,7 +21,7 @@ __all__ = ['WORTH', 'log_predicted', 'learned_weights', 'PooledContrast', 'predi
 # %% ../../nbs/30_tl/33_model_prior.ipynb #2a627a7e
 WORTH = (2.0, 8.0, 32.0, 128.0, 512.0)  # reads that a prediction may be worth
 
-
+# %% ../../nbs/30_tl/33_model_prior.ipynb #62fa2758
 def log_predicted(
     contrast: Contrast,  # of all reads, at one level
     fitted: np.ndarray,  # (2, junctions) reads that the model was fitted to, in the order of events

@@ -55,7 +55,7 @@ def flipped(
 # %% ../../nbs/30_tl/87_programs.ipynb #9a834c4b
 CALLED = 0.05  # p_adjusted of a regulator that a program is named after
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #b7fbc222
 @patch
 def leaders(self: Programs) -> pd.DataFrame:  # program -> row of `regulators`
     "The regulator of each program with the largest |r|, where it is called."
@@ -64,14 +64,14 @@ def leaders(self: Programs) -> pd.DataFrame:  # program -> row of `regulators`
     first = self.regulators.groupby("program", sort=False).first()
     return first[first["p_adjusted"] <= CALLED]
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #168b740e
 @patch(as_prop=True)
 def names(self: Programs) -> dict[str, str]:
     "Names of the programs: with the regulator that leads, if one is called."
     of = self.leaders()["symbol"]
     return {p: f"{p} ({of[p]})" if p in of else p for p in self.activity}
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #05fdbd75
 @patch
 def oriented(self: Programs) -> Programs:
     "The same with the signs that are the convention."
@@ -112,17 +112,17 @@ def top_genes(
 # %% ../../nbs/30_tl/87_programs.ipynb #3f8b5356
 MOVED = Limits(0, 1)
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #945a242b
 def _listed(names, values, digits: int) -> str:
     "Names with their values, with a sign."
     return ", ".join(f"{n} ({v:+.{digits}f})" for n, v in zip(names, values))
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #a073487e
 def _events_first(top: pd.DataFrame, n: int) -> pd.DataFrame:
     "The first junction of each of n events."
     return top[~top[KEYS.event].duplicated()].head(n) if KEYS.event in top else top.head(n)
 
-
+# %% ../../nbs/30_tl/87_programs.ipynb #37068fcf
 @patch
 @takes(n=COUNT, moved=MOVED)
 def table(

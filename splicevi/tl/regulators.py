@@ -47,7 +47,7 @@ class Units(NamedTuple):
     expression: np.ndarray  # (units, proteins)
     stratum: np.ndarray  # (units,) codes; units are shuffled within
 
-
+# %% ../../nbs/30_tl/85_regulators.ipynb #d890abc6
 def _sample_strata(sample: np.ndarray, batch: np.ndarray) -> np.ndarray:  # (samples,)
     "The batch of each sample, where samples lie in one batch and batches have several; else one for all."
     pairs = np.unique(np.c_[sample, batch], axis=0)
@@ -59,7 +59,7 @@ def _sample_strata(sample: np.ndarray, batch: np.ndarray) -> np.ndarray:  # (sam
 # %% ../../nbs/30_tl/85_regulators.ipynb #2d3bf915
 MIN_SAMPLES = 4  # with fewer there are not even 24 ways to shuffle them
 
-
+# %% ../../nbs/30_tl/85_regulators.ipynb #18911517
 def units_of(
     activity: np.ndarray,  # (cells, programs)
     expression: np.ndarray,  # (cells, proteins)
@@ -89,7 +89,7 @@ def _normed(values: np.ndarray) -> np.ndarray:
     tiny = norm <= 1e-9 * max(norm.max(initial=0), 1e-30)
     return np.where(tiny, 0, values / np.where(tiny, 1, norm)).astype(np.float32)
 
-
+# %% ../../nbs/30_tl/85_regulators.ipynb #430363f7
 def shuffled(stratum: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     "A random order of the units that leaves each in its stratum."
     out = np.empty(len(stratum), int)
@@ -104,7 +104,7 @@ class Correlations(NamedTuple):
     p_value: np.ndarray  # of each pair
     p_adjusted: np.ndarray  # of the family of all pairs
 
-
+# %% ../../nbs/30_tl/85_regulators.ipynb #bca88a4c
 @takes(n_permutations=COUNT, seed=SHARED["seed"])
 def regulator_correlations(units: Units, n_permutations: int = 1000, seed: int = 0) -> Correlations:
     "Correlations of activities with expression, and their p from permutations of units within strata."

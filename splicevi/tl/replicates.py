@@ -95,7 +95,7 @@ DONOR_WORDS = (
 )
 SEPARATOR = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|[^a-zA-Z]+")
 
-
+# %% ../../nbs/30_tl/24_replicates.ipynb #89b902e3
 def names_donors(column: str) -> bool:
     "Whether the name of a column says that its values are donors, samples or batches."
     words = [w.lower() for w in SEPARATOR.split(str(column)) if w]

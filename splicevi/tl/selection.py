@@ -179,7 +179,7 @@ def count_sums(
 PRIOR_CELLS = 20  # cells that the usual scatter is worth
 LOW = 1e-12
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #67b6675a
 def moderated(
     own: np.ndarray,  # (features,) estimate of each
     cells: np.ndarray,  # (features,) that it is made of
@@ -226,7 +226,7 @@ def psi_differences(
 # %% ../../nbs/30_tl/65_selection.ipynb #ffd18d79
 ADDED = 0.1  # counts per 10,000 that are added to a mean before its logarithm
 
-
+# %% ../../nbs/30_tl/65_selection.ipynb #85cacd75
 def fold_differences(
     selected: tuple[np.ndarray, int], rest: tuple[np.ndarray, int]
 ) -> pd.DataFrame:  # (genes, ...) means of both, log2 fold change, se, score

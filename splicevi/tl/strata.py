@@ -44,7 +44,7 @@ def mean_over_strata(
 # %% ../../nbs/30_tl/26_strata.ipynb #ff37a6dc
 STRATUM_FIELDS = {"cells": ("cells", "shares", "noise"), "reads": ("effective", "worth")}  # sums that weights need
 
-
+# %% ../../nbs/30_tl/26_strata.ipynb #596e15d0
 def in_both_groups(
     store: CellStore,
     samples: Samples,

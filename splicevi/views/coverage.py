@@ -85,7 +85,7 @@ def observed(self: Coverage) -> np.ndarray:
 # %% ../../nbs/70_views/30_coverage.ipynb #42463e83
 BANDS = (1, 2, 3, 5, 10, 20, 50)  # first number of reads of each band
 
-
+# %% ../../nbs/70_views/30_coverage.ipynb #07e91808
 def share_all_or_none(
     coverage: Coverage,
 ) -> pd.DataFrame:  # by band of reads: observed (cell, event), share whose junctions all have PSI 0 or 1
@@ -360,7 +360,7 @@ def power_section(figure: go.Figure, words: Sequence[str]) -> str:
     bars = figure_html(figure, caption, "Share of events in which changes would be found")
     return section("What could be found", " ".join(words), bars)
 
-
+# %% ../../nbs/70_views/30_coverage.ipynb #d2dfeb87
 def protocol_section(protocol: Protocol) -> str:
     "How the cells were sequenced."
     table = table_html(protocol.evidence, words=["what it means"])

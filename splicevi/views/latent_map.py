@@ -61,7 +61,7 @@ def data_of(source, mdata):
 # %% ../../nbs/70_views/60_latent_map.ipynb #2d6759b6
 SHOWS = ("observed", "decoded", "smoothed")
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #42f49d96
 class LatentMap:
     """A map of the cells that stays fluid at a million, with lasso, box and legend.
 
@@ -209,7 +209,7 @@ def _set_selected(self: LatentMap, cells) -> None:
         cells = rows
     self.points.selected = cells
 
-
+# %% ../../nbs/70_views/60_latent_map.ipynb #1e911da9
 LatentMap.selected = property(
     lambda self: self.points.selected,
     LatentMap._set_selected,

@@ -91,7 +91,7 @@ class _Column(NamedTuple):
     words: bool  # on the left, and free to wrap
     best: int | None  # row in bold
 
-
+# %% ../../nbs/70_views/10_page.ipynb #80578868
 def _best_row(
     values: pd.Series,
     how: str | None,  # "max", "min" or None

@@ -167,7 +167,7 @@ def _offer(self: Options, options) -> None:
         self.labels = [label for label, _ in self._pairs]
         self.index = known.index(now) if now in known else 0 if known else -1
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #682eede5
 Options.value = property(Options._value, Options._choose, doc="The option that is chosen.")
 Options.options = property(lambda self: self._given, Options._offer, doc="Values, or pairs of labels and values.")
 
@@ -230,7 +230,7 @@ SCRIPTS = {
 }
 STYLES = ("view.css", "search.css", "table.css", "plot.css", "map.css", "explorer.css", "dashboard.css")
 
-
+# %% ../../nbs/70_views/12_parts.ipynb #ad099f75
 @cache
 def view_script() -> str:
     "The script of a view: those of all kinds of parts, and the one that builds the tree."

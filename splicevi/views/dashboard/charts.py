@@ -287,7 +287,7 @@ def value_range(curves: Sequence[Curve], log: bool = False) -> tuple[float, floa
 # %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #d64e6028
 MARGIN = dict(left=46.0, right=10.0, top=16.0, bottom=20.0)  # pixels
 
-
+# %% ../../../nbs/70_views/40_dashboard/20_charts.ipynb #cb68ea52
 def row_axes(
     rows: Sequence[Row],
     epochs: tuple[float, float],  # first and last

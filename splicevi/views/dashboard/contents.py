@@ -112,7 +112,7 @@ PHASE_NAMES = {
     "error": "error",
 }
 
-
+# %% ../../../nbs/70_views/40_dashboard/30_contents.ipynb #f1d3a4cf
 def why_ended(rec: TrainingRecorder) -> str:
     "Why training ended."
     return {
@@ -211,7 +211,7 @@ CURVE_COLORS = {
     "adversarial_loss": OKABE_ITO[4],
 }
 
-
+# %% ../../../nbs/70_views/40_dashboard/30_contents.ipynb #9a4912ba
 def elbo_panel(rec: TrainingRecorder) -> Panel:
     "The ELBO, with its best epoch where it is what training watches."
     mark = None

@@ -32,7 +32,7 @@ DASHBOARD_LIMITS = dict(
     interval=Limits(0, hint="These are seconds."),
 )
 
-
+# %% ../../../nbs/70_views/40_dashboard/50_dashboard.ipynb #0aec40a5
 def check_settings(view: str, hue: Mapping[str, str] | None, **numbers) -> None:
     "An error that names the argument, if one of them cannot be."
     choose_view(view, False)

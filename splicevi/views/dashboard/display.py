@@ -170,7 +170,7 @@ def in_notebook() -> bool:
 # %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #a8d44a4b
 VIEWS = {"html": HTMLView, "widget": WidgetView, "console": ConsoleView}
 
-
+# %% ../../../nbs/70_views/40_dashboard/45_display.ipynb #099a71b6
 def choose_view(
     view: str,  # one of `VIEWS`, or "auto"
     background: bool,  # whether training leaves the cell

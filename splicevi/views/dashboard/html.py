@@ -55,7 +55,7 @@ PHASE_COLORS = {
     "error": OKABE_ITO[5],
 }
 
-
+# %% ../../../nbs/70_views/40_dashboard/40_html.ipynb #ba17d4bb
 def head_html(
     rec: TrainingRecorder,
     hint: str = "",  # how to stop

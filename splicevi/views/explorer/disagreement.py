@@ -43,7 +43,7 @@ def both_psi(
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #d1e379cc
 FAR = 0.1  # PSI that are closer are taken as the same
 
-
+# %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #f88330f2
 def compared(state: ExplorerState) -> tuple[str, str, float] | None:
     "Both groups and the effect of the row that is shown, if it was called and its groups are those that are drawn."
     row, tested, there = state.row, state.tested(), list(state.cell_groups.categories)

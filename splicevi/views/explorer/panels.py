@@ -39,7 +39,7 @@ def empty_panel(
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fbd15809
 MOST_LANES = 6
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #325e70de
 def lanes(state: ExplorerState) -> list[str]:
     "The groups that the arcs are drawn for, in their order."
     there, tested = list(state.cell_groups.categories), state.tested()
@@ -92,7 +92,7 @@ NO_COORDINATES = (
     "The junctions have no coordinates: put chrom, start and end into var, or name them chrom:start:end:strand."
 )
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #fb9fddd2
 def arcs_panel(state: ExplorerState, **look) -> go.Figure:
     "The junctions of the event over its exons."
     if state.junctions["start"].isna().any():
@@ -126,7 +126,7 @@ def grid_panel(
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #b6c197b5
 NO_BAM = "No coverage: pass the BAM file of these cells as bam=, or call ex.sashimi(path)."
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #8d07a82c
 def sashimi_panel(
     state: ExplorerState,
     path=None,  # of a BAM or CRAM file; None: the one that the explorer was given
@@ -242,7 +242,7 @@ def expression_panel(state: ExplorerState, **look) -> go.Figure:
     title = shorten(visible(title), 300, 16)  # two panels stand side by side
     return pl.expression_violin(values, state.cell_groups, gene, unit, hue, **{"title": f"{title} by group"} | look)
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #971081fb
 NO_GENE = "The event has no gene name: put it into var['gene_name'] (splicevi.data.genes can)."
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #2c09830e

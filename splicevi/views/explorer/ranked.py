@@ -55,7 +55,7 @@ def ranked_view(
 HOW = "Draw around cells on the map (lasso or box; shift adds), or colour it by groups and click a name of the legend."
 MEANS = "surest and largest differences first: a ranking, not a test."
 
-
+# %% ../../../nbs/70_views/50_explorer/67_ranked.ipynb #ec680140
 def ranked_title(state: ExplorerState) -> str:
     "What is ranked, as HTML."
     if (ranking := state.ranking()) is None:

@@ -164,13 +164,13 @@ def from_model(model, mdata=None) -> EventData:
     parts |= dict(model=model) if model.is_trained else dict(why=UNTRAINED)
     return EventData(all_obs(given), junctions, by_junction(reads), **parts)
 
-
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #a21cbc3a
 UNTRAINED = "Decoded and smoothed PSI need a trained model: run model.train(), then open the explorer again."
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #4f4c7c3b
 DEFAULT_PARTS = dict(splicing=KEYS.splicing, rna=KEYS.rna, rna_layer=None)
 
-
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #911480f9
 def event_data(
     source,  # a `SPLICEVI` model, or a MuData
     mdata: MuData | None = None,  # other data than the model's own
@@ -324,7 +324,7 @@ def given_coords(
         raise ValueError(f"latent has shape {np.shape(key)}, but ({n:,}, 2) is needed: two coordinates for each cell.")
     return need_coords("latent", key), "latent"
 
-
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #936edc90
 @patch
 def coords(
     self: EventData,

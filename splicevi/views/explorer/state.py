@@ -55,7 +55,7 @@ class Observable:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f896cfd7
 SHOWS = ("observed", "decoded", "smoothed")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #ec0fa725
 class Grouping(Observable):
     "How cells are grouped, and which PSI is drawn."
 
@@ -95,7 +95,7 @@ def _set_show(self: Grouping, kind: str) -> None:
         self._show = kind
         self._notify("show")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #a4d365ba
 Grouping.show = property(
     lambda self: self._show,
     Grouping._set_show,
@@ -131,7 +131,7 @@ def _set_ds(self: Tests, table: pd.DataFrame | None) -> None:
         self._cache.pop(name, None)
     self._notify("ds", "comparison")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #948321d6
 Tests.ds = property(lambda self: self._ds, Tests._set_ds, doc="Table of `model.differential_splicing`.")
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #1fd4465d
@@ -286,7 +286,7 @@ def _set_junction(self: Selection, name: str) -> None:
         )
     self._select(self.data.junctions.at[name, KEYS.event], name)
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #6068715f
 Selection.junction = property(
     lambda self: self._junction,
     Selection._set_junction,
@@ -435,7 +435,7 @@ def locus(self: ExplorerState) -> str:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #160597bf
 FRAMES = ("groups", "cells", "events")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #b6daa3d7
 @patch
 def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
     'What is shown as a tidy table: PSI of "groups" or "cells", or the "events" to choose from.'
@@ -483,7 +483,7 @@ def samples(self: ExplorerState) -> pd.DataFrame | None:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #f9eb6f81
 MOST_PINNED = 5
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #17fb03fa
 @patch
 def _set_pinned(self: ExplorerState, events) -> None:
     events = [events] if isinstance(events, str) else list(dict.fromkeys(events or ()))
@@ -495,7 +495,7 @@ def _set_pinned(self: ExplorerState, events) -> None:
         self._pinned = tuple(events)
         self._notify("pinned")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #bcc1681b
 ExplorerState.pinned = property(
     lambda self: self._pinned, ExplorerState._set_pinned, doc="Events that are drawn beside the one that is shown."
 )
@@ -519,7 +519,7 @@ ExplorerState.selected = property(
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #55207d27
 AT_ONCE = 10_000  # cells of each side that are looked at while someone waits
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #fcf7e3a6
 @patch
 def ranking(self: ExplorerState) -> Ranking | None:
     "What sets the selected cells apart; None if none, or all, are selected."
@@ -538,7 +538,7 @@ def ranking(self: ExplorerState) -> Ranking | None:
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #82094432
 SIDES = ("selected", "rest")
 
-
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #2c52e138
 @patch
 def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> None:
     "Write the selection into a column of the user's obs, as the categories selected and rest."

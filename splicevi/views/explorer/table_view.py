@@ -63,7 +63,7 @@ class Condition(NamedTuple):
 _CONDITION = re.compile(r"^(\|?)(.+?)\|?\s*(>=|<=|>|<|=)\s*([-−+]?[\d.,]+(?:e-?\d+)?)$")
 _COMPARE = {">": np.greater, "<": np.less, ">=": np.greater_equal, "<=": np.less_equal, "=": np.equal}
 
-
+# %% ../../../nbs/70_views/50_explorer/60_table_view.ipynb #02b94559
 def parse_condition(
     word: str,  # such as reads>100
     columns: list[Column],

@@ -39,7 +39,7 @@ def exon_psi(
 # %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #5a69bf1c
 KINDS_OF_PSI = ("observed", "decoded", "smoothed")
 
-
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #3fa7f068
 def cells_table(
     values: EventValues,
     cells: pd.Index,  # names of the cells
@@ -125,7 +125,7 @@ def observed_weight(v: EventValues, code: np.ndarray) -> np.ndarray:  # (cells, 
     c = within_group_concentration(v.y, code) if v.concentration is None else v.concentration
     return read_weight(v.n, c)[:, None]
 
-
+# %% ../../../nbs/70_views/50_explorer/30_tables.ipynb #404a2a65
 def observed_groups(
     v: EventValues, code: np.ndarray, n_groups: int
 ) -> tuple[np.ndarray, ...]:  # PSI, its interval, number of cells, each (groups, k)
