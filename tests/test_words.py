@@ -696,7 +696,7 @@ def test_directions_of_a_test(model, mdata):
         table.groupby("event_id", observed=True)["direction"].first()[["cassette", "kept"]]
         == first[["cassette", "kept"]]
     ).all()
-    ex = sv.PSIExplorer(model, ds=ds)
+    ex = sv.PSIExplorer(model, ds=ds, level="junction")
     assert ex.frame("events")["direction"].tolist() == ds["direction"].tolist()
     view = ex.widget is not None and ex._view.table.view
     told = {c.key: c.meaning for c in view.columns}
