@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch.distributed as dist
 from anndata import read_h5ad
 
 from splicevi import SPLICEVI
@@ -16,6 +17,7 @@ from splicevi.data import hold_out, open_mudata, write_store
 from splicevi.data.store import stored_pairs
 from splicevi.datasets import simulate
 from splicevi.model import outputs
+from splicevi.nn.loader import ROWS, STRETCH, CellLoader
 from splicevi.pl import latent_space
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -207,6 +209,30 @@ def test_windows_are_read_and_nothing_else(store, small_windows, monkeypatch):
     model.train(max_epochs=1, batch_size=64, train_size=1.0, early_stopping=False, **QUIET)
     assert len(seen) > 3 and max(map(len, seen)) < 400
     assert sorted(np.concatenate(seen)) == list(range(1200))
+
+
+def test_each_process_reads_its_own_windows(store, small_windows):
+    "Of several processes each has a share of the cells, in stretches of the file, and another one in each epoch."
+    data = open_mudata(store[0])
+    SPLICEVI.setup_mudata(data, batch_key="batch")
+    manager = SPLICEVI(data, n_latent=4).adata_manager
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    try:
+        loader = CellLoader(manager, batch_size=64, shuffle=True, distributed_sampler=True)
+    finally:
+        dist.destroy_process_group()
+    sampler, seen = loader.sampler, {}
+    sampler.num_samples, sampler.total_size = 600, 1200
+    for sampler.epoch in (0, 1):
+        for sampler.rank in (0, 1):
+            batches = [t[ROWS].numpy() for t in loader]
+            seen[sampler.epoch, sampler.rank] = np.concatenate(batches)
+            assert [len(b) for b in batches] == [64] * 9 + [24]
+        both = np.concatenate([seen[sampler.epoch, k] for k in (0, 1)])
+        assert sorted(both) == list(range(1200))
+    assert set(seen[0, 0]) != set(seen[1, 0]) and not (seen[0, 0][:600] == np.sort(seen[0, 0])).all()
+    gaps = (np.diff(np.sort(seen[0, 0])) > 1).sum()
+    assert 2 < gaps < 1200 / STRETCH  # of single cells there would be hundreds
 
 
 @pytest.mark.parametrize("ending", ["h5mu", "zarr"])

@@ -22,7 +22,7 @@ from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
-from scvi.dataloaders import AnnDataLoader, DataSplitter
+from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
 from ..core import KEYS, user_level
 from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
@@ -47,7 +47,7 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'RO
            'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once',
            'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'compact_arrays', 'splicing_arrays',
            'expression_arrays', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order',
-           'CellLoader', 'CellSplitter']
+           'CellLoader', 'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -491,19 +491,40 @@ class CellLoader(AnnDataLoader):
         return batches if self.num_workers else one_ahead(batches)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3f0d4b7c
+def share_of_rank(
+    order: np.ndarray,  # positions of all cells
+    sampler: BatchDistributedSampler,  # of a training in several processes
+) -> np.ndarray:
+    "A stretch of the order for each process, all of one length; the first cells fill up the last one."
+    k, n = sampler.rank, sampler.num_samples
+    return np.resize(order, sampler.total_size)[k * n : (k + 1) * n]
+
+# %% ../../nbs/40_nn/70_loader.ipynb #bb780ae4
+@patch
+def _shuffled(self: CellLoader, window: int) -> np.ndarray | None:
+    "A random order of this process's cells, those of a window near each other; None where none is wanted."
+    sampler, rows = self.sampler, self.dataset.indices
+    if isinstance(sampler, BatchDistributedSampler) and sampler.shuffle:
+        same_for_all = torch.Generator().manual_seed(sampler.seed + sampler.epoch)
+        return share_of_rank(near_order(rows, window, same_for_all), sampler)
+    if isinstance(getattr(sampler, "sampler", None), torch.utils.data.RandomSampler):
+        seed = int(torch.empty((), dtype=torch.int64).random_())
+        return near_order(rows, window, torch.Generator().manual_seed(seed))
+    return None
+
+# %% ../../nbs/40_nn/70_loader.ipynb #2f2319e4
 @patch
 def _positions(self: CellLoader, window: int) -> Iterator[np.ndarray]:
-    "Positions of the cells of one mini-batch after another, those of a window near each other where they are shuffled."
-    if not isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.RandomSampler):
+    "Positions of the cells of one mini-batch after another."
+    size = self.sampler.batch_size
+    if (order := self._shuffled(-(-window // size) * size)) is None:
         yield from map(np.asarray, self.sampler)
         return
-    size = self.sampler.batch_size
-    generator = torch.Generator().manual_seed(int(torch.empty((), dtype=torch.int64).random_()))
-    order = near_order(self.dataset.indices, -(-window // size) * size, generator)
-    for start in range(0, len(order) - (size - 1) * self.sampler.drop_last, size):
+    drop = getattr(self.sampler, "drop_last_batch", self.sampler.drop_last)
+    for start in range(0, len(order) - (size - 1) * drop, size):
         yield order[start : start + size]
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #8244f09b
 @patch
 def _windows(self: CellLoader) -> Iterator[tuple[Window, list]]:
     "One window after another, and the mini-batches that are made of it."
@@ -518,7 +539,7 @@ def _windows(self: CellLoader) -> Iterator[tuple[Window, list]]:
     if held:
         yield read()
 
-
+# %% ../../nbs/40_nn/70_loader.ipynb #7e6f608a
 @patch
 def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
     "Mini-batches of cells on disk; the next window is read while one is at work."
