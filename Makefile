@@ -78,6 +78,7 @@ $(VENV)/.installed: $(FACTS)
 	  { echo "splicevi needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Try: make PYTHON=/path/to/python3.11 ..." >&2; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing into $(VENV) (a few minutes the first time) ..."
+	-$(PIP) 'pip>=25' # older ones take minutes to compare what is installed with what is asked for
 	$(PIP) $(or $(shell grep -s '^torch==' $(CONSTRAINTS)),torch)
 	$(PIP) -e .
 	@touch $@
