@@ -12,6 +12,7 @@ __all__ = ['KEYS', 'INSTALLED', 'logger', 'MODALITIES', 'Keys', 'shortlist', 'is
 import errno
 import importlib
 import importlib.util
+import inspect
 import logging
 import math
 import os
@@ -75,7 +76,7 @@ def is_users(frame) -> bool:
 # %% ../nbs/00_core.ipynb #e42f94a0
 def user_level() -> int:
     "The `stacklevel` of a warning that points to the line that called the library."
-    frame, level = sys._getframe(1), 1
+    frame, level = inspect.currentframe().f_back, 1
     while frame is not None and not is_users(frame):
         frame, level = frame.f_back, level + 1
     return level if frame is not None else 2

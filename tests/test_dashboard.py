@@ -412,7 +412,8 @@ def test_first_epochs_do_not_squeeze_the_axis():
 def test_switch_works_without_a_script():
     "The checkbox is in the title, which is displayed once; a rule with its name applies to the view."
     title, body = title_html(demo_record(), "v1"), body_html(demo_record(), "v1")
-    assert 'type="checkbox" id="v1-log"' in title and "body:has(#v1-log:checked) .v1 .svi-log{display:block}" in title
+    rule = ":is(body,.splicevi-view):has(#v1-log:checked) .v1 .svi-log{display:block}"
+    assert 'type="checkbox" id="v1-log"' in title and rule in title
     assert "checkbox" not in body and body.count('class="svi-lin"') == body.count('class="svi-log"') == 3
     assert body.startswith('<div class="svi v1">')
 

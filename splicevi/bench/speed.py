@@ -30,6 +30,7 @@ from ..data.events import find_events, to_mudata
 from ..datasets import simulate
 from ..model.splicevi import SPLICEVI
 from ..nn.plan import SplicingTrainingPlan
+from ..nn.scvi_names import make_loader
 from ..pl.style import OKABE_ITO, styled
 from ..views.page import check_target, figure_html, page, section, table_html
 
@@ -152,7 +153,7 @@ class Stepper:
         self.model, self.batch_size, self.tensors = model, batch_size, None
         plan = SplicingTrainingPlan(model.module, adversarial_classifier=False)
         self.optimizer = plan.configure_optimizers()[0][0]
-        self.loader = model._make_data_loader(adata=model.adata, batch_size=batch_size, shuffle=True)
+        self.loader = make_loader(model, model.adata, None, batch_size, shuffle=True)
         model.module.train()
 
     def load(self) -> None:

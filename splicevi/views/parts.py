@@ -24,6 +24,8 @@ __all__ = ['SCRIPTS', 'STYLES', 'Layout', 'Part', 'Markup', 'Button', 'Checkbox'
 class Layout:
     "Where a part stands and how large it is: properties of CSS, with underscores in place of hyphens."
 
+    _css, _told = None, None  # set in __dict__, as attributes are properties of CSS
+
     def __init__(self, **css):
         self.__dict__.update(_css=css, _told=lambda: None)
 
@@ -39,6 +41,8 @@ class Layout:
 # %% ../../nbs/70_views/12_parts.ipynb #66842b67
 class Part:
     "A part of a view: values that page and kernel share, and those who listen to them."
+
+    _values, _listeners, _page, _id, _given = None, None, None, None, None  # set in __dict__, as attributes are values
 
     def __init__(self, kind: str, children=(), layout: Layout | None = None, **values):
         layout = Layout() if layout is None else layout
