@@ -15,7 +15,7 @@ import splicevi as sv
 
 LIKELIHOODS = ("dirichlet_multinomial", "beta_binomial", "binomial")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_consecutive")
-CHECKS = ("_is_finite", "adam.py")  # what only a processor looks at: it need not wait for itself
+CHECKS = ("_is_finite", "adam.py", "adamw.py")  # what only a processor looks at: it need not wait for itself
 
 
 def new_model(**kwargs):

@@ -227,7 +227,7 @@ def test_each_process_reads_its_own_windows(store, small_windows):
         for sampler.rank in (0, 1):
             batches = [t[ROWS].numpy() for t in loader]
             seen[sampler.epoch, sampler.rank] = np.concatenate(batches)
-            assert [len(b) for b in batches] == [64] * 9 + [24]
+            assert [len(b) for b in batches] == [64] * 9 + [24] and len(loader) == 10
         both = np.concatenate([seen[sampler.epoch, k] for k in (0, 1)])
         assert sorted(both) == list(range(1200))
     assert set(seen[0, 0]) != set(seen[1, 0]) and not (seen[0, 0][:600] == np.sort(seen[0, 0])).all()

@@ -490,6 +490,12 @@ class CellLoader(AnnDataLoader):
         batches = super().__iter__()
         return batches if self.num_workers else one_ahead(batches)
 
+    def __len__(self) -> int:
+        s = self.sampler
+        if not isinstance(s, BatchDistributedSampler):
+            return super().__len__()
+        return (s.num_samples + (0 if s.drop_last_batch else s.batch_size - 1)) // s.batch_size  # scvi-tools 1.4: cells
+
 # %% ../../nbs/40_nn/70_loader.ipynb #3f0d4b7c
 def share_of_rank(
     order: np.ndarray,  # positions of all cells
