@@ -83,7 +83,8 @@ def designed_counts(
         second = (w * (group == 1)[:, None]).sum(0) / np.maximum(w.sum(0), 1e-30)
         change = basis.c @ beta
         level.append([middle - second * change, middle + (1 - second) * change])
-        worth.append(2 / np.maximum(basis.c @ np.linalg.solve(fit.information, basis.c[None, :, None])[..., 0].T, 1e-30))
+        inverse = np.linalg.solve(fit.information, basis.c[None, :, None])[..., 0]
+        worth.append(2 / np.maximum(basis.c @ inverse.T, 1e-30))
         log.append(fit.log)
     return DesignedCounts(np.array(level), np.array(worth), scatter_chance(np.stack(log, 1)))
 
