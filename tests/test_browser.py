@@ -512,7 +512,9 @@ def test_hostile_names_in_widgets(open_notebook, shots, root):
         assert text in nb.page.locator(".splicevi-explorer").inner_text()
         assert text in " ".join(nb.page.locator(".svi-legend").all_inner_texts())
     drawn = " ".join(nb.page.locator(".js-plotly-plot .main-svg text").all_text_contents())
-    assert "<script>wind" in drawn and "two\\nlines" in drawn + heading(nb), drawn
+    listed = nb.page.locator(".splicevi-explorer").inner_text()
+    assert "<script>wind" in drawn and "two\\nlines" in drawn + listed, (drawn, listed)
+    assert "a very long name " * 4 not in drawn  # a sentence cuts it
     nb.shot(shots / "hostile-dashboard.png", ".jp-OutputArea:has(.svi)")
     nb.shot(shots / "hostile-explorer.png", ".splicevi-explorer")
     click_arc(nb, nb.execute("print(ex.junction)").strip("\n"))  # hovers first

@@ -13,8 +13,8 @@ from .state import EXON, ExplorerState
 from .tables import group_numbers
 
 # %% auto #0
-__all__ = ['FAR', 'NOT_LEARNED', 'GO_BY_READS', 'BothPsi', 'both_psi', 'compared', 'contradicts', 'contradicted_call',
-           'missed_groups', 'disagreement']
+__all__ = ['FAR', 'NOT_LEARNED', 'GO_BY_READS', 'BothPsi', 'both_psi', 'in_sentence', 'compared', 'contradicts',
+           'contradicted_call', 'missed_groups', 'disagreement']
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #fc2a6dfd
 class BothPsi(NamedTuple):
@@ -42,6 +42,11 @@ def both_psi(
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #d1e379cc
 FAR = 0.1  # PSI that are closer are taken as the same
+
+# %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #2f1c92f2
+def in_sentence(name: str, most: int = 40) -> str:
+    "The name of a group, cut where it would fill the sentence."
+    return name if len(name) <= most else f"{name[: most - 1]}…"
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #f88330f2
 def compared(state: ExplorerState) -> tuple[str, str, float] | None:
@@ -81,7 +86,7 @@ def contradicted_call(state: ExplorerState) -> str:
         return ""
     observed, decoded = (f"{p[0]:.2f} and {p[1]:.2f}" for p in (psi.observed, psi.decoded))
     size = f"{effect:+.2f}".replace("-", "−")
-    said = f"it calls Δψ {size} from {one} to {two} (observed {observed})"
+    said = f"it calls Δψ {size} from {in_sentence(one)} to {in_sentence(two)} (observed {observed})"
     return f"Decoded PSI contradict the test: {said}, but they {how} ({decoded})."
 
 # %% ../../../nbs/70_views/50_explorer/45_disagreement.ipynb #95886dbe
@@ -98,7 +103,9 @@ def missed_groups(state: ExplorerState) -> str:
     seen = f"observed {psi.observed[g]:.2f} (95 % {psi.lower[g]:.2f} to {psi.upper[g]:.2f}"
     seen += f", {psi.n_cells[g]:,} cell{'s' * int(psi.n_cells[g] != 1)})"
     count = (
-        f"in {len(missed)} of {len(names)} groups, most in {names[g]}" if len(names) > 1 else "in all cells together"
+        f"in {len(missed)} of {len(names)} groups, most in {in_sentence(names[g])}"
+        if len(names) > 1
+        else "in all cells together"
     )
     return f"Decoded and observed PSI disagree {count}: {seen}, decoded {psi.decoded[g]:.2f}."
 
