@@ -111,7 +111,7 @@ def rotated_factors(
 def matched(
     a: np.ndarray,  # (cells, programs)
     b: np.ndarray,  # (cells, others)
-) -> tuple[np.ndarray, np.ndarray]:  # (others,) program of each (-1: none), |r|
+) -> tuple[np.ndarray, np.ndarray]:  # (others,) program of each (-1: none), size of the correlation
     "The program that goes with each of some others, one to one."
     from scipy.optimize import linear_sum_assignment
 
