@@ -259,9 +259,12 @@ def _is_scaled(self: SplicingTrainingPlan) -> bool:
 # %% ../../nbs/40_nn/80_plan.ipynb #498b8dea
 @patch
 def on_before_optimizer_step(self: SplicingTrainingPlan, optimizer) -> None:
-    "Clip gradients that were scaled."
+    "Clip gradients that were scaled, or still are, where the optimiser scales them down itself."
     if self._is_scaled() and self.gradient_clipping:
-        self._norm([p for group in optimizer.param_groups for p in group["params"]])
+        later = getattr(optimizer, "_step_supports_amp_scaling", False)
+        size = self.trainer.precision_plugin.scaler.get_scale() if later else 1.0
+        parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        torch.nn.utils.clip_grad_norm_(parameters, self.max_norm * size)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #cb054ae9
 @patch

@@ -60,7 +60,7 @@ def by_category(
         )
     named = values.rename_categories([str(c) for c in values.categories])
     own = colors(named, hue)
-    codes = np.where(named.codes < 0, UNSEEN, named.codes).astype(np.uint16)
+    codes = np.where(named.codes < 0, UNSEEN, named.codes.astype(int)).astype(np.uint16)
     names = [visible(c) for c in named.categories]
     look = dict(kind="category", names=names, colors=[own[str(c)] for c in named.categories], unseen="no label")
     return MapColor(codes.tobytes(), look | dict(title=visible(title), note=visible(note)))
