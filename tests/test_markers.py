@@ -81,7 +81,7 @@ def test_choices_of_markers(model, table):
 def test_groups_that_read_too_little_are_not_compared(model, table):
     "Their number is told, and a group of one cell is left out with a warning."
     some = model.adata.obs["cell_type"].astype(object).copy()
-    some[np.flatnonzero(some == "type_4")[12:]] = np.nan
+    some.iloc[np.flatnonzero(some == "type_4")[12:]] = np.nan
     some.iloc[0] = "alone"
     model.adata.obs["some"] = some
     with pytest.warns(UserWarning, match=r"alone of obs\['some'\] has one cell only"):

@@ -191,7 +191,7 @@ def import_task(mdata: MuData) -> Callable[[], MuData]:
     "From junctions with coordinates to a MuData."
     junctions = mdata[KEYS.splicing].copy()
     junctions.X = junctions.layers[KEYS.junction_counts]
-    for name in list(junctions.layers):
+    for name in set(junctions.layers) - {None}:  # as which newer releases of anndata list X
         del junctions.layers[name]
     junctions.var = junctions.var[["chrom", "start", "end", "strand"]]
     junctions.varm.clear()
