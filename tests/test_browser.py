@@ -227,11 +227,10 @@ def test_watch_training_then_explore(open_notebook, shots):
     check_no_complaints(nb)
 
 
-@pytest.mark.browser
-def test_explorer_panels_follow_each_other(open_notebook, shots):
-    "A row of the table, an arc and the buttons change what the other panels show."
+def explored(open_notebook, name):
+    "A notebook that trains and shows the explorer, drawn."
     nb = open_notebook(
-        "panels.ipynb",
+        name,
         SETUP,
         "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)",
         EXPLORE,
@@ -241,6 +240,13 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     nb.run_all()
     nb.wait_done()
     plotted(nb)
+    return nb
+
+
+@pytest.mark.browser
+def test_explorer_panels_follow_each_other(open_notebook, shots):
+    "A row of the table, an arc and the buttons change what the other panels show."
+    nb = explored(open_notebook, "panels.ipynb")
     for label in ("test", "CSV", "HTML", "BED", "PNG"):
         assert nb.page.locator(f".splicevi-explorer button:text-is('{label}')").is_visible(), label
     head = nb.page.locator(".splicevi-explorer th:has-text('Δ exon')").get_attribute("title")
@@ -265,17 +271,7 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
 @pytest.mark.browser
 def test_cells_of_the_map_are_selected_and_ranked(open_notebook, shots):
     "A name of the legend and a lasso on the explorer's map select cells, whose events are ranked beside it."
-    nb = open_notebook(
-        "lasso.ipynb",
-        SETUP,
-        "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)",
-        EXPLORE,
-        width=1300,
-        height=2000,
-    )
-    nb.run_all()
-    nb.wait_done()
-    plotted(nb)
+    nb = explored(open_notebook, "lasso.ipynb")
     chosen = lambda: int(nb.execute("print(int(ex.selected.sum()))"))
     nb.page.locator(".splicevi-explorer .splicevi-choice button:text-is('groups')").click()
     nb.page.locator(".splicevi-explorer .splicevi-map .key button:has-text('type_2')").click()
