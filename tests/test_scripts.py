@@ -1,4 +1,4 @@
-"""Scripts written for the research implementation run as they are: files on disk, options read from signatures, evaluation."""
+"""Scripts for the research implementation run as they are: files on disk, options from signatures, evaluation."""
 
 import argparse
 import inspect
@@ -24,7 +24,7 @@ NAMED = dict(
 
 
 def in_their_layout(mdata):
-    "The same cells with float64 gene counts in a layer, dense PSI, a mask of bytes, and a column of its own in all obs."
+    "The same cells: float64 counts in a layer, dense PSI, a mask of bytes, one table of cells in all places."
     rna, splicing = mdata["rna"], mdata["splicing"]
     obs = mdata.obs[["cell_type"]].astype(str).assign(donor_id=np.arange(mdata.n_obs) % 3)
     obs["donor_id"] = obs["donor_id"].map("d{}".format)
@@ -60,11 +60,12 @@ def hide(mdata, event):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    "Files of training cells, of test cells, and of test cells in which an event is hidden."
+    "Files of training cells, of test cells, and of test cells in which an event is hidden; all of cells set up before."
     folder = tmp_path_factory.mktemp("theirs")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         mdata = in_their_layout(sv.datasets.simulate(150, 40, 80, 2, observed=0.4, seed=3))
+        SPLICEVI.setup_mudata(mdata, **NAMED)  # leaves a number that goes into all three files
         parts = {"train": mdata[:100].copy(), "test": mdata[100:].copy(), "hidden": mdata[100:].copy()}
         hide(parts["hidden"], parts["hidden"]["splicing"].var["event_id"].iloc[0])
         for name, part in parts.items():
@@ -122,12 +123,13 @@ COMMANDS = {
 def saved(request, files, tmp_path_factory):
     "The folder of a model that was trained as the training script does."
     init, train = read_options(COMMANDS[request.param])
-    mdata = opened(files / "train.h5mu")
+    mdata, other = opened(files / "train.h5mu"), opened(files / "test.h5mu")
     batch = "mouse.id" if request.param == "all" else None
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.filterwarnings("ignore", "n_epochs_kl_warmup=50 wins")
         SPLICEVI.setup_mudata(mdata, batch_key=batch, **NAMED)
+        SPLICEVI.setup_mudata(other, batch_key=batch, **NAMED)  # does not stand in the place of the first
         n_genes = int((mdata["rna"].var["modality"] == "Gene_Expression").sum())
         n_junctions = int((mdata["splicing"].var["modality"] == "Splicing").sum())
         model = SPLICEVI(mdata, n_genes=n_genes, n_junctions=n_junctions, **init)
