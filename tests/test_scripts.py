@@ -166,3 +166,20 @@ def test_what_a_training_script_saves_is_evaluated_on_other_files(saved, files):
     r, c = hidden[rows].nonzero()
     assert len(r) and psi.shape == (20, 80) and np.isfinite(psi).all() and smoothed.shape == (50, 80)
     np.testing.assert_allclose(smoothed[rows][r, c], psi[r, c], atol=1e-5)  # without reads they are the decoded PSI
+
+
+def test_a_derived_class_may_have_a_constructor_of_its_own(tmp_path):
+    "With other arguments and defaults; a saved model knows them. What a loaded model is made of is handed on."
+
+    class Small(SPLICEVI):
+        def __init__(self, adata, n_latent=3, code_dim=4, registry=None):
+            super().__init__(adata, n_latent=n_latent, code_dim=code_dim, n_hidden=8, registry=registry)
+
+    mdata = sv.datasets.simulate(60, 10, 20, 2, observed=0.4, seed=3)
+    Small.setup_mudata(mdata)
+    model = Small(mdata, n_latent=2)
+    model.train(max_epochs=1, enable_progress_bar=False)
+    model.save(tmp_path / "small")
+    again = Small.load(tmp_path / "small", adata=mdata)
+    assert again.module.n_latent == 2 and again.module.n_hidden == 8
+    np.testing.assert_allclose(again.get_latent_representation(), model.get_latent_representation(), atol=1e-6)
