@@ -20,8 +20,8 @@ from scvi.utils import track
 
 # %% auto #0
 __all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
-           'DifferentialMixin', 'with_rest', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns',
-           'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
+           'DifferentialMixin', 'even_sample', 'DecodedContrast', 'proba_columns', 'effect_columns', 'read_columns',
+           'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
@@ -52,7 +52,7 @@ from splicevi.tl.groups import (
 )
 from ..tl.model_prior import PooledContrast
 from ..tl.replicates import Samples, donor_codes, donors_in, samples_of
-from ..tl.scatter import RHO, DonorReads, donor_reads, event_p_values
+from ..tl.scatter import RHO, DonorReads, donor_reads, p_of_events, with_rest
 from ..tl.strata import STRATUM_FIELDS, standardised
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
@@ -128,6 +128,7 @@ class ComparedReads:
     samples: Samples  # of the donors, or the two groups
     asked: Asked | None = None  # of a design
     donors: DonorReads | None = None  # what the donors are worth, when that is known
+    p_value: np.ndarray | None = None  # (events,) of the test of donors
 
     @cached_property
     def group(self) -> np.ndarray:  # (cells,) 0 and 1; -1: in neither
@@ -142,6 +143,18 @@ class ComparedReads:
     @property
     def by_donor(self) -> bool:
         return len(self.samples.group) > 2
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #9ab0e448
+@patch
+def compare(
+    self: ComparedReads,
+    a: np.ndarray,  # (samples, junctions) reads
+    event: np.ndarray,  # (junctions,) event codes
+) -> DonorReads:
+    "What two groups of donors are worth, by their samples or by a design."
+    if (asked := self.asked) is not None:
+        return designed_reads(a, asked.basis, event, asked.group, asked.paired)
+    return donor_reads(a, self.samples.group, self.samples.donor, event)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #19cded24
 class DifferentialMixin(FoldChangeMixin, SplicingMixin):
@@ -158,14 +171,6 @@ class DifferentialMixin(FoldChangeMixin, SplicingMixin):
             samples = samples_of(pair, np.zeros(adata.n_obs, int))
         batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
         return ComparedReads(adata, pair, store, batch, c, samples, asked)
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
-def with_rest(
-    a: np.ndarray,  # (groups, junctions) effective reads
-    total: np.ndarray,  # (groups, junctions) effective reads of the junction's event
-) -> tuple[np.ndarray, np.ndarray]:  # (groups, 2 junctions) reads, event codes
-    "Each junction as an event of its own, with the other reads of its event as the second member."
-    return np.concatenate([a, np.maximum(total - a, 0)], axis=1), np.tile(np.arange(a.shape[1]), 2)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cb47b67e
 @patch
@@ -350,11 +355,8 @@ def _contrast(
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
     a, event = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
     chance = None
-    if data.asked:
-        data.donors = designed_reads(a, data.asked.basis, event, data.asked.group, data.asked.paired)
-    elif data.by_donor:
-        data.donors = donor_reads(a, data.samples.group, data.samples.donor, event)
-    if data.donors is not None:
+    if data.asked or data.by_donor:
+        data.donors, data.p_value = data.compare(a, event), p_of_events(data.compare, a, event)
         a, chance = data.donors.reads, data.donors.chance
     contrast = Contrast(a, event, tuple(test.grid), chance)
     contrast = self._with_prediction(data, contrast, test, rng) if test.prior == "model" else contrast
@@ -427,11 +429,12 @@ def _observed_columns(self: DifferentialMixin, data: ComparedReads, effect: np.n
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9cd2228b
 def donor_columns(
     donors: DonorReads,
+    p: np.ndarray,  # (events,) p-values
     event: np.ndarray,  # (junctions,) event codes
     n: int,  # junctions to show
 ) -> dict[str, np.ndarray]:
     "Columns of the test of donors, (n,)."
-    events, p = EventOrder(event), event_p_values(donors, event)
+    events = EventOrder(event)
     q, known = np.full(len(p), np.nan), ~np.isnan(p)
     q[known] = stats.false_discovery_control(p[known]) if known.any() else []
     found = {"p_value": p, "q_value": q, "donor_scatter": donors.chance @ RHO, "donors_paired": donors.paired}
@@ -448,7 +451,7 @@ def _donor_columns(self: DifferentialMixin, data: ComparedReads) -> dict[str, np
     event = np.tile(np.arange(self.n_junctions), 2) if self.junction_events is None else event
     seen = group_reads(data.store, s.code, len(s.group), wanted=("cells",)).cells > 0
     n = {f"n_donors{g + 1}": seen[s.group == g].sum(0) for g in (0, 1)}
-    return donor_columns(data.donors, event, self.n_junctions) | n
+    return donor_columns(data.donors, data.p_value, event, self.n_junctions) | n
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #e1c97d33
 @patch
