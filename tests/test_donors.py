@@ -113,7 +113,7 @@ def test_errors_and_power_grid(n_donors, crossed):
         "reads find less than pseudobulk": found["power, reads"] < found["power, beta-binomial"] - 0.01,
         "cells find less than pseudobulk": found["power, cells"] < found["power, beta-binomial"] - 0.03,
     }
-    if any(short.values()):  # rare junctions whose PSI changes by less than 0.1, with 10 donors and more
+    if any(short.values()):  # with 10 nested donors 0.978 of the changes, pseudobulk 0.993
         pytest.xfail("; ".join(k for k, v in short.items() if v))
 
 
