@@ -122,6 +122,7 @@ class Limits:
     above: bool = False  # whether `least` itself is not allowed
     below: bool = False  # whether `most` itself is not allowed
     whole: bool = False
+    parsed: bool = False  # whether a whole number may come as 3.0, as from a script that reads it as a float
     optional: bool = False  # whether None is allowed
     hint: str = ""  # what to do instead
 
@@ -157,7 +158,7 @@ def check_number(name: str, value, limits: Limits) -> None:
         raise TypeError(f"{name}={value!r} is no number; {must}")
     if not _within(value, limits):
         raise ValueError(f"{name}={value!r} is out of range; {must}")
-    if limits.whole and not isinstance(value, Integral):
+    if limits.whole and not (limits.parsed or isinstance(value, Integral)):
         raise TypeError(f"{name}={value!r} is no whole number; {must} Write {int(value)}.")
 
 # %% ../nbs/00_core.ipynb #8b4640a0

@@ -1537,7 +1537,7 @@ def numbers(limits):
                 end - step if limits.whole or limits.most - limits.least > 2 else (limits.least + limits.most) / 2
             )
     whole = [int(v) if limits.whole and v is not None else v for v in good]
-    return whole, bad + [max(limits.least, 0) + 0.5] * limits.whole + [3.0] * limits.whole
+    return whole, bad + [max(limits.least, 0) + 0.5] * limits.whole + [3.0] * (limits.whole and not limits.parsed)
 
 
 def tries(kind):

@@ -59,11 +59,37 @@ def test_the_command_writes_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(speed, "QUICK", (Size(80, 60, 0.3, 10, 40), Size(80, 120, 0.3, 10, 40)))
     page = main([str(tmp_path / "speed.html"), "--peer", "splicevi.model.splicevi:SPLICEVI"])
     text = page.read_text()
-    assert (
-        "Beside the peer" in text and "How it grows" in text and [p.name for p in tmp_path.iterdir()] == ["speed.html"]
-    )
+    assert all(f">{part}<" in text for part in ("Beside the peer", "Hidden reads", "How it grows"))
+    assert [p.name for p in tmp_path.iterdir()] == ["speed.html"]
     with pytest.raises(TypeError, match="lacks setup_mudata"):
         peer_class("pathlib:Path")
+
+
+def test_a_peer_is_told_all_by_name(monkeypatch):
+    "A model that finds nothing by itself: layers, modalities, size factors and numbers of features are given."
+    from splicevi import SPLICEVI
+    from splicevi.bench.speed import compare_peer
+
+    told = []
+
+    class Strict:
+        train = get_latent_representation = None
+
+        def __new__(cls, adata, *, n_genes, n_junctions, n_latent):
+            told.append((n_genes, n_junctions))
+            return SPLICEVI(adata, n_latent=n_latent)
+
+        @staticmethod
+        def setup_mudata(mdata, *, batch_key, modalities, size_factor_key, **layers):
+            told.append({batch_key, size_factor_key, *modalities.values(), *layers.values()})
+            SPLICEVI.setup_mudata(mdata, batch_key=batch_key)
+
+    monkeypatch.setattr("splicevi.Strict", Strict, raising=False)
+    table = compare_peer("splicevi:Strict", Size(60, 60, 0.3, 10, 40), epochs=2, repeats=1)
+    layers = {"junc_ratio", "cell_by_cluster_matrix", "cell_by_junction_matrix", "psi_mask"}
+    assert told == [{"batch", "X_library_size", "rna", "splicing"} | layers, (10, 60)]
+    assert list(table.index) == ["before the first epoch", "epoch", "latent", "memory (MB)"]
+    np.testing.assert_allclose(table["ratio"][:3], (table["peer"] / table["ours"])[:3])
 
 
 @pytest.fixture(scope="module")

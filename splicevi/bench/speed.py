@@ -20,25 +20,29 @@ import pandas as pd
 import plotly.graph_objects as go
 import torch
 from fastcore.basics import patch
+from lightning.pytorch import Callback
 from mudata import MuData
 from plotly.subplots import make_subplots
 from torch import Tensor, nn
 
 from ..core import KEYS, quiet_logs, write_file
 from ..data.arguments import COUNT, FLAG, Text, takes
+from ..data.build import hold_out, quiet_mudata
 from ..data.events import find_events, to_mudata
 from ..datasets import simulate
 from ..model.splicevi import SPLICEVI
 from ..nn.plan import SplicingTrainingPlan
 from ..nn.scvi_names import make_loader
 from ..pl.style import OKABE_ITO, styled
+from ..tl.heldout import imputation, predicted_psi
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['STATUS', 'CLEAR', 'QUICK', 'FULL', 'ONCE', 'TASKS', 'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost',
-           'DenseReference', 'Size', 'data_of', 'model_of', 'Stepper', 'dense_step', 'import_task', 'tasks_of',
-           'measure', 'exponent', 'series', 'exponents', 'profile', 'peer_class', 'compare_peer', 'cost_lines',
-           'cost_figure', 'Speed', 'speed_page', 'main']
+__all__ = ['STATUS', 'CLEAR', 'QUICK', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'TASKS', 'COLORS', 'memory', 'new_peak',
+           'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of', 'model_of', 'Stepper', 'dense_step',
+           'import_task', 'tasks_of', 'measure', 'exponent', 'series', 'exponents', 'profile', 'peer_class',
+           'named_model', 'EpochTimes', 'run_of', 'compare_peer', 'compare_quality', 'cost_lines', 'cost_figure',
+           'Speed', 'speed_page', 'main']
 
 # %% ../../nbs/90_bench/20_speed.ipynb #d798529a
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -222,6 +226,7 @@ FULL = (
     *(Size(512, 20_000, o) for o in (0.009, 0.144)),  # pairs alone
     *(Size(n, 20_000, 0.036) for n in (1024, 2048)),  # cells
 )
+PUBLISHED = Size(2048, 89_831, 0.036, 10_572, 256)  # genes and junctions of the publication
 ONCE = ("test", "simulate", "import")  # tasks too long to repeat
 
 # %% ../../nbs/90_bench/20_speed.ipynb #5375de0b
@@ -307,24 +312,90 @@ def peer_class(
     return found
 
 # %% ../../nbs/90_bench/20_speed.ipynb #924150ee
+LAYERS = dict(
+    junc_ratio_layer=KEYS.psi,
+    atse_counts_layer=KEYS.event_counts,
+    junc_counts_layer=KEYS.junction_counts,
+    psi_mask_layer=KEYS.mask,
+    size_factor_key=KEYS.size_factor,
+    modalities={"rna_layer": KEYS.rna, "junc_ratio_layer": KEYS.splicing},
+)
+
+# %% ../../nbs/90_bench/20_speed.ipynb #76aac429
+def named_model(mdata: MuData, kind: type, n_latent: int = 10):
+    "A model that is told all by name; size factors are the reads of a cell."
+    mdata.obsm[KEYS.size_factor] = np.asarray(mdata[KEYS.rna].X.sum(1)).reshape(-1, 1)
+    kind.setup_mudata(mdata, batch_key="batch", **LAYERS)
+    sizes = dict(n_genes=mdata[KEYS.rna].n_vars, n_junctions=mdata[KEYS.splicing].n_vars)
+    return kind(mdata, n_latent=n_latent, **sizes)
+
+# %% ../../nbs/90_bench/20_speed.ipynb #07614858
+class EpochTimes(Callback):
+    "Seconds from the start of each epoch to that of the next."
+
+    def __init__(self):
+        self.marks = []
+
+    def on_train_epoch_start(self, trainer, plan) -> None:
+        self.marks.append(time.perf_counter())
+
+    def on_train_end(self, trainer, plan) -> None:
+        self.marks.append(time.perf_counter())
+
+    def shortest(self) -> float:
+        return float(np.diff(self.marks).min())
+
+# %% ../../nbs/90_bench/20_speed.ipynb #de77be27
+def run_of(mdata: MuData, kind: type, batch_size: int, epochs: int) -> dict[str, float]:
+    "Seconds and megabytes of one run."
+    with quiet_mudata():
+        mdata, times = mdata.copy(), EpochTimes()
+    before, start = new_peak(), time.perf_counter()
+    model = named_model(mdata, kind)
+    options = dict(max_epochs=epochs, batch_size=batch_size, early_stopping=False, accelerator="cpu")
+    model.train(callbacks=[times], enable_progress_bar=False, **options)
+    latent = min(seconds_of(model.get_latent_representation) for _ in range(2))
+    seconds = {"before the first epoch": times.marks[0] - start, "epoch": times.shortest(), "latent": latent}
+    return seconds | {"memory (MB)": memory("VmHWM") - before}
+
+# %% ../../nbs/90_bench/20_speed.ipynb #1cdb9298
 @takes(peer=Text("an import path"), repeats=COUNT, epochs=COUNT)
 def compare_peer(
     peer: str,  # import path of a model with the same methods: "module" or "module:Class"
     size: Size = QUICK[1],
     epochs: int = 3,
     repeats: int = 3,
-) -> pd.DataFrame:  # by task: seconds of both, ratio (above 1: the peer is slower)
-    "Training and latent pass of a peer model beside ours, in turns on the same cells."
-    mdata, both = data_of(size), {"ours": SPLICEVI, "peer": peer_class(peer)}
-    rows, train = [], dict(max_epochs=epochs, batch_size=size.batch_size, early_stopping=False, accelerator="cpu")
+) -> pd.DataFrame:  # by task: both models, ratio (above 1: the peer needs more)
+    "Training, latent pass and memory of a peer model beside ours, in turns on the same cells."
+    mdata, both, rows = data_of(size), {"ours": SPLICEVI, "peer": peer_class(peer)}, []
     with quiet_logs("lightning.pytorch", "scvi"):
         for _ in range(repeats):
-            for name, kind in both.items():
-                model = model_of(mdata, kind)
-                trained = cost(lambda m=model: m.train(enable_progress_bar=False, **train), 1).seconds
-                rows.append((name, trained, cost(model.get_latent_representation, 2).seconds))
-    table = pd.DataFrame(rows, columns=["model", "train", "latent"]).groupby("model").min().T
+            rows += [{"model": k} | run_of(mdata, kind, size.batch_size, epochs) for k, kind in both.items()]
+    table = pd.DataFrame(rows).groupby("model").min().T
     return table.assign(ratio=table["peer"] / table["ours"])
+
+# %% ../../nbs/90_bench/20_speed.ipynb #1002b4ed
+TRAINED = Size(600, 1_000, 0.15, 200)
+
+
+@takes(peer=Text("an import path"), epochs=COUNT)
+def compare_quality(
+    peer: str,  # import path of a model with the same methods
+    size: Size = TRAINED,
+    epochs: int = 60,
+) -> pd.DataFrame:  # by model: scores of its PSI at the hidden reads, see `splicevi.tl.imputation`
+    "How well a peer model and ours predict hidden reads."
+    train, held = hold_out(data_of(size), 0.2)
+    psi, n_forms = {}, held.groupby(["cell_index", "event"], observed=True)["counts"].transform("size")
+    options = dict(max_epochs=epochs, batch_size=size.batch_size, lr=2e-3, n_epochs_kl_warmup=max(1, epochs // 4))
+    with quiet_logs("lightning.pytorch", "scvi"):
+        for name, kind in {"ours": SPLICEVI, "peer": peer_class(peer)}.items():
+            torch.manual_seed(0)
+            with quiet_mudata():
+                model = named_model(train.copy(), kind)
+            model.train(early_stopping=False, accelerator="cpu", enable_progress_bar=False, **options)
+            psi[name] = predicted_psi(model, held)
+    return imputation(held, psi | {"all forms alike": 1 / n_forms.to_numpy()})
 
 # %% ../../nbs/90_bench/20_speed.ipynb #78df8d0e
 TASKS = ("step", "dense step", "latent", "decode", "test", "simulate", "import")
@@ -369,6 +440,7 @@ class Speed:
     exponents: pd.DataFrame
     profile: pd.Series
     peer: pd.DataFrame | None  # of `compare_peer`
+    quality: pd.DataFrame | None  # of `compare_quality`
     figures: dict[str, go.Figure]
 
     def __repr__(self) -> str:
@@ -384,12 +456,15 @@ def speed_page(
 ) -> Speed:
     "Times and memory, how they grow, and where a step spends its time."
     path = None if path is None else check_target(path)
-    beside = None if peer is None else compare_peer(peer, FULL[0] if full else QUICK[0])
+    beside = quality = None
+    if peer is not None:
+        beside = compare_peer(peer, PUBLISHED if full else QUICK[0])
+        quality = compare_quality(peer, TRAINED if full else QUICK[0], 60 if full else 5)
     sizes = FULL if full else QUICK
     table = measure(sizes, 8 if full else 2)
     shares = profile(model_of(data_of(sizes[1])), sizes[1].batch_size, 10 if full else 3)
     figures = {"Time beside the dense reference": cost_figure(table), "Memory": cost_figure(table, "megabytes")}
-    out = Speed(table, exponents(table), shares, beside, figures)
+    out = Speed(table, exponents(table), shares, beside, quality, figures)
     if path is not None:
         out.save(path)
     return out
@@ -405,7 +480,11 @@ def save(self: Speed, path: str | Path) -> Path:
         "All measurements": (self.table, "of_dense: times the dense reference's step at the same size."),
     }
     if self.peer is not None:
-        tables["Beside the peer"] = (self.peer, "Ratio above 1: the peer takes longer.")
+        tables["Beside the peer"] = (
+            self.peer,
+            "Seconds, and megabytes over the data; ratio above 1: the peer needs more.",
+        )
+        tables["Hidden reads"] = (self.quality, "How well both predict reads that were hidden from them.")
     parts = [
         section(k, "Against what grows: junctions at one density, observed pairs alone, cells.", figure_html(f, name=k))
         for k, f in self.figures.items()

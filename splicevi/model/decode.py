@@ -159,11 +159,12 @@ def _posteriors(
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
-    loader = make_loader(self, adata, rows, batch_size, compact=self.device.type != "cpu")
+    device = self.device  # found by looking at every weight
+    loader = make_loader(self, adata, rows, batch_size, compact=device.type != "cpu")
     kept = {}
     with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
-            tensors = {k: v.to(self.device) for k, v in tensors.items()}
+            tensors = {k: v.to(device) for k, v in tensors.items()}
             given = inference_input(self.module, tensors) | dict(n_samples=n_samples) | kwargs
             with codes_kept(self.module, kept):
                 q = self.module.inference(**given)

@@ -26,7 +26,7 @@ from ..data.on_disk import RowsOnDisk, readable
 from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
-from ..nn.scvi_names import is_latest, register_again, setup_arguments, setup_call
+from ..nn.scvi_names import is_latest, own_number, register_again, setup_arguments, setup_call
 
 # %% auto #0
 __all__ = ['MuDataOptionalLayer', 'IN_MUDATA', 'SPLICING_ARGS', 'OBS_ARGS', 'WHICH', 'NUMERIC', 'TRANSFER', 'LAYER', 'COLUMN',
@@ -522,6 +522,7 @@ def refuse_views(data: AnnData | MuData) -> None:
 def register(cls, data: AnnData | MuData, found: list[BaseAnnDataField], setup: dict, **kwargs) -> None:
     "Register fields of a data set for a class of models."
     refuse_views(data)
+    own_number(cls, data)
     manager = DataManager(fields=found, setup_method_args=setup)
     with quiet_logs("scvi"):
         manager.register_fields(data, **kwargs)

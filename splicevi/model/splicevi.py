@@ -26,7 +26,7 @@ from ..nn.plan import SplicingTrainingPlan
 from ..nn.scvi_names import init_arguments
 
 # %% auto #0
-__all__ = ['FEATURES', 'CONSTRUCTOR', 'OURS', 'INHERITED', 'ConstructorMixin', 'module_options', 'SPLICEVI']
+__all__ = ['FEATURES', 'CONSTRUCTOR', 'OURS', 'OTHERS', 'INHERITED', 'ConstructorMixin', 'module_options', 'SPLICEVI']
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #44c049d0
 explain(
@@ -183,25 +183,25 @@ class ConstructorMixin:
         **model_kwargs,
     ):
         super().__init__(adata, registry)
-        self._build(init_arguments(self, locals()))
+        self._build(locals())
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #0d608839
 ConstructorMixin.__init__ = takes(lambda: kinds_of(Options), **CONSTRUCTOR)(ConstructorMixin.__init__)
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #0c40b616
 OURS = ("n_genes", "n_junctions", "initialize_embeddings_from_pca", "fully_paired", "registry")
+OTHERS = ("self", "adata", "model_kwargs", "__class__")
 
 
-def module_options(init_params: dict) -> dict:
-    "Arguments of the module among those of the constructor."
-    own = {k: v for k, v in init_params["non_kwargs"].items() if k not in OURS}
-    return own | init_params["kwargs"].get("model_kwargs", {})
+def module_options(given: dict) -> dict:
+    "Arguments of the module among the local names of the constructor."
+    return {k: v for k, v in given.items() if k not in OURS + OTHERS} | given["model_kwargs"]
 
 # %% ../../nbs/50_model/80_splicevi.ipynb #104f9143
 @patch
-def _build(self: ConstructorMixin, init_params: dict) -> None:
+def _build(self: ConstructorMixin, given: dict) -> None:
     "Make the module, and start it at the data where there are some."
-    self.init_params_, given = init_params, init_params["non_kwargs"]
+    self.init_params_ = init_arguments(self, given)  # of a class derived from this one: its own
     pca, self.fully_paired = given["initialize_embeddings_from_pca"], given["fully_paired"]
     if pca and given["splicing_encoder_architecture"] != "partial":
         raise ValueError(
@@ -211,7 +211,7 @@ def _build(self: ConstructorMixin, init_params: dict) -> None:
     self._read_features(given["n_genes"], given["n_junctions"])
     self._check_border()
     sizes = {"n_input_genes": self.n_genes, "n_input_junctions": self.n_junctions} | self._data_sizes()
-    self.module = self._module_cls(**sizes, **module_options(init_params))
+    self.module = self._module_cls(**sizes, **module_options(given))
     if self.adata is not None:
         self._start_from_data(pca)
     self._starts_from_data, self._pca = True, pca

@@ -41,11 +41,11 @@ from ..nn.ranks import in_ranks, is_forked, require_ranks, this_rank
 from ..nn.scvi_names import early_stopping_callback, history_logger, runner_class
 
 # %% auto #0
-__all__ = ['POSITIVE', 'STEPS', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN', 'TRAIN_ARGUMENTS',
-           'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STOPPING', 'USUAL', 'names_of', 'trainer_names', 'plan_names',
-           'splitter_names', 'split_options', 'plan_options', 'watches_validation', 'without_validation',
-           'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options', 'with_configs', 'with_history',
-           'early_stopping_of', 'own_views', 'with_ranks', 'TrainMixin', 'of_training']
+__all__ = ['POSITIVE', 'STEPS', 'PARSED', 'TRAIN_LIMITS', 'PARTS', 'CURVES', 'ACCELERATORS', 'FLAGS', 'OPTIONS', 'PLAN',
+           'TRAIN_ARGUMENTS', 'SPLIT_ARGS', 'RUNNER_ARGS', 'PLAN_ARGS', 'STOPPING', 'USUAL', 'names_of',
+           'trainer_names', 'plan_names', 'splitter_names', 'split_options', 'plan_options', 'watches_validation',
+           'without_validation', 'whole_numbers', 'check_warmup', 'watching_callbacks', 'is_drawn', 'set_options',
+           'with_configs', 'with_history', 'early_stopping_of', 'own_views', 'with_ranks', 'TrainMixin', 'of_training']
 
 # %% ../../nbs/50_model/75_train.ipynb #f54a6758
 explain(
@@ -165,6 +165,7 @@ explain(
 
 # %% ../../nbs/50_model/75_train.ipynb #2f827564
 POSITIVE, STEPS = Limits(0, above=True), Limits(0, whole=True, optional=True)  # STEPS: of a warm-up
+PARSED = dict(whole=True, parsed=True, optional=True)  # what a script reads as a float, as there is no default to tell
 TRAIN_LIMITS = {
     "max_epochs": COUNT,
     "lr": POSITIVE,
@@ -174,8 +175,8 @@ TRAIN_LIMITS = {
     "weight_decay": Limits(0),
     "eps": Limits(0),
     "early_stopping_patience": Limits(0, whole=True),
-    "check_val_every_n_epoch": Limits(1, whole=True, optional=True),
-    "n_steps_kl_warmup": STEPS,
+    "check_val_every_n_epoch": Limits(1, **PARSED),
+    "n_steps_kl_warmup": Limits(0, **PARSED),
     "n_epochs_kl_warmup": STEPS,
     "lr_factor": Limits(0, 1, above=True),
     "lr_patience": Limits(0, whole=True),
@@ -287,6 +288,12 @@ def without_validation(given: dict) -> dict:
     if given["early_stopping"]:
         warnings.warn("There are no validation cells, so early stopping is off.", UserWarning, stacklevel=user_level())
     return given | {"early_stopping": False}
+
+# %% ../../nbs/50_model/75_train.ipynb #7a9055ed
+def whole_numbers(given: dict) -> dict:
+    "The arguments of `train`; whole numbers that a script has read as floats are whole again."
+    floats = (k for k, v in given.items() if isinstance(v, float) and getattr(TRAIN_ARGUMENTS.get(k), "parsed", False))
+    return given | {k: int(given[k]) for k in floats}
 
 # %% ../../nbs/50_model/75_train.ipynb #cdead5cb
 def check_warmup(given: dict) -> None:
@@ -497,6 +504,7 @@ def _train(self: TrainMixin, kwargs: dict, **given) -> TrainingRun | None:
     "Train with the arguments of `train`."
     given, kwargs = with_configs(given, kwargs, USUAL)
     check_arguments(given | kwargs, TRAIN_ARGUMENTS)
+    given = whole_numbers(given)
     if (words := given["lr_scheduler_metric"].split("_"))[0] == "reconstruction" and words[1] != "loss":
         self.need(words[1])
     if not any(p.requires_grad for p in self.module.parameters()):

@@ -17,12 +17,12 @@ from ..core import quiet_logs
 # %% auto #0
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
-           'history_logger', 'early_stopping_callback', 'forget_data', 'kept_attributes', 'attach_data', 'fetch',
-           'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place', 'batch_categories',
-           'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking', 'set_up_again', 'register_again',
-           'without_states', 'without_identity', 'is_latest', 'is_internal', 'replace_content', 'first_linear',
-           'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state',
-           'set_callback_state']
+           'history_logger', 'early_stopping_callback', 'own_number', 'forget_data', 'kept_attributes', 'attach_data',
+           'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place',
+           'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking',
+           'set_up_again', 'register_again', 'without_states', 'without_identity', 'is_latest', 'is_internal',
+           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
+           'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -59,7 +59,7 @@ NAMES = {  # where a name is -> what it is for
     f"{MODEL}._make_data_loader": "mini-batches of a prediction",
     f"{MODEL}._data_loader_cls": "replaced: mini-batches of observed pairs",
     f"{MODEL}._get_user_attributes": "what a model keeps besides its weights",
-    f"{MODEL}._get_most_recent_anndata_manager": "a loaded model takes the data that were set up for it",
+    f"{MODEL}._get_most_recent_anndata_manager": "the data that were set up last are told from their copies",
     f"{MODEL}._register_manager_for_instance": "a loaded model takes the data that were set up for it",
     "scvi.data._download:_download": "a saved model is fetched where it is not on disk",
     "scvi.model._utils:parse_device_args": "the device that a model is loaded to",
@@ -103,6 +103,7 @@ REGISTRY = {  # constant -> the key that it names in every release so far
     "_SETUP_METHOD_NAME": "setup_method_name",
     "_SETUP_ARGS_KEY": "setup_args",
     "_MODEL_NAME_KEY": "model_name",
+    "_SCVI_UUID_KEY": "_scvi_uuid",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #b63ba9ae
@@ -183,6 +184,14 @@ def history_logger(folder: str | None = None):
 def early_stopping_callback(**how):
     "What ends a training that no longer improves."
     return find("scvi.train._callbacks:LoudEarlyStopping")(**how)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #517f76e7
+def own_number(cls, data) -> None:
+    "Take the number away from data that have it from others, so that they get one of their own."
+    try:
+        cls._get_most_recent_anndata_manager(data)
+    except ValueError:  # it is that of another object
+        data.uns.pop("_scvi_uuid")
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #28c70ce2
 def forget_data(model, data) -> None:
