@@ -128,7 +128,7 @@ def numbers_html(state: ExplorerState) -> str:
     return table_html(table, words=("group", "junction", "PSI"), index=False)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #45ae4de8
-PAGE_ROWS = (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",), ("programs",))
+PAGE_ROWS = (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("along",), ("volcano",), ("programs",))
 
 
 def figure_rows(figures: Mapping[str, go.Figure]) -> list[str]:

@@ -15,7 +15,9 @@ from fastcore.basics import patch
 
 from ...core import KEYS
 from ...pl.style import shorten, visible
+from .along_table import trends_title, trends_view
 from .cell_map import cell_words, draw_map
+from .curves import curve_words, curves_of_event, known_trends, trends
 from .disagreement import disagreement
 from .export import snapshot
 from splicevi.views.explorer.panels import (
@@ -192,8 +194,9 @@ def show_buttons(self: View):
 @patch
 def groupby_menu(self: View):
     "A menu of the columns that can group cells."
-    now = self.state.groupby
-    columns = dict.fromkeys([*([now] if now else []), *self.state.data.group_columns()])
+    now, columns = self.state.groupby, self.state.data.group_columns()
+    if now and now not in columns:  # perhaps cluster under the name rna:cluster
+        columns = [now, *(c for c in columns if c != now.partition(":")[2])]
     options = [*((c, c) for c in columns), ("all cells", None)]
     return Dropdown(options, now, "group by", layout=Layout(width="220px"))
 
@@ -223,6 +226,7 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
         "psi": lambda data: isinstance(data, list) and junction(data),
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
+        "along": junction,
         "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
     }
 
@@ -236,6 +240,7 @@ def make_panels(self: View) -> None:
     self.plots = {k: PlotWidget(self.guard(f), **large(k)) for k, f in self.clicks().items()}
     self.make_map()
     self.make_ranked()
+    self.make_along()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b2f189c4
 @patch
@@ -294,6 +299,51 @@ def update_ranked(self: View) -> None:
         table.widget.layout.display = None if len(table.view.frame) else "none"
     self.save_row.layout.display = None if self.state.selected.any() else "none"
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3bb77b36
+@patch
+def make_along(self: View) -> None:
+    "Menu and words of the curves, and the table of events that change along the column."
+    s = self.state
+    self.along_menu = Dropdown(tooltip="along", layout=Layout(width="200px"))
+    self.along_head, self.trends_head = Markup(), Markup()
+    choose = self.guard(lambda name: setattr(s, "junction", trends(s).at[name, "top_junction"]))
+    self.trends = TableWidget(trends_view(s), choose, "filter events")
+    tip = "fit the curves of all events, and list those first that change most"
+    self.rank_button = Button(description="rank events", tooltip=tip, layout=Layout(width="104px"))
+    self.rank_button.on_click(self.guard(lambda _: trends(s)))
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #41244d3d
+@patch
+def update_along(self: View, what: set[str]) -> None:
+    "Bring menu and table in line with the state."
+    s = self.state
+    self.along_row.layout.display = "none" if s.along is None else None
+    self.along_menu.options = [*((f"along {c}", c) for c in s.along_columns), ("no curves", None)]
+    self.along_menu.value = s.along
+    self.trends_head.value = trends_title(s) if s.along else ""
+    if what & {"along", "trends"}:
+        self.trends.show(trends_view(s))
+    else:
+        self.trends.view.select(s.event if s.event in self.trends.view.frame.index else None)
+        self.trends.draw()
+    there = known_trends(s) is not None
+    self.trends.widget.layout.display = None if there else "none"
+    self.rank_button.layout.display = "none" if there else None
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ce03dbef
+@patch
+def draw_along(self: View) -> None:
+    "The curves of the event with what they do in words, or why there are none."
+    s = self.state
+    if s.along is None:
+        return
+    found = curves_of_event(s)
+    title, words = (html.escape(visible(text)) for text in (f"Curves along {s.along}", curve_words(s)))
+    self.along_head.value = f"<span class=sv-name>{title}</span> <span class=sv-soft>{words}</span>"
+    self.plots["along"].widget.layout.display = "none" if found.why else None
+    if not found.why:
+        self.plots["along"].draw(PANELS["along"](s, title="", note=""))
+
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
 @patch
 def draw(self: View, name: str) -> None:
@@ -305,6 +355,8 @@ def draw(self: View, name: str) -> None:
             return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
             return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    if name == "along":
+        return self.draw_along()
     if name == "programs" and s.programs is None:
         return
     if name == "latent":
@@ -459,17 +511,20 @@ def update_controls(self: View, what: set[str]) -> None:
     if "selected" in what:
         self.update_ranked()
     self.update_pins()
+    self.update_along(what)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
-    "event": ("arcs", "psi", "latent", "expression"),
-    "junction": ("arcs", "psi", "latent"),
+    "event": ("arcs", "psi", "latent", "expression", "along"),
+    "junction": ("arcs", "psi", "latent", "along"),
     "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
     "ds": ("volcano",),
     "comparison": ("volcano",),
     "level": ("volcano",),
     "selected": ("latent",),
+    "along": ("along",),
+    "trends": (),
     "columns": (),
     "pinned": ("arcs",),
 }
@@ -511,6 +566,7 @@ def connect(self: View) -> None:
     sets(self.groupby, lambda value: setattr(s, "groupby", value))
     sets(self.show, lambda value: setattr(s, "show", value))
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
+    sets(self.along_menu, lambda value: setattr(s, "along", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
     sets(self.map_panel, lambda value: self.draw("latent"))
     sets(self.arcs_panel, lambda value: self.draw("arcs"))
@@ -527,6 +583,15 @@ def top_row(self: View):
     search = below([self.search.widget], "1 1 260px")
     return beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #1db20c2c
+@patch
+def make_along_row(self: View):
+    "Curves on the left, the events that change most on the right."
+    curves = below([self.along_menu, self.along_head, self.plots["along"].widget], "1.6 1 420px", grid_gap="6px")
+    most = below([self.trends_head, self.rank_button, self.trends.widget], "1 1 330px", grid_gap="6px")
+    self.along_row = beside([curves, most], grid_gap="10px 22px", align_items="flex-start")
+    return self.along_row
+
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #014ea979
 @patch
 def body(self: View):
@@ -539,6 +604,7 @@ def body(self: View):
     cells = [below([self.map_panel, self.map_place], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
     cells.append(below([plot("expression")], "1 1 300px"))
     rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    rows.append(self.make_along_row())
     rows += [plot("programs")] * (self.state.programs is not None)
     return below(rows, "1 1 auto", grid_gap="10px")
 
