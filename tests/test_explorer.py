@@ -782,6 +782,76 @@ def test_an_event_without_a_curve_says_why(timed):
     )
 
 
+def not_called(junctions, **columns):
+    "A table of tests in which nothing is called."
+    effect = np.random.default_rng(0).normal(0, 0.1, len(junctions))
+    table = pd.DataFrame({"effect_size": effect, "proba_ds": 0.1, "is_ds_fdr": False}, junctions)
+    return table.assign(group1="type_1", group2="type_2", **columns)
+
+
+@pytest.mark.parametrize("donors", (False, True), ids=("cells", "donors"))
+def test_power_is_that_of_the_comparison(timed, donors):
+    "Shares are those of splicevi.tl.power; donors are the replicates where they were in the tests."
+    import splicevi as sv
+
+    own = timed[:].copy()
+    own.obs["donor"] = [f"d{k % 6}" for k in range(300)]
+    ds = not_called(own["splicing"].var_names, **({"n_donors1": 6} if donors else {}))
+    ex = PSIExplorer(own, ds=ds, sample_key="donor")
+    want = sv.tl.power(own, "cell_type", "type_1", "type_2", sample_key="donor" if donors else None, n_events=100)
+    want = want[want["data"] == "now"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ex.power()[list(want)], want)
+    view = view_of(ex)
+    percent = f"{100 * want.set_index('effect')['found'][0.2]:.0f} %"
+    assert f"between type_1 and type_2, it would be found in {percent}" in view.power.value
+    assert view.power_button.layout.display == "none"
+    p = ex.chance()
+    size = "less than 0.05" if p < 0.05 else "more than 0.95" if p > 0.95 else f"about {round(20 * p) / 20:.2f}"
+    assert f"a difference of 0.2 would be found with probability {size}.<" in view.head.value
+    ex.ds = ds.assign(is_ds_fdr=True)
+    assert "Not called" not in view.head.value
+    ex.ds = not_called(own["splicing"].var_names).assign(group1="kidney")
+    assert not view.power.value.endswith("events.") and "Not called" not in view.head.value and ex.chance() is None
+
+
+def test_the_chance_of_an_event_is_its_share_of_trials(timed):
+    "What is said of one event is how often it is called when it changes in whole trials of splicevi.tl.power."
+    from splicevi.tl.detection import Trial, called_events
+    from splicevi.views.explorer.power import depths, shown_comparison
+
+    ex = PSIExplorer(timed, ds=not_called(timed["splicing"].var_names))
+    d = depths(ex.state)
+    design = d.design(d.seen(shown_comparison(ex.state)))
+    worth = design.worth.min(0)
+    at = int(np.argsort(worth)[len(worth) // 2])
+    code = np.flatnonzero(d.kept)[at]
+    ex.event = ex.state.data.junctions["event_id"].iloc[
+        np.flatnonzero(ex.state.data.reads.event == d.events.names[code])[0]
+    ]
+    rng, trial, n = np.random.default_rng(1), Trial(), len(worth)
+    found = []
+    for _ in range(150):
+        kind = rng.choice(4, n, p=[0.8, *[0.2 / 3] * 3])
+        kind[at] = 2
+        found.append(called_events(design, trial, kind, rng)[at])
+    assert abs(ex.chance() - np.mean(found)) < 0.15
+    with pytest.raises(ValueError, match="none of the trial's"):
+        ex.chance(0.3)
+
+
+def test_large_data_are_asked_for_power(timed, monkeypatch):
+    "With many reads nothing is drawn until the button is pressed; then event and table are told."
+    from splicevi.views.explorer import power
+
+    monkeypatch.setattr(power, "AT_ONCE", 10)
+    ex = PSIExplorer(timed, ds=not_called(timed["splicing"].var_names))
+    view = view_of(ex)
+    assert view.power_button.layout.display is None and "Not called" not in view.head.value
+    view.power_button.click()
+    assert view.power_button.layout.display == "none" and "Not called." in view.head.value
+    assert "it would be found in" in view.power.value
+
+
 def test_pinned_events_stand_beside_the_one_that_is_shown(ex):
     "Both are drawn, and a click on an arc of either chooses its junction."
     view, first = view_of(ex), ex.event
@@ -866,7 +936,7 @@ def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
     monkeypatch.setitem(sys.modules, "anywidget", None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
-    assert len(ex.figures()) == 8 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
+    assert len(ex.figures()) == 9 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
     ex._ipython_display_()

@@ -20,6 +20,8 @@ from .disagreement import disagreement as in_a_sentence
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
 from .panels import grid_panel, panel_figures, sashimi_panel
+from .power import chance as event_chance
+from .power import prospects
 from .state import FRAMES, ExplorerState
 from ..page import check_target
 from ..parts import show_widget
@@ -165,6 +167,20 @@ def save_selection(self: PSIExplorer, name: str, overwrite: bool = False) -> Non
 def disagreement(self: PSIExplorer) -> str:
     "Where decoded PSI of what is shown say something else than the reads, in a sentence; empty where they agree."
     return in_a_sentence(self.state)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #cdec15d7
+@patch
+def power(self: PSIExplorer) -> pd.DataFrame:
+    "Share of the events in which a change would be found in the comparison that is shown, see `splicevi.tl.power`."
+    if (table := prospects(self.state)) is None:
+        raise ValueError("Nothing is compared: power is that of two groups of `groupby`, or of the tests in `ds`.")
+    return table
+
+
+@patch
+def chance(self: PSIExplorer, effect: float = 0.2) -> float | None:
+    "Probability that a change of the event would be found with its reads: 0.1, 0.2 or 0.4; None without a comparison."
+    return event_chance(self.state, effect)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #f2e16523
 @patch

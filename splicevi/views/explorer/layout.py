@@ -29,6 +29,7 @@ from splicevi.views.explorer.panels import (
     sashimi_panel,
     volcano_mark,
 )
+from .power import all_comparisons, event_power, known_prospects, power_sentence, prospects
 from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
@@ -76,8 +77,9 @@ def heading(state: ExplorerState, coverage: bool = False) -> str:
         how += f" {few} of {many} groups, those with most reads."
     name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
-    said = html.escape(visible(disagreement(state)))
-    return f"{title}<br><span class=sv-soft>{how}</span>" + (f"<br><span class=sv-error>{said}</span>" if said else "")
+    could, said = (html.escape(visible(text)) for text in (event_power(state), disagreement(state)))
+    lines = [title, f"<span class=sv-soft>{how}</span>", could and f"<span class=sv-note>{could}</span>"]
+    return "<br>".join(filter(None, [*lines, said and f"<span class=sv-error>{said}</span>"]))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
 def table_title(state: ExplorerState) -> str:
@@ -227,8 +229,21 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
         "along": junction,
-        "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
+        "programs": lambda data: self.open_program(*data),
     }
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #0232b5d3
+@patch
+def open_program(self: View, row: str, program: str) -> None:
+    "Show the junction or the gene of a row of the programs' figure; of a group of cells what the program moves most."
+    s = self.state
+    if row in s.data.junctions.index:
+        s.junction = row
+    elif s.data.symbols is not None and row in s.data.symbols.index:
+        show_ranked(s, "genes", row)
+    else:
+        s.junction = str(s.programs.top_junctions(program, 1).index[0])
+        self.message(f"{program} moves {s.junction} most.")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
 @patch
@@ -349,8 +364,11 @@ def draw_along(self: View) -> None:
 def draw(self: View, name: str) -> None:
     "Draw a panel; the heading stands above the arcs."
     s = self.state
-    if name == "arcs":
+    if name in ("arcs", "head"):
         self.head.value = heading(s, self.arcs_panel.value == "coverage")
+    if name == "head":
+        return
+    if name == "arcs":
         if self.arcs_panel.value == "coverage":
             return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
@@ -413,6 +431,9 @@ def make_test_controls(self: View) -> None:
     self.run_test = Button(description="test", tooltip=tip, layout=Layout(width="56px"))
     self.run_test.on_click(self.guard(lambda _: self.compare()))
     self.fill_groups()
+    self.power, tip = Markup(), "draw reads like these with known changes, and test them"
+    self.power_button = Button(description="what could be found?", tooltip=tip, layout=Layout(width="170px"))
+    self.power_button.on_click(self.guard(lambda _: self.ask_power()))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #183cbc49
 @patch
@@ -478,6 +499,25 @@ def export_row(self: View):
     label = Markup("<span class=sv-soft>Export</span>")
     return beside([label, *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b8a29539
+@patch
+def update_power(self: View) -> None:
+    "What could be found in the data, or the button that asks."
+    s = self.state
+    said, possible = power_sentence(s), bool(all_comparisons(s)) and s.data.n is None
+    self.power.value = f"<span class=sv-soft>{html.escape(visible(said))}</span>"
+    self.power.layout.display = None if said else "none"
+    asked = said or known_prospects(s) is not None
+    self.power_button.layout.display = None if possible and not asked else "none"
+
+
+@patch
+def ask_power(self: View) -> None:
+    "Find out what could be found, and say so, also of the event."
+    prospects(self.state)
+    self.update_power()
+    self.draw("head")
+
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d232719c
 @patch
 def update_tests(self: View) -> None:
@@ -490,6 +530,7 @@ def update_tests(self: View) -> None:
     self.all_junctions.layout.display = None if len(s.rows()) > s.rows()[KEYS.event].nunique() else "none"
     self.table.show(events_view(s))
     self.table_head.value = table_title(s)
+    self.update_power()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #810fc5fe
 @patch
@@ -508,6 +549,7 @@ def update_controls(self: View, what: set[str]) -> None:
         self.table.draw()
     if "groupby" in what:
         self.fill_groups()
+        self.update_power()
     if "selected" in what:
         self.update_ranked()
     self.update_pins()
@@ -519,9 +561,9 @@ DEPENDS = {
     "junction": ("arcs", "psi", "latent", "along"),
     "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
-    "ds": ("volcano",),
-    "comparison": ("volcano",),
-    "level": ("volcano",),
+    "ds": ("volcano", "head", "psi"),
+    "comparison": ("volcano", "head", "psi"),
+    "level": ("volcano", "head"),
     "selected": ("latent",),
     "along": ("along",),
     "trends": (),
@@ -598,6 +640,7 @@ def body(self: View):
     "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
+    choose += [self.power, self.power_button]
     see = [self.head, self.arcs_panel, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
     sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
