@@ -790,15 +790,17 @@ def not_called(junctions, **columns):
 
 
 @pytest.mark.parametrize("donors", (False, True), ids=("cells", "donors"))
-def test_power_is_that_of_the_comparison(timed, donors):
+def test_power_is_that_of_the_comparison(timed, donors, monkeypatch):
     "Shares are those of splicevi.tl.power; donors are the replicates where they were in the tests."
     import splicevi as sv
+    from splicevi.views.explorer import power
 
+    monkeypatch.setattr(power, "TRIAL", power.Trial(n_events=20))
     own = timed[:].copy()
     own.obs["donor"] = [f"d{k % 6}" for k in range(300)]
     ds = not_called(own["splicing"].var_names, **({"n_donors1": 6} if donors else {}))
     ex = PSIExplorer(own, ds=ds, sample_key="donor")
-    want = sv.tl.power(own, "cell_type", "type_1", "type_2", sample_key="donor" if donors else None, n_events=100)
+    want = sv.tl.power(own, "cell_type", "type_1", "type_2", sample_key="donor" if donors else None, n_events=20)
     want = want[want["data"] == "now"].reset_index(drop=True)
     pd.testing.assert_frame_equal(ex.power()[list(want)], want)
     view = view_of(ex)
