@@ -24,9 +24,9 @@ from .tables import exon_psi
 # %% auto #0
 __all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'NO_PROGRAMS', 'PANELS',
            'empty_panel', 'lanes', 'group_matrix', 'with_lines', 'with_disagreement', 'arcs_panel', 'grid_panel',
-           'sashimi_panel', 'with_exon', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel',
-           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel', 'along_panel',
-           'panel_figures']
+           'sashimi_panel', 'with_exon', 'drawn_cells', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel',
+           'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel',
+           'along_panel', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -172,6 +172,24 @@ def with_exon(
     rows["reads"] = reads.reindex(pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[keys[0]]).to_numpy()
     return pd.concat([rows, table.assign(junction_id=table["junction_id"].astype(str))], ignore_index=True)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #d0847af3
+def drawn_cells(
+    state: ExplorerState,
+    drawn: Sequence[str],  # junctions of the event, or `EXON`
+) -> pd.DataFrame:  # group, junction_id, reads, total, and the PSI that is shown; a row for each cell and junction
+    "What is drawn of the cells; of a million no more than that."
+    v, kind, n = state.values(), state.show, len(state.data.obs)
+    at, including = list(v.junctions.index), v.junctions["inclusion_weight"].to_numpy(float) > 0
+    psi, parts = getattr(v, kind), []
+    for name in drawn:
+        exon = name == EXON
+        value = exon_psi(v, psi) if exon else psi[:, at.index(name)]
+        parts.append((value, v.y[:, including].sum(1) if exon else v.y[:, at.index(name)]))
+    columns = {k: np.concatenate(c) for k, c in zip((kind, "reads"), zip(*parts))} | {"total": np.tile(v.n, len(drawn))}
+    group = np.tile(state.cell_groups.codes, len(drawn)), state.cell_groups.dtype
+    names = pd.Categorical.from_codes(np.repeat(np.arange(len(drawn)), n), list(drawn))
+    return pd.DataFrame({"group": pd.Categorical.from_codes(group[0], dtype=group[1]), "junction_id": names} | columns)
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
 def psi_panel(state: ExplorerState, **look) -> go.Figure:
     "Violins of the cells and means of the groups: inclusion of the exon, where it is known, and the chosen junction."
@@ -179,7 +197,7 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
     if state.has_exon:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
-    cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    cells, groups = drawn_cells(state, order[:2]), with_exon(state, state.groups())
     if (samples := state.samples()) is not None:
         look = {"samples": with_exon(state, samples)} | look
     return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
