@@ -176,19 +176,22 @@ def with_exon(
 def drawn_cells(
     state: ExplorerState,
     drawn: Sequence[str],  # junctions of the event, or `EXON`
-) -> pd.DataFrame:  # group, junction_id, reads, total, and the PSI that is shown; a row for each cell and junction
+) -> pd.DataFrame:  # group, junction_id, reads, total, and the PSI that is shown; a row for each cell that has one
     "What is drawn of the cells; of a million no more than that."
-    v, kind, n = state.values(), state.show, len(state.data.obs)
+    v, kind, code = state.values(), state.show, state.cell_groups.codes
     at, including = list(v.junctions.index), v.junctions["inclusion_weight"].to_numpy(float) > 0
     psi, parts = getattr(v, kind), []
-    for name in drawn:
+    for k, name in enumerate(drawn):
         exon = name == EXON
         value = exon_psi(v, psi) if exon else psi[:, at.index(name)]
-        parts.append((value, v.y[:, including].sum(1) if exon else v.y[:, at.index(name)]))
-    columns = {k: np.concatenate(c) for k, c in zip((kind, "reads"), zip(*parts))} | {"total": np.tile(v.n, len(drawn))}
-    group = np.tile(state.cell_groups.codes, len(drawn)), state.cell_groups.dtype
-    names = pd.Categorical.from_codes(np.repeat(np.arange(len(drawn)), n), list(drawn))
-    return pd.DataFrame({"group": pd.Categorical.from_codes(group[0], dtype=group[1]), "junction_id": names} | columns)
+        some = np.flatnonzero(np.isfinite(value))
+        rows = some if len(some) else np.arange(len(value))
+        reads = v.y[rows][:, including].sum(1) if exon else v.y[rows, at.index(name)]
+        parts.append((code[rows], np.full(len(rows), k), value[rows], reads, v.n[rows]))
+    group, which, *numbers = (np.concatenate(c) for c in zip(*parts))
+    names = {"group": pd.Categorical.from_codes(group, dtype=state.cell_groups.dtype)}
+    names["junction_id"] = pd.Categorical.from_codes(which, list(drawn))
+    return pd.DataFrame(names | dict(zip((kind, "reads", "total"), numbers)))
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
 def psi_panel(state: ExplorerState, **look) -> go.Figure:

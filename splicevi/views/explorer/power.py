@@ -27,10 +27,17 @@ def shown_comparison(state: ExplorerState) -> Comparison | None:
     if tested is None or not len(tested) or not {"group1", "group2"} <= set(tested):
         return None
     one, two = (str(tested[c].iloc[0]) for c in ("group1", "group2"))
-    name = np.asarray(state.cell_groups.astype(str), object)
-    second = (name != one) & (state.cell_groups.codes >= 0) if two == "Rest" else name == two
-    rows1, rows2 = np.flatnonzero(name == one), np.flatnonzero(second)
-    return Comparison(rows1, rows2, one, two) if min(len(rows1), len(rows2)) > 1 and one != two else None
+    there, code = list(state.cell_groups.categories), state.cell_groups.codes
+    if one == two or one not in there or two not in (*there, "Rest"):
+        return None
+
+    def make():
+        first = code == there.index(one)
+        second = ~first & (code >= 0) if two == "Rest" and two not in there else code == there.index(two)
+        return Comparison(np.flatnonzero(first), np.flatnonzero(second), one, two)
+
+    c = state._cached("comparison", (state.groupby, one, two), make)
+    return c if min(len(c.rows1), len(c.rows2)) > 1 else None
 
 # %% ../../../nbs/70_views/50_explorer/48_power.ipynb #6a6d3bf2
 def all_comparisons(state: ExplorerState) -> list[Comparison]:

@@ -582,7 +582,7 @@ def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> N
     self.data.obs[name] = column
     self._notify("columns")
     if name == self._groupby:  # with other groups now
-        for table in ("cells", "groups", "samples", "disagreement", "depths", "prospects", "chance"):
+        for table in ("cells", "groups", "samples", "disagreement", "comparison", "depths", "prospects", "chance"):
             self._cache.pop(table, None)
         self._groupby = None
         self.groupby = name
