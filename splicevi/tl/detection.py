@@ -166,13 +166,13 @@ def called_events(
     _, of_events = effect_posterior(contrast, t.delta, 100, int(rng.integers(2**31)))
     return call_at_fdr(of_events.proba, t.fdr_target)
 
-
+# %% ../../nbs/30_tl/52_detection.ipynb #a4f961ec
 def some_kinds(n: int, changed: float, effects: Sequence[float], rng: np.random.Generator) -> np.ndarray:  # (n,)
     "Effects of n events by number; 0: none."
     each = changed / len(effects)
     return rng.choice(len(effects) + 1, n, p=[1 - changed, *[each] * len(effects)])
 
-
+# %% ../../nbs/30_tl/52_detection.ipynb #fcb16630
 def found_once(
     d: Design,
     t: Trial,

@@ -66,7 +66,7 @@ class EventCurves(NamedTuple):
     n_cells: int  # in which the event was read
     n_known: int  # with a number
 
-
+# %% ../../../nbs/70_views/50_explorer/47_curves.ipynb #6eeffc7c
 def curves_of_event(state: ExplorerState) -> EventCurves:
     "The curves of the event that is shown."
 
@@ -90,7 +90,7 @@ def p_words(p: float) -> str:
         f"flat curves would hardly give the event's reads ({size})" if p < 0.05 else f"flat curves fit as well ({size})"
     )
 
-
+# %% ../../../nbs/70_views/50_explorer/47_curves.ipynb #dc7700b9
 def curve_words(state: ExplorerState) -> str:
     "What the curve of the junction does, in a sentence; why there is none."
     found = curves_of_event(state)
@@ -124,7 +124,7 @@ def known_trends(state: ExplorerState) -> pd.DataFrame | None:
     key, table = state._cache.get("trends", (None, None))
     return table if state.along is not None and key == (state.along,) else None
 
-
+# %% ../../../nbs/70_views/50_explorer/47_curves.ipynb #679ecdb8
 def trends(state: ExplorerState) -> pd.DataFrame:  # see `splicing_along`; and event, in words
     "Events by the range of their PSI along the column, the largest first."
     if state.along is None:

@@ -176,7 +176,7 @@ def power(self: PSIExplorer) -> pd.DataFrame:
         raise ValueError("Nothing is compared: power is that of two groups of `groupby`, or of the tests in `ds`.")
     return table
 
-
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #5fa07c8e
 @patch
 def chance(self: PSIExplorer, effect: float = 0.2) -> float | None:
     "Probability that a change of the event would be found with its reads: 0.1, 0.2 or 0.4; None without a comparison."

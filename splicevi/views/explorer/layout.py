@@ -34,6 +34,13 @@ from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
 from .widgets import PlotWidget, SearchBox, TableWidget, plotly_library
+from ..point_map import PointMap
+
+# %% auto #0
+__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
+           'beside', 'View', 'file_name']
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #22151222
 from splicevi.views.parts import (
     Box,
     Button,
@@ -47,11 +54,6 @@ from splicevi.views.parts import (
     VBox,
     one_widget,
 )
-from ..point_map import PointMap
-
-# %% auto #0
-__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
-           'beside', 'View', 'file_name']
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ea3144ed
 def place_text(junctions) -> str:
@@ -510,7 +512,7 @@ def update_power(self: View) -> None:
     asked = said or known_prospects(s) is not None
     self.power_button.layout.display = None if possible and not asked else "none"
 
-
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #684edbb9
 @patch
 def ask_power(self: View) -> None:
     "Find out what could be found, and say so, also of the event."

@@ -90,7 +90,7 @@ def with_lines(fig: go.Figure, said: str, look: str, letters: int = 110) -> go.F
     more = 21 * len(lines)
     return fig.update_layout(margin_t=fig.layout.margin.t + more, height=fig.layout.height + more)
 
-
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a896aab8
 def with_disagreement(fig: go.Figure, state: ExplorerState) -> go.Figure:
     "The figure with a line or two on decoded PSI that say something else than the reads."
     return with_lines(fig, disagreement(state), f"color:{WARNING}")

@@ -17,7 +17,7 @@ from ...tl.replicates import with_donor
 from .state import ExplorerState
 
 # %% auto #0
-__all__ = ['TRIAL', 'AT_ONCE', 'shown_comparison', 'all_comparisons', 'tested_donors', 'depths', 'prospects', 'power_key',
+__all__ = ['TRIAL', 'AT_ONCE', 'shown_comparison', 'all_comparisons', 'tested_donors', 'depths', 'power_key', 'prospects',
            'known_prospects', 'power_sentence', 'chance', 'event_power']
 
 # %% ../../../nbs/70_views/50_explorer/48_power.ipynb #1d1823dd
@@ -48,7 +48,7 @@ def all_comparisons(state: ExplorerState) -> list[Comparison]:
         return []
     return planned(pd.DataFrame({"group": state.cell_groups}, state.data.obs.index), "group")
 
-
+# %% ../../../nbs/70_views/50_explorer/48_power.ipynb #4d4a83e5
 def tested_donors(state: ExplorerState) -> np.ndarray | None:  # (cells,) number of the donor
     "Donors where they are the replicates: of the tests, or without tests if the explorer knows them."
     if state.sample_key is None or (state.ds is not None and "n_donors1" not in state.ds):
@@ -71,6 +71,12 @@ def depths(state: ExplorerState) -> Depths:
 TRIAL = Trial(n_events=100)
 
 
+def power_key(state: ExplorerState) -> tuple:
+    "What the statement depends on."
+    c = shown_comparison(state)
+    return state.groupby, c and (c.group1, c.group2), state.ds is None, tested_donors(state) is None
+
+# %% ../../../nbs/70_views/50_explorer/48_power.ipynb #b314d55f
 def prospects(state: ExplorerState) -> pd.DataFrame | None:  # see `splicevi.tl.power`
     "Share of the events in which a change would be found; None where nothing is compared."
 
@@ -82,23 +88,17 @@ def prospects(state: ExplorerState) -> pd.DataFrame | None:  # see `splicevi.tl.
 
     return state._cached("prospects", power_key(state), make)
 
-
-def power_key(state: ExplorerState) -> tuple:
-    "What the statement depends on."
-    c = shown_comparison(state)
-    return state.groupby, c and (c.group1, c.group2), state.ds is None, tested_donors(state) is None
-
 # %% ../../../nbs/70_views/50_explorer/48_power.ipynb #1e336318
 AT_ONCE = 2_000_000  # counts of junctions in cells that are looked at without being asked
 
-
+# %% ../../../nbs/70_views/50_explorer/48_power.ipynb #d215aeae
 def known_prospects(state: ExplorerState) -> pd.DataFrame | None:
     "The statement where it is there, or quick to make."
     quick = state.ds is not None and len(state.data.reads.y) <= AT_ONCE
     if quick or state._cache.get("prospects", (None,))[0] == power_key(state):
         return prospects(state)
 
-
+# %% ../../../nbs/70_views/50_explorer/48_power.ipynb #aea8aa26
 def power_sentence(state: ExplorerState) -> str:
     "What could be found in the data, in a sentence; empty where nothing is known."
     table = known_prospects(state)
