@@ -258,6 +258,7 @@ def make_panels(self: View) -> None:
     self.make_map()
     self.make_ranked()
     self.make_along()
+    self.make_power()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b2f189c4
 @patch
@@ -328,6 +329,23 @@ def make_along(self: View) -> None:
     tip = "fit the curves of all events, and list those first that change most"
     self.rank_button = Button(description="rank events", tooltip=tip, layout=Layout(width="104px"))
     self.rank_button.on_click(self.guard(lambda _: trends(s)))
+    self.make_along_row()
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #81a0e425
+@patch
+def make_along_row(self: View) -> None:
+    "Curves on the left, the events that change most on the right."
+    curves = below([self.along_menu, self.along_head, self.plots["along"].widget], "1.6 1 420px", grid_gap="6px")
+    most = below([self.trends_head, self.rank_button, self.trends.widget], "1 1 330px", grid_gap="6px")
+    self.along_row = beside([curves, most], grid_gap="10px 22px", align_items="flex-start")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #77085165
+@patch
+def make_power(self: View) -> None:
+    "The sentence on what could be found, and the button that asks."
+    self.power, tip = Markup(), "draw reads like these with known changes, and test them"
+    self.power_button = Button(description="what could be found?", tooltip=tip, layout=Layout(width="170px"))
+    self.power_button.on_click(self.guard(lambda _: self.ask_power()))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #41244d3d
 @patch
@@ -433,9 +451,6 @@ def make_test_controls(self: View) -> None:
     self.run_test = Button(description="test", tooltip=tip, layout=Layout(width="56px"))
     self.run_test.on_click(self.guard(lambda _: self.compare()))
     self.fill_groups()
-    self.power, tip = Markup(), "draw reads like these with known changes, and test them"
-    self.power_button = Button(description="what could be found?", tooltip=tip, layout=Layout(width="170px"))
-    self.power_button.on_click(self.guard(lambda _: self.ask_power()))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #183cbc49
 @patch
@@ -627,15 +642,6 @@ def top_row(self: View):
     search = below([self.search.widget], "1 1 260px")
     return beside([search, self.groupby, show], grid_gap="8px 14px", align_items="center")
 
-# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #1db20c2c
-@patch
-def make_along_row(self: View):
-    "Curves on the left, the events that change most on the right."
-    curves = below([self.along_menu, self.along_head, self.plots["along"].widget], "1.6 1 420px", grid_gap="6px")
-    most = below([self.trends_head, self.rank_button, self.trends.widget], "1 1 330px", grid_gap="6px")
-    self.along_row = beside([curves, most], grid_gap="10px 22px", align_items="flex-start")
-    return self.along_row
-
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #014ea979
 @patch
 def body(self: View):
@@ -649,7 +655,7 @@ def body(self: View):
     cells = [below([self.map_panel, self.map_place], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
     cells.append(below([plot("expression")], "1 1 300px"))
     rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
-    rows.append(self.make_along_row())
+    rows.append(self.along_row)
     rows += [plot("programs")] * (self.state.programs is not None)
     return below(rows, "1 1 auto", grid_gap="10px")
 
