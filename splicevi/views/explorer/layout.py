@@ -29,7 +29,7 @@ from splicevi.views.explorer.panels import (
     sashimi_panel,
     volcano_mark,
 )
-from .power import all_comparisons, event_power, known_prospects, power_sentence, prospects
+from .power import can_compare, event_power, known_prospects, power_sentence, prospects
 from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
@@ -521,7 +521,7 @@ def export_row(self: View):
 def update_power(self: View) -> None:
     "What could be found in the data, or the button that asks."
     s = self.state
-    said, possible = power_sentence(s), bool(all_comparisons(s)) and s.data.n is None
+    said, possible = power_sentence(s), can_compare(s) and s.data.n is None
     self.power.value = f"<span class=sv-soft>{html.escape(visible(said))}</span>"
     self.power.layout.display = None if said else "none"
     asked = said or known_prospects(s) is not None
