@@ -17,8 +17,8 @@ from ...tl.replicates import with_donor
 from .state import ExplorerState
 
 # %% auto #0
-__all__ = ['TRIAL', 'AT_ONCE', 'shown_comparison', 'all_comparisons', 'tested_donors', 'depths', 'power_key', 'prospects',
-           'known_prospects', 'power_sentence', 'chance', 'event_power']
+__all__ = ['TRIAL', 'AT_ONCE', 'shown_comparison', 'can_compare', 'all_comparisons', 'tested_donors', 'depths', 'power_key',
+           'prospects', 'known_prospects', 'power_sentence', 'chance', 'event_power']
 
 # %% ../../../nbs/70_views/50_explorer/48_power.ipynb #1d1823dd
 def shown_comparison(state: ExplorerState) -> Comparison | None:
@@ -39,12 +39,20 @@ def shown_comparison(state: ExplorerState) -> Comparison | None:
     c = state._cached("comparison", (state.groupby, one, two), make)
     return c if min(len(c.rows1), len(c.rows2)) > 1 else None
 
+# %% ../../../nbs/70_views/50_explorer/48_power.ipynb #577648a9
+def can_compare(state: ExplorerState) -> bool:
+    "Whether there are two groups of cells to compare."
+    if state.ds is not None:
+        return shown_comparison(state) is not None
+    n = np.bincount(state.cell_groups.codes[state.cell_groups.codes >= 0])
+    return bool(((n > 1) & (n < n.sum() - 1)).any())
+
 # %% ../../../nbs/70_views/50_explorer/48_power.ipynb #6a6d3bf2
 def all_comparisons(state: ExplorerState) -> list[Comparison]:
     "The comparison that is shown, or those of each group with all others; none where there is one group."
     if (one := shown_comparison(state)) is not None:
         return [one]
-    if state.ds is not None or len(state.cell_groups.categories) < 2:
+    if not can_compare(state):
         return []
     return planned(pd.DataFrame({"group": state.cell_groups}, state.data.obs.index), "group")
 
