@@ -164,16 +164,18 @@ def check_number(name: str, value, limits: Limits) -> None:
 # %% ../nbs/00_core.ipynb #8b4640a0
 def find_obs_column(
     data,  # MuData or AnnData
-    key: str,  # name of the column
+    key: str,  # name of the column; `modality:column` for that of a modality
 ):  # Series over the cells of `data`, None where there is no such column
     "A column of `obs`, of the object or of one of its modalities."
     parts = getattr(data, "mod", {})
     for name in (key, *(f"{m}:{key}" for m in parts)):
         if name in data.obs:
             return data.obs[name].rename(key)
-    for part in parts.values():
-        if key in part.obs:
-            return part.obs[key].reindex(data.obs_names)
+    modality, _, column = str(key).partition(":")
+    named = [(parts[modality], column)] if modality in parts else []
+    for part, name in (*((p, key) for p in parts.values()), *named):
+        if name in part.obs:
+            return part.obs[name].reindex(data.obs_names).rename(key)
 
 # %% ../nbs/00_core.ipynb #622692cd
 def _columns(data) -> list[str]:

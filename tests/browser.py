@@ -1,5 +1,7 @@
-"""A real JupyterLab and a real browser, for tests of what people see."""
+"""A real JupyterLab or Notebook 7 and a real browser, for tests of what people see."""
 
+import base64
+import json
 import os
 import shutil
 import socket
@@ -21,7 +23,7 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
-# Messages of JupyterLab itself, and of a picture from outside, that say nothing about a notebook's views.
+# Messages of JupyterLab and Notebook, and of a picture from outside, that say nothing about a notebook's views.
 KNOWN = (
     "favicon",
     "colab-badge.svg",
@@ -32,7 +34,11 @@ KNOWN = (
     "WebSocket connection",
     "contentvisibility",
     "server extension",
+    "is duplicated",
+    "yjs#509",
 )
+
+OWN_FAULT = "reading 'schema'"  # of Notebook 7's settings, before any cell has run
 
 # JupyterLab draws the cells in sight only, so what they hold is asked of its model.
 CODE_CELLS = "[...window.jupyterapp.shell.currentWidget.content.model.cells].filter(c => c.type === 'code')"
@@ -62,9 +68,14 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+FRONT_ENDS = {"lab": ("jupyterlab", "LabApp"), "notebook": ("notebook", "JupyterNotebookApp")}  # module, its options
+PLACES = {"lab": "doc/tree", "notebook": "notebooks"}  # of a notebook, in the address
+
+
 @contextmanager
-def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
-    "Address of a JupyterLab that serves `folder`; everything it writes goes to `home`."
+def jupyter_lab(folder: Path, home: Path, pythonpath: Path, front_end: str = "lab"):
+    "Address of a JupyterLab, or of a Notebook 7, that serves `folder`; everything it writes goes to `home`."
+    module, app = FRONT_ENDS[front_end]
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = s.getsockname()[1]
@@ -83,7 +94,7 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
     command = [
         sys.executable,
         "-m",
-        "jupyterlab",
+        module,
         "--no-browser",
         "--allow-root",
         f"--port={port}",
@@ -92,14 +103,17 @@ def jupyter_lab(folder: Path, home: Path, pythonpath: Path):
         f"--ServerApp.root_dir={folder}",
         "--IdentityProvider.token=",
         "--ServerApp.password=",
-        "--LabApp.expose_app_in_browser=True",
-        "--LabApp.extension_manager=readonly",
-        "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
-        "--LabApp.news_url=None",
+        f"--{app}.expose_app_in_browser=True",
+        f"--{app}.extension_manager=readonly",
+        f"--{app}.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+        f"--{app}.news_url=None",
     ]
     quiet = home / "jupyterlab_settings_dir" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
     quiet.parent.mkdir(parents=True, exist_ok=True)
     quiet.write_text('{"fetchNews": "false", "checkForUpdates": false}')
+    shown = home / "jupyter_config_dir" / "labconfig" / "page_config.json"
+    shown.parent.mkdir(parents=True)
+    shown.write_text('{"exposeAppInBrowser": "true"}')  # as window.jupyterapp
     with open(home / "lab.log", "wb") as log:
         server = subprocess.Popen(command, env=env, stdout=log, stderr=subprocess.STDOUT, cwd=folder)
         try:
@@ -136,6 +150,51 @@ def marimo_app(path: Path, home: Path, pythonpath: Path):
                 server.kill()
 
 
+STATIC = """<!doctype html><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="POLICY">
+<style>CSS</style><div id="root"></div><script type="application/json" id="state">STATE</script>
+<script type="module">
+const parse = text => JSON.parse(text, (k, v) => v?.bytes === undefined ? v
+  : Uint8Array.from(atob(v.bytes), c => c.charCodeAt(0)));
+const state = parse(document.getElementById('state').textContent), heard = {}, changed = new Set();
+window.sent = [];
+window.receive = text => {
+  const values = parse(text);
+  Object.assign(state, values);
+  for (const k of Object.keys(values)) (heard['change:' + k] ?? []).forEach(f => f());
+};
+const model = {
+  get: k => state[k],
+  set: (k, v) => { state[k] = v; changed.add(k); },
+  on: (e, f) => (heard[e] ??= []).push(f),
+  off: () => {},
+  save_changes: () => { for (const k of changed) window.sent.push([k, state[k]]); changed.clear(); },
+};
+const script = URL.createObjectURL(new Blob([SCRIPT], { type: 'text/javascript' }));
+(await import(script)).default.render({ model, el: document.getElementById('root') });
+</script>"""
+# That of VS Code's notebooks where they have one, without a place that anything could be loaded from
+POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval' blob:; style-src 'unsafe-inline'; img-src data:"
+
+
+def as_json(values: dict) -> str:
+    "Values of a widget as JSON; bytes in base64."
+    code = lambda v: {"bytes": base64.b64encode(v).decode()} if isinstance(v, (bytes, memoryview)) else str(v)
+    return json.dumps(values, default=code).replace("</", "<\\/")
+
+
+def static_page(widget, path: Path, binary: bool = True) -> dict:
+    "Write a widget as a page without a kernel; returns the bytes, which the page gets only if `binary`."
+    state = {k: v for k, v in widget.get_state().items() if not k.startswith("_") and k not in ("layout", "tabbable")}
+    sent = {k: v for k, v in state.items() if isinstance(v, (bytes, memoryview))}
+    shown = state if binary else {k: v for k, v in state.items() if k not in sent}
+    parts = dict(POLICY=POLICY, CSS=widget._css, STATE=as_json(shown), SCRIPT=as_json(widget._esm))
+    text = STATIC
+    for name, part in parts.items():
+        text = text.replace(name, str(part), 1)
+    path.write_text(text, encoding="utf-8")
+    return sent
+
+
 def wait_until(condition, seconds=120, every=0.25):
     "The first true value of the condition."
     end = time.monotonic() + seconds
@@ -162,7 +221,16 @@ def _wait_for(address: str, server, log: Path, seconds: float = 90, at: str = "/
 class Notebook:
     "One notebook open in the browser."
 
-    def __init__(self, page, address: str, path: str, width: int = 1200, height: int = 1000, dark: bool = False):
+    def __init__(
+        self,
+        page,
+        address: str,
+        path: str,
+        width: int = 1200,
+        height: int = 1000,
+        dark: bool = False,
+        front_end: str = "lab",
+    ):
         self.page, self.errors = page, []
         page.on(
             "console",
@@ -172,9 +240,9 @@ class Notebook:
                 and self.errors.append(f"{m.type}: {m.text} {m.location.get('url', '')}")
             ),
         )
-        page.on("pageerror", lambda e: self.errors.append(f"exception: {e}"))
+        page.on("pageerror", lambda e: OWN_FAULT in str(e) or self.errors.append(f"exception: {e}"))
         page.set_viewport_size({"width": width, "height": height})
-        page.goto(f"{address}/doc/tree/{path}")
+        page.goto(f"{address}/{PLACES[front_end]}/{path}")
         page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=60_000)
         self.command("apputils:change-theme", theme=f"JupyterLab {'Dark' if dark else 'Light'}")
 

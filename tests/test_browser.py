@@ -1,4 +1,4 @@
-"""What people see: a real JupyterLab in a real browser.
+"""What people see: a real JupyterLab, and a Notebook 7, in a real browser.
 
 `make test` runs the smoke test, `make test-browser` all; pictures are left in test-artifacts/.
 """
@@ -8,7 +8,7 @@ import re
 import time
 
 import pytest
-from browser import FLAGS, Notebook, browser_path, jupyter_lab, wait_until, write_notebook
+from browser import FLAGS, Notebook, as_json, browser_path, jupyter_lab, static_page, wait_until, write_notebook
 from hostile import COLUMN, NAMES, hostile_mdata
 
 from splicevi import PSIExplorer, coverage_report
@@ -50,12 +50,18 @@ def shots(root):
     return root / "test-artifacts"
 
 
+BOTH = pytest.mark.parametrize("lab", ("lab", "notebook"), indirect=True)
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, root):
-    "Address of a JupyterLab, and the folder that it serves."
+def lab(tmp_path_factory, root, request):
+    "Address of a JupyterLab, or of a Notebook 7, the folder that it serves, and which it is."
+    front_end = getattr(request, "param", "lab")
+    if front_end == "notebook":
+        pytest.importorskip("notebook", "7", reason="notebook 7 is not installed")
     folder = tmp_path_factory.mktemp("notebooks")
-    with jupyter_lab(folder, tmp_path_factory.mktemp("home"), root) as address:
-        yield address, folder
+    with jupyter_lab(folder, tmp_path_factory.mktemp("home"), root, front_end) as address:
+        yield address, folder, front_end
 
 
 @pytest.fixture(scope="module")
@@ -71,13 +77,13 @@ def browser():
 @pytest.fixture
 def open_notebook(lab, browser, shots, request):
     "Open a notebook of cells; a picture of a test that fails is kept."
-    address, folder = lab
+    address, folder, front_end = lab
     opened = []
 
     def open_it(name, *cells, **look):
         if cells:
             write_notebook(folder / name, *cells)
-        opened.append(Notebook(browser.new_page(), address, name, **look))
+        opened.append(Notebook(browser.new_page(), address, name, front_end=front_end, **look))
         return opened[-1]
 
     yield open_it
@@ -243,6 +249,7 @@ def explored(open_notebook, name):
     return nb
 
 
+@BOTH
 @pytest.mark.browser
 def test_explorer_panels_follow_each_other(open_notebook, shots):
     "A row of the table, an arc and the buttons change what the other panels show."
@@ -268,6 +275,7 @@ def test_explorer_panels_follow_each_other(open_notebook, shots):
     check_no_complaints(nb)
 
 
+@BOTH
 @pytest.mark.browser
 def test_cells_of_the_map_are_selected_and_ranked(open_notebook, shots):
     "A name of the legend and a lasso on the explorer's map select cells, whose events are ranked beside it."
@@ -294,6 +302,88 @@ def test_cells_of_the_map_are_selected_and_ranked(open_notebook, shots):
     nb.execute("ex.selected = [1, 2, 3]")
     wait_until(lambda: nb.page.locator(".splicevi-map").first.get_attribute("data-selected") == "3", 30)
     check_no_complaints(nb)
+
+
+ALONG = """
+import numpy as np
+order = mdata.obs["cell_type"].cat.codes.to_numpy()
+mdata.obs["pseudotime"] = order + np.random.default_rng(0).beta(3, 3, len(order))
+programs = model.programs()
+ds = model.differential_splicing(groupby="cell_type", group1="type_1", group2="type_2", silent=True)
+places = np.random.default_rng(0).normal(size=(300, 2))
+ex = PSIExplorer(model, ds=ds, programs=programs, along="pseudotime", latent=places)
+ex
+"""
+POINTS = """mode => {
+  for (const plot of document.querySelectorAll('.splicevi-plot .js-plotly-plot')) {
+    const trace = plot._fullData.find(t => t.type === 'heatmap');
+    if (!trace) continue;
+    plot.scrollIntoView({ block: 'center' });
+    const box = plot.getBoundingClientRect(), { xaxis: x, yaxis: y } = plot._fullLayout;
+    return trace.x.map((_, i) => [box.left + x._offset + x.l2p(i), box.top + y._offset + y.l2p(0)]);
+  }
+}"""  # of the squares of the programs in the first group
+
+
+@BOTH
+@pytest.mark.browser
+def test_programs_curves_and_power(open_notebook, shots):
+    "A click on a program shows what it moves most, arcs and gene; events are ranked along pseudotime and opened."
+    train = "model.train(max_epochs=15, lr=1e-3, enable_progress_bar=False)"
+    nb = open_notebook("programs.ipynb", SETUP, train, ALONG, width=1300, height=2400)
+    nb.run_all()
+    nb.wait_done()
+    plotted(nb)
+    names = nb.execute("print(*programs.junctions, sep='\\n')").split("\n")
+    for k in (0, 1):
+        want = nb.execute(f"print(programs.top_junctions({names[k]!r}, 1).index[0])").strip()
+        nb.execute(f"j = ex.state.data.junctions; mine = j.at[{want!r}, 'event_id']")
+        nb.execute("ex.event = next(e for e in ex.state.data.index.events if e != mine)")
+        time.sleep(1)
+        before = heading(nb), arcs(nb)
+        nb.page.mouse.click(*nb.page.evaluate(POINTS)[k])
+        wait_until(lambda want=want: nb.execute("print(ex.junction)").strip() == want, 30)
+        wait_until(lambda before=before: heading(nb) != before[0] and arcs(nb) != before[1], 30)
+        assert want in arcs(nb) and nb.execute("print(ex.gene)").strip() in heading(nb)
+    explorer = nb.page.locator(".splicevi-explorer")
+    explorer.locator("button:text-is('rank events')").click()
+    first = explorer.locator(".splicevi-table:has(th:has-text('range')) tbody tr").first
+    first.click(timeout=60_000)
+    wait_until(lambda: nb.execute("print(ex.event == ex.trends().index[0])").strip() == "True", 30)
+    wait_until(lambda: "rises along pseudotime" in explorer.inner_text() or "falls along" in explorer.inner_text(), 30)
+    assert "it would be found in" in explorer.inner_text()
+    nb.execute("ex.state.choose(ex.state.events().query('~called').index[0])")
+    wait_until(lambda: "Not called." in explorer.inner_text(), 30)
+    nb.shot(shots / "explorer-programs.png", ".splicevi-explorer")
+    check_no_complaints(nb)
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("binary", (True, False), ids=("bytes at once", "bytes later"))
+def test_nothing_is_loaded_and_bytes_may_come_later(browser, tmp_path, shots, binary):
+    "The explorer draws where nothing may be loaded, as in VS Code, and where bytes are left out at first, as in Colab."
+    import numpy as np
+
+    from splicevi.datasets import simulate
+
+    mdata = simulate(n_cells=200, n_genes=20, n_junctions=60, n_cell_types=3, observed=0.3, seed=1)
+    mdata.obs["age"] = np.arange(200.0)
+    ex = PSIExplorer(mdata, latent=np.random.default_rng(0).normal(size=(200, 2)), along="age")
+    sent = static_page(ex.widget, tmp_path / "a.html", binary)
+    page, errors = browser.new_page(viewport={"width": 1200, "height": 1600}), []
+    page.on("pageerror", lambda e: errors.append(str(e)))
+    page.on("console", lambda m: m.type in ("error", "warning") and errors.append(m.text))
+    page.on("request", lambda r: r.url.startswith("http") and errors.append(r.url))
+    page.goto((tmp_path / "a.html").as_uri())
+    page.wait_for_function("() => document.querySelectorAll('.js-plotly-plot .main-svg').length >= 5", timeout=60_000)
+    if not binary:
+        lost = wait_until(lambda: page.evaluate("window.sent.find(([k]) => k.endsWith('_lost'))"), 30)
+        assert lost[1] == 1 and page.locator(".splicevi-map[data-drawn='200']").count() == 0
+        page.evaluate("text => window.receive(text)", as_json(sent))
+    page.locator(".splicevi-map[data-drawn='200']").wait_for(timeout=30_000)
+    asked = page.evaluate("window.sent.some(([k]) => k.endsWith('_lost'))")
+    assert asked != binary and not errors, errors
+    page.close()
 
 
 MANY = """
@@ -378,6 +468,7 @@ def test_views_fit_into_700_pixels(open_notebook, shots, dark):
     check_no_complaints(nb)
 
 
+@BOTH
 @pytest.mark.browser
 def test_stop_button_ends_a_run_in_the_background(open_notebook, shots):
     nb = open_notebook(
@@ -418,6 +509,7 @@ def test_interrupt_keeps_the_model(open_notebook):
     check_no_complaints(nb)
 
 
+@BOTH
 @pytest.mark.browser
 def test_saved_notebook_shows_the_last_state(open_notebook, lab, shots):
     "Saved, its kernel ended, and opened again: dashboard and explorer still say what they said."

@@ -684,6 +684,176 @@ def test_donors_are_points(mdata):
         PSIExplorer(own, sample_key="patient")
 
 
+def test_columns_are_found_under_either_name(model, ds):
+    "What a MuData calls rna:cluster groups, colours and names donors as cluster does."
+    own = simulate(**SIZES)
+    own["rna"].obs["cluster"] = pd.Categorical(np.where(np.arange(150) % 3 == 0, "a", "b"))
+    own["splicing"].obs["cluster"] = pd.Categorical(["c"] * 150)
+    own["rna"].obs["age"] = np.arange(150.0)
+    own.obs["rna:cluster"] = own["rna"].obs["cluster"]
+    coords = np.random.default_rng(0).normal(size=(150, 2))
+    short = PSIExplorer(own, groupby="cluster", sample_key="batch", latent=coords)
+    long = PSIExplorer(own, groupby="rna:cluster", sample_key="rna:cluster", along="rna:age", latent=coords)
+    assert long.groupby == "rna:cluster" and set(long.state.sample_names()) == {"a", "b"}
+    pd.testing.assert_series_equal(long.frame()["psi"], short.frame()["psi"])
+    assert "by rna:cluster" in long.figures("groups")["groups"].layout.title.text
+    labels = view_of(long).groupby.labels
+    assert labels.count("rna:cluster") == 1 and "cluster" not in labels
+    other = PSIExplorer(own, groupby="splicing:cluster")
+    assert list(other.state.cell_groups.categories) == ["c"]
+    from splicevi.views import LatentMap
+
+    maps = [
+        LatentMap(own, k, latent=coords).points.widget.codes for k in ("cluster", "rna:cluster", "splicing:cluster")
+    ]
+    assert maps[0] == maps[1] != maps[2]
+    with pytest.raises(KeyError, match="rna:celltype"):
+        long.groupby = "rna:celltype"
+
+
+@pytest.fixture(scope="module")
+def timed():
+    "Cells whose first type has small numbers, and the second large ones; ten have none."
+    own = simulate(n_cells=300, n_genes=20, n_junctions=60, n_cell_types=2, observed=0.5, seed=0)
+    rng = np.random.default_rng(0)
+    own.obs["pseudotime"] = (own.obs["cell_type"] == "type_2") * 0.3 + rng.beta(3, 3, 300)
+    own.obs.iloc[:10, own.obs.columns.get_loc("pseudotime")] = np.nan
+    own.obs["age"] = rng.normal(size=300)
+    return own
+
+
+@pytest.mark.parametrize("model_too", (False, True), ids=("mudata", "model"))
+def test_curves_along_pseudotime(timed, model_too, tmp_path):
+    "Curves and ranking are those of splicevi.tl; they follow the event, the junction and the column."
+    from splicevi.tl.trends import psi_along, splicing_along
+
+    ex = PSIExplorer(flagged(timed) if model_too else timed, along=["pseudotime", "age"], latent=np.ones((300, 2)))
+    view = view_of(ex)
+    assert view.trends.widget.layout.display == "none" and view.along_menu.labels[0] == "along pseudotime"
+    view.rank_button.click()
+    want = splicing_along(timed, "pseudotime")
+    table = ex.trends()
+    np.testing.assert_allclose(table["effect_size"], want["effect_size"].reindex(table.index), atol=0.02)
+    np.testing.assert_allclose(table["q_value"], want["q_value"].reindex(table.index), atol=1e-6)
+    assert table["effect_size"].abs().is_monotonic_decreasing and view.rank_button.layout.display == "none"
+    view.trends.widget.selected = table.index[0]
+    assert ex.event == table.index[0] and ex.junction == table["top_junction"].iloc[0]
+    figure = json.loads(view.plots["along"].widget.figure)
+    assert figure["layout"]["yaxis"]["range"] == [-0.02, 1.02]
+    assert figure["layout"]["xaxis"]["title"]["text"] == "pseudotime"
+    lines = [t for t in figure["data"] if t.get("mode") == "lines" and t["name"] != "95 % interval"]
+    assert [t["customdata"][0][0] for t in lines] == list(ex.state.junctions.index)
+    one = psi_along(timed, "pseudotime", ex.junction)
+    drawn = ex.frame("along").query("junction_id == @ex.junction")
+    np.testing.assert_allclose(drawn.query("what == 'curve'")["psi"], one.curve["psi"], atol=1e-5)
+    np.testing.assert_allclose(drawn.query("what == 'observed'")["psi"], one.points["psi"], atol=1e-5)
+    said = view.along_head.value
+    assert f"to {one.curve['psi'].iloc[-1]:.2f}" in said and "10 without a value are left out" in said
+    click(view.plots["along"], next(j for j in ex.state.junctions.index if j != ex.junction))
+    assert view.along_head.value != said
+    ex.along = "age"
+    assert "along age" in view.along_head.value and view.trends.widget.layout.display == "none"
+    assert "PSI along age" in ex.to_html(tmp_path / "a.html").read_text()
+    ex.along = None
+    assert view.along_row.layout.display == "none" and not ex.has_panel("along")
+
+
+def test_an_event_without_a_curve_says_why(timed):
+    "One junction, too few cells, no column: a sentence in place of the figure."
+    few = timed[:].copy()
+    few.obs["few"] = np.where(np.arange(300) < 8, np.arange(300.0), np.nan)
+    ex = PSIExplorer(few, along="few")
+    view = view_of(ex)
+    assert "of the 8 cells that have a value of few" in view.along_head.value
+    assert view.plots["along"].widget.layout.display == "none"
+    assert "10 of them" in " ".join(ex.figures("along")["along"].layout.annotations[0].text.split("<br>"))
+    with pytest.raises(ValueError, match="of the 8 cells"):
+        ex.frame("along")
+    view.rank_button.click()
+    assert "min_cells=20" in view.status.value
+    alone = few[:].copy()
+    events = alone["splicing"].var["event_id"].astype(str)
+    alone["splicing"].var["event_id"] = np.where(events == events.iloc[0], [f"one_{i}" for i in range(60)], events)
+    ex = PSIExplorer(alone, along="age", event="one_0")
+    assert "one junction" in view_of(ex).along_head.value
+    assert (
+        "As along" not in ex.state.title
+        and "along=" in PSIExplorer(few).figures("along")["along"].layout.annotations[0].text
+    )
+
+
+def not_called(junctions, **columns):
+    "A table of tests in which nothing is called."
+    effect = np.random.default_rng(0).normal(0, 0.1, len(junctions))
+    table = pd.DataFrame({"effect_size": effect, "proba_ds": 0.1, "is_ds_fdr": False}, junctions)
+    return table.assign(group1="type_1", group2="type_2", **columns)
+
+
+@pytest.mark.parametrize("donors", (False, True), ids=("cells", "donors"))
+def test_power_is_that_of_the_comparison(timed, donors, monkeypatch):
+    "Shares are those of splicevi.tl.power; donors are the replicates where they were in the tests."
+    import splicevi as sv
+    from splicevi.views.explorer import power
+
+    monkeypatch.setattr(power, "TRIAL", power.Trial(n_events=20))
+    own = timed[:].copy()
+    own.obs["donor"] = [f"d{k % 6}" for k in range(300)]
+    ds = not_called(own["splicing"].var_names, **({"n_donors1": 6} if donors else {}))
+    ex = PSIExplorer(own, ds=ds, sample_key="donor")
+    want = sv.tl.power(own, "cell_type", "type_1", "type_2", sample_key="donor" if donors else None, n_events=20)
+    want = want[want["data"] == "now"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(ex.power()[list(want)], want)
+    view = view_of(ex)
+    percent = f"{100 * want.set_index('effect')['found'][0.2]:.0f} %"
+    assert f"between type_1 and type_2, it would be found in {percent}" in view.power.value
+    assert view.power_button.layout.display == "none"
+    p = ex.chance()
+    size = "less than 0.05" if p < 0.05 else "more than 0.95" if p > 0.95 else f"about {round(20 * p) / 20:.2f}"
+    assert f"a difference of 0.2 would be found with probability {size}.<" in view.head.value
+    ex.ds = ds.assign(is_ds_fdr=True)
+    assert "Not called" not in view.head.value
+    ex.ds = not_called(own["splicing"].var_names).assign(group1="kidney")
+    assert not view.power.value.endswith("events.") and "Not called" not in view.head.value and ex.chance() is None
+
+
+def test_the_chance_of_an_event_is_its_share_of_trials(timed):
+    "What is said of one event is how often it is called when it changes in whole trials of splicevi.tl.power."
+    from splicevi.tl.detection import Trial, called_events
+    from splicevi.views.explorer.power import depths, shown_comparison
+
+    ex = PSIExplorer(timed, ds=not_called(timed["splicing"].var_names))
+    d = depths(ex.state)
+    design = d.design(d.seen(shown_comparison(ex.state)))
+    worth = design.worth.min(0)
+    at = int(np.argsort(worth)[len(worth) // 2])
+    code = np.flatnonzero(d.kept)[at]
+    ex.event = ex.state.data.junctions["event_id"].iloc[
+        np.flatnonzero(ex.state.data.reads.event == d.events.names[code])[0]
+    ]
+    rng, trial, n = np.random.default_rng(1), Trial(), len(worth)
+    found = []
+    for _ in range(150):
+        kind = rng.choice(4, n, p=[0.8, *[0.2 / 3] * 3])
+        kind[at] = 2
+        found.append(called_events(design, trial, kind, rng)[at])
+    assert abs(ex.chance() - np.mean(found)) < 0.15
+    with pytest.raises(ValueError, match="none of the trial's"):
+        ex.chance(0.3)
+
+
+def test_large_data_are_asked_for_power(timed, monkeypatch):
+    "With many reads nothing is drawn until the button is pressed; then event and table are told."
+    from splicevi.views.explorer import power
+
+    monkeypatch.setattr(power, "AT_ONCE", 10)
+    ex = PSIExplorer(timed, ds=not_called(timed["splicing"].var_names))
+    view = view_of(ex)
+    assert view.power_button.layout.display is None and "Not called" not in view.head.value
+    view.power_button.click()
+    assert view.power_button.layout.display == "none" and "Not called." in view.head.value
+    assert "it would be found in" in view.power.value
+
+
 def test_pinned_events_stand_beside_the_one_that_is_shown(ex):
     "Both are drawn, and a click on an arc of either chooses its junction."
     view, first = view_of(ex), ex.event
@@ -768,7 +938,7 @@ def test_without_widgets(model, ds, monkeypatch, tmp_path):
     "State, tables and figures work; displaying says which extra to install."
     monkeypatch.setitem(sys.modules, "anywidget", None)
     ex = PSIExplorer(model, ds=ds, latent=np.zeros((150, 2)))
-    assert len(ex.figures()) == 8 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
+    assert len(ex.figures()) == 9 and len(ex.frame()) and ex.to_html(tmp_path / "a.html").exists()
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
     ex._ipython_display_()

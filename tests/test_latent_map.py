@@ -1,6 +1,7 @@
 """The map of cells without a browser: what is sent, what comes back, and what strangers bring."""
 
 import io
+import re
 import struct
 import sys
 
@@ -11,7 +12,7 @@ from anndata import AnnData
 
 from splicevi.datasets import simulate
 from splicevi.views import LatentMap
-from splicevi.views.parts import Button, Dropdown, Layout, Markup, VBox, one_widget
+from splicevi.views.parts import Button, Dropdown, Layout, Markup, VBox, one_widget, view_script, view_style
 from splicevi.views.point_map import (
     UNSEEN,
     PointMap,
@@ -161,6 +162,36 @@ def test_without_anywidget(mdata, monkeypatch):
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append(a[0]))
     LatentMap(mdata)._ipython_display_()
     assert 'pip install "splicevi[notebook]"' in shown[0]["text/plain"] and "data:image/png" in shown[0]["text/html"]
+
+
+def test_scripts_stand_by_themselves():
+    "What Colab and VS Code ask of a widget: one small script that loads nothing, and runs no text as code."
+    script, style = view_script(), view_style()
+    code = re.sub(r"(?m)^\s*//.*$", "", script)
+    for word in (
+        r"\bimport\b",
+        r"\bfetch\b",
+        r"XMLHttpRequest",
+        r"\beval\b",
+        r"\bFunction\b",
+        r"importScripts",
+        r"Worker\(",
+    ):
+        assert not re.search(word, code), word
+    assert not re.search(r"(https?:)?//[a-z]", code.replace("http://www.w3.org", "")), "an address"
+    assert not re.search(r"@import|url\((?!['\"]?data:)", style)
+    assert len(script) < 100_000 and script.count("export default") == 1
+
+
+def test_bytes_that_were_lost_are_sent_again(mdata, monkeypatch):
+    "A page that lacks the bytes, as Colab's does at first, says so and gets them."
+    cells = LatentMap(mdata, color="cell_type")
+    part, again = cells.points.widget, []
+    page = cells.widget
+    monkeypatch.setattr(type(page), "send_state", lambda self, key=None: again.append(key))
+    setattr(page, f"{part._id}_lost", 1)
+    mine = next(keys for keys in again if isinstance(keys, list) and len(keys) > 1)
+    assert set(mine) == {f"{part._id}_{k}" for k in ("xy", "look", "codes", "selection")}
 
 
 def test_parts_and_page_agree():

@@ -103,7 +103,7 @@ def _squares(band: Band, names: list[str], middle: float, template: str | None) 
             y=rows,
             z=z.round(4),
             text=hover,
-            customdata=[[str(k)] * len(names) for k in band.table.index],
+            customdata=[[[str(k), str(c)] for c in band.table] for k in band.table.index],  # row and program
             hovertemplate="%{text}<extra></extra>",
             **look,
         )

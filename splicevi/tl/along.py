@@ -94,12 +94,13 @@ def along_sums(
 ) -> AlongSums:
     "Sums over the cells of each donor."
     worth, y, yy = worths(pairs, c)
-    k = columns.shape[1]
-    squares = (columns[:, :, None] * columns[:, None]).reshape(len(columns), -1)
-    every, parts = np.column_stack([np.ones(len(columns)), columns, squares]), []
+    k, parts, read = columns.shape[1], [], np.diff(pairs.observation_indptr) > 0
     for d in range(donor.max() + 1):
-        at = np.flatnonzero(donor == d)
-        of_event, of_junction = worth[at].T @ every[at], y[at].T @ every[at][:, : k + 1]
+        at = np.flatnonzero((donor == d) & read)
+        own = columns[at]
+        squares = (own[:, :, None] * own[:, None]).reshape(len(own), -1)
+        every = np.column_stack([np.ones(len(own)), own, squares])
+        of_event, of_junction = worth[at].T @ every, y[at].T @ every[:, : k + 1]
         parts.append(
             (
                 of_event[:, 0],

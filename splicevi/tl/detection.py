@@ -25,9 +25,9 @@ from .scatter import RHO, between_donors, donor_reads, in_both, scatter_chance, 
 
 # %% auto #0
 __all__ = ['MOST_PSI', 'MORE', 'POWER', 'expected_worth', 'shifted_psi', 'event_draws', 'scattered_psi', 'Design',
-           'donor_scatter', 'draw_samples', 'contrast_of', 'Trial', 'found_once', 'only', 'some_events', 'found_shares',
-           'event_sums', 'Depths', 'with_donors', 'Seen', 'halves', 'planned', 'power_rows', 'labels_and_donors',
-           'power', 'mean_power', 'power_words']
+           'donor_scatter', 'draw_samples', 'contrast_of', 'Trial', 'called_events', 'some_kinds', 'found_once', 'only',
+           'some_events', 'found_shares', 'with_copies', 'event_chance', 'event_sums', 'Depths', 'with_donors', 'Seen',
+           'halves', 'planned', 'power_rows', 'labels_and_donors', 'power', 'mean_power', 'found_words', 'power_words']
 
 # %% ../../nbs/30_tl/52_detection.ipynb #a5d39615
 def expected_worth(
@@ -154,18 +154,33 @@ class Trial:
     n_events: int = 200  # changed events of each effect to draw, at least
 
 # %% ../../nbs/30_tl/52_detection.ipynb #8c79ccc8
+def called_events(
+    d: Design,
+    t: Trial,
+    kind: np.ndarray,  # (events,) effect by number, 0: none
+    rng: np.random.Generator,
+) -> np.ndarray:  # (events,) whether it was called
+    "Draw reads of a design in which some events change, and test them."
+    psi = [d.p, shifted_psi(d.p, np.array([0, *t.effects])[kind], d.events)]
+    contrast = contrast_of(d, draw_samples(d, psi, rng))
+    _, of_events = effect_posterior(contrast, t.delta, 100, int(rng.integers(2**31)))
+    return call_at_fdr(of_events.proba, t.fdr_target)
+
+# %% ../../nbs/30_tl/52_detection.ipynb #a4f961ec
+def some_kinds(n: int, changed: float, effects: Sequence[float], rng: np.random.Generator) -> np.ndarray:  # (n,)
+    "Effects of n events by number; 0: none."
+    each = changed / len(effects)
+    return rng.choice(len(effects) + 1, n, p=[1 - changed, *[each] * len(effects)])
+
+# %% ../../nbs/30_tl/52_detection.ipynb #fcb16630
 def found_once(
     d: Design,
     t: Trial,
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # (events,) effect by number, 0: none; (events,) whether it was called
     "Draw reads of a design with known changes, and test them."
-    each = t.changed / len(t.effects)
-    kind = rng.choice(len(t.effects) + 1, len(d.events.size), p=[1 - t.changed, *[each] * len(t.effects)])
-    psi = [d.p, shifted_psi(d.p, np.array([0, *t.effects])[kind], d.events)]
-    contrast = contrast_of(d, draw_samples(d, psi, rng))
-    _, of_events = effect_posterior(contrast, t.delta, 100, int(rng.integers(2**31)))
-    return kind, call_at_fdr(of_events.proba, t.fdr_target)
+    kind = some_kinds(len(d.events.size), t.changed, t.effects, rng)
+    return kind, called_events(d, t, kind, rng)
 
 # %% ../../nbs/30_tl/52_detection.ipynb #9b39a8f3
 def only(
@@ -204,6 +219,47 @@ def found_shares(
     )
     size, found = (np.bincount(kind, w, len(t.effects) + 1)[1:] for w in (None, called))
     return np.divide(found, size, out=np.full(len(size), np.nan), where=size > 0)
+
+# %% ../../nbs/30_tl/52_detection.ipynb #b92c2a5e
+def with_copies(
+    d: Design,
+    event: int,
+    n: int,  # copies
+    most: int,  # other events
+    rng: np.random.Generator,
+) -> Design:  # the copies come last
+    "Some of the other events of a design, and copies of one."
+    others = np.flatnonzero(np.arange(len(d.events.size)) != event)
+    others = np.sort(rng.choice(others, most, replace=False)) if len(others) > most else others
+    at = lambda e: np.arange(d.events.start[e], d.events.start[e] + d.events.size[e])
+    chosen = [*others, *[event] * n]
+    code = np.repeat(np.arange(len(chosen)), d.events.size[chosen])
+    scatter = {k: v[chosen] for k in ("rho", "own") if (v := getattr(d, k)) is not None}
+    p = d.p[np.concatenate([at(e) for e in chosen])]
+    return replace(d, events=EventOrder(code), p=p, worth=d.worth[:, chosen], **scatter)
+
+# %% ../../nbs/30_tl/52_detection.ipynb #34314739
+def event_chance(
+    d: Design,
+    event: int,  # number of an event of the design
+    effect: float = 0.2,  # one of the trial's
+    t: Trial = Trial(),
+    seed: int = 0,
+    copies: int = 20,  # of a trial, at most
+    draws: int = 100,  # of the event
+    most: int = 250,  # other events of a trial
+) -> float:
+    "Probability that a change of the event is found, with the reads that it has."
+    if effect not in t.effects:
+        raise ValueError(f"effect={effect:g} is none of the trial's: {shortlist(t.effects)}.")
+    rng, m = np.random.default_rng(seed), min(len(d.events.size) - 1, most)
+    n = int(np.clip(t.changed * m, 1, copies))
+    fewer = np.clip((t.changed * (m + n) - n) / max(m, 1), 0, 1)
+    called = []
+    for _ in range(int(np.ceil(draws / n))):
+        kind = np.r_[some_kinds(m, fewer, t.effects, rng), [list(t.effects).index(effect) + 1] * n]
+        called.append(called_events(with_copies(d, event, n, most, rng), t, kind, rng)[-n:])
+    return float(np.mean(called))
 
 # %% ../../nbs/30_tl/52_detection.ipynb #af43e537
 def event_sums(
@@ -349,14 +405,15 @@ def power_rows(
     donor: np.ndarray | None,  # (cells,) donor of each cell
     t: Trial,
     seed: int,
+    scenarios: Sequence[str] = tuple(MORE),  # of `MORE`
 ) -> pd.DataFrame:
     "The statement of one comparison."
     c, rows = c if donor is None else with_donor(c, donor), []
     seen = depths.seen(c, donor)
-    for data, more in MORE.items():
-        if "donors" in more and not seen.by_donor:
+    for data in scenarios:
+        if "donors" in MORE[data] and not seen.by_donor:
             continue
-        d = depths.design(seen, **more)
+        d = depths.design(seen, **MORE[data])
         share = found_shares(d, t, np.random.default_rng(seed))
         rows.append(pd.DataFrame({"data": data, "effect": t.effects, "found": share, "events": len(d.events.size)}))
     names = dict(comparison=c.name, group1=c.group1, group2=c.group2, cells1=len(c.rows1), cells2=len(c.rows2))
@@ -422,7 +479,7 @@ def mean_power(table: pd.DataFrame) -> pd.DataFrame:  # (effects, data)
     return table.groupby(["effect", "data"])["found"].mean().unstack()[order]
 
 # %% ../../nbs/30_tl/52_detection.ipynb #e951806e
-def _now(table: pd.DataFrame, at: float) -> str:
+def found_words(table: pd.DataFrame, at: float) -> str:
     "What is found with the data as they are."
     now, one = mean_power(table)["now"], table["comparison"].nunique() == 1
     what = f"between {table['group1'].iloc[0]} and {table['group2'].iloc[0]}" if one else "between two groups"
@@ -464,4 +521,4 @@ def power_words(
     "Three sentences on what could be found."
     effects = sorted(table["effect"].unique())
     at = effects[len(effects) // 2]
-    return [_now(table, at), _more(table, at), _worst(table, at)]
+    return [found_words(table, at), _more(table, at), _worst(table, at)]

@@ -27,7 +27,8 @@ from .replicates import DonorWarning, donor_codes
 # %% auto #0
 __all__ = ['ALONG', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
            'levels', 'shape_words', 'curve_columns', 'event_columns', 'called_along', 'names_along', 'along_table',
-           'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'psi_along']
+           'table_along', 'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'event_names',
+           'curves_along', 'psi_along']
 
 # %% ../../nbs/30_tl/41_trends.ipynb #0f952c60
 def junctions_of(data: MuData | AnnData, splicing: str) -> AnnData:
@@ -217,6 +218,21 @@ def along_table(d: AlongData, fit: Fit, var: pd.DataFrame, options: dict) -> pd.
         table.insert(1, "is_ds_fdr", calls[code] & (table["proba_ds"] >= table["proba_ds"].iloc[top[calls]].min()))
     return table
 
+# %% ../../nbs/30_tl/41_trends.ipynb #10f5fd89
+def table_along(
+    d: AlongData,  # of all events
+    var: pd.DataFrame,  # the junctions of the data
+    df: int = 3,
+    min_cells: int = 20,
+    **options,  # see `splicing_along`
+) -> pd.DataFrame:
+    "The table of `splicing_along`, from its data."
+    d = with_cells(d, min_cells)
+    if not len(d.junctions):
+        raise ValueError(f"min_cells={min_cells}: no event was read in as many of the {len(d.t):,} cells.")
+    usual = dict(delta=0.1, fdr_target=0.05, level="event", n_draws=300, seed=0)
+    return along_table(d, fit_along(d.pairs, d.t, d.donor, df), var, usual | options)
+
 # %% ../../nbs/30_tl/41_trends.ipynb #f4a2ba6f
 @takes(**ALONG)
 def splicing_along(
@@ -238,15 +254,12 @@ def splicing_along(
 ):  # proba_ds, is_ds_fdr, effect_size (the range, below 0 where PSI falls), p_value, q_value, direction, …
     "Events whose PSI changes along a number of the cells."
     options = dict(delta=delta, fdr_target=fdr_target, level=level, n_draws=n_draws, seed=seed)
-    d = with_cells(along_data(data, along, sample_key, df, splicing, junc_counts_layer), min_cells)
-    if not len(d.junctions):
-        raise ValueError(f"min_cells={min_cells}: no event was read in as many of the {len(d.t):,} cells.")
+    d = along_data(data, along, sample_key, df, splicing, junc_counts_layer)
     if d.donor is not None and d.donor.max() == 0:
         warnings.warn(
             f"All cells have one value of {sample_key!r}: what is found holds for it.", DonorWarning, user_level()
         )
-    fit = fit_along(d.pairs, d.t, d.donor, df)
-    return along_table(d, fit, junctions_of(data, splicing).var, options)
+    return table_along(d, junctions_of(data, splicing).var, df, min_cells, **options)
 
 # %% ../../nbs/30_tl/41_trends.ipynb #2606b651
 def curve_interval(
@@ -310,6 +323,29 @@ def one_event(d: AlongData, var: pd.DataFrame, junction: str) -> tuple[AlongData
     j = list(names[at]).index(junction) if junction in var.index else int(reads.argmax())
     return d._replace(pairs=observed_pairs(counts, np.zeros(len(at), np.int32)), junctions=d.junctions[at]), j
 
+# %% ../../nbs/30_tl/41_trends.ipynb #fb97d4cb
+def event_names(rows: pd.DataFrame) -> list[str]:  # of `junction_frame`
+    "The event of each junction, in words where they are known, else by gene and name."
+    words = rows["event_name"] if "event_name" in rows else [""] * len(rows)
+    known = zip(words, rows[KEYS.gene_name], rows[KEYS.event])
+    return [str(name or " ".join(filter(None, [gene, event]))) for name, gene, event in known]
+
+# %% ../../nbs/30_tl/41_trends.ipynb #f104d883
+def curves_along(
+    d: AlongData,  # of one event
+    fit: Fit,  # its curves
+    var: pd.DataFrame,  # the junctions of the data
+    bins: int = 12,
+) -> list[AlongFigure]:  # one for each junction of the event
+    "The curves of an event, each with its 95 % interval and the observed PSI in bins."
+    t, rows = np.linspace(*np.quantile(d.t, (0.01, 0.99)), 60), junction_frame(var.iloc[d.junctions])
+    out = []
+    for j, (name, psi, error) in enumerate(zip(event_names(rows), *curve_interval(fit, t))):
+        ends = {"lower": np.clip(psi - 1.96 * error, 0, 1), "upper": np.clip(psi + 1.96 * error, 0, 1)}
+        curve = pd.DataFrame({"t": t, "psi": psi, **ends})
+        out.append(AlongFigure(binned(d, j, bins), curve, str(rows.index[j]), name))
+    return out
+
 # %% ../../nbs/30_tl/41_trends.ipynb #3f61a1e1
 @takes(**ALONG, junction=Text("a junction, or an event"), bins=COUNT)
 def psi_along(
@@ -329,10 +365,4 @@ def psi_along(
     d, j = one_event(every, var, junction)
     if not len(d.pairs):
         raise ValueError(f"junction={junction!r}: its event was read in none of the {len(d.t):,} cells.")
-    fit, t = fit_along(d.pairs, d.t, d.donor, df), np.linspace(*np.quantile(d.t, (0.01, 0.99)), 60)
-    psi, error = (v[j] for v in curve_interval(fit, t))
-    curve = pd.DataFrame({"t": t, "psi": psi, "lower": psi - 1.96 * error, "upper": psi + 1.96 * error})
-    row = junction_frame(var).iloc[d.junctions[j]]
-    name = row.get("event_name", "") or " ".join(filter(None, [row[KEYS.gene_name], row[KEYS.event]]))
-    curve[["lower", "upper"]] = curve[["lower", "upper"]].clip(0, 1)
-    return AlongFigure(binned(d, j, bins), curve, str(var.index[d.junctions[j]]), str(name))
+    return curves_along(d, fit_along(d.pairs, d.t, d.donor, df), var, bins)[j]

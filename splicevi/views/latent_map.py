@@ -15,7 +15,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ..core import Limits, shortlist
+from ..core import Limits, find_obs_column, shortlist
 from ..data.arguments import OneOf, nearest, takes
 from ..pl.style import junction_region, need_numbers
 from .explorer.export import hide_lost_widget
@@ -146,8 +146,9 @@ def psi_color(self: LatentMap, junction: str) -> MapColor:
 def named_color(self: LatentMap, name: str) -> MapColor:
     "Cells coloured by a column of obs, a junction or a gene."
     note = f"{len(self.obs):,} cells · {self.axis}"
-    if name in self.obs:
-        return column_color(self.obs[name], name, note, self.hue)
+    column = self.obs[name] if name in self.obs else find_obs_column(self.given, name)
+    if column is not None:
+        return column_color(column, name, note, self.hue)
     known = [] if isinstance(self.given, AnnData) else [*self.data.junctions.index, *self.data.genes]
     if known and name in self.data.junctions.index:
         return self.psi_color(name)

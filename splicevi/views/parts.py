@@ -85,6 +85,13 @@ def hold_sync(self: Part):
     "A context in which changes are kept, to be sent to the page at its end."
     return nullcontext() if self._page is None else self._page.hold_sync()
 
+# %% ../../nbs/70_views/12_parts.ipynb #b54b3f5c
+@patch
+def resend(self: Part, *names: str) -> None:
+    "Send values to the page once more, where they were lost on the way."
+    if self._page is not None:
+        self._page.send_state([f"{self._id}_{name}" for name in names])
+
 # %% ../../nbs/70_views/12_parts.ipynb #4e00a3f6
 @patch
 def add_class(self: Part, name: str) -> None:

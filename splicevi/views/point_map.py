@@ -131,9 +131,10 @@ class PointMap:
         height: int = 420,  # pixels
     ):
         self.describe = describe
-        empty = dict(xy=b"", codes=b"", look={}, selection=b"", hover=[], tip=[-1, ""])
+        empty = dict(xy=b"", codes=b"", look={}, selection=b"", hover=[], tip=[-1, ""], lost=0)
         self.widget = Part("map", height=height, **empty)
         self.place(coords)
+        self.widget.observe(lambda change: self.widget.resend("xy", "look", "codes", "selection"), "lost")
         self.widget.observe(lambda change: self._tell(*change["new"]), "hover")
 
 # %% ../../nbs/70_views/14_point_map.ipynb #d937ef29

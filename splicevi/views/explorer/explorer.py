@@ -12,13 +12,17 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
-from ...core import write_file
+from ...core import shortlist, write_file
 from ...tl.selection import Ranking
+from .curves import along_frame
+from .curves import trends as event_trends
 from .disagreement import disagreement as in_a_sentence
 from .export import PAGE_ROWS, bed, event_page, image_kind, snapshot, write_image
 from .layout import View
 from .panels import grid_panel, panel_figures, sashimi_panel
-from .state import ExplorerState
+from .power import chance as event_chance
+from .power import prospects
+from .state import FRAMES, ExplorerState
 from ..page import check_target
 from ..parts import show_widget
 
@@ -57,9 +61,10 @@ class PSIExplorer:
         bam=None,
         sample_key=None,
         programs=None,
+        along=None,
         **keys,
     ):
-        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs)
+        more = dict(level=level, bam=bam, sample_key=sample_key, programs=programs, along=along)
         self.state = ExplorerState(source, groupby, ds, gtf, mdata, event, show, latent, **more, **keys)
         self._view = None
 
@@ -93,6 +98,8 @@ PSIExplorer.__doc__ += """
         Column of ``obs`` with the donors (animals, samples): each is a point beside the cells of its group.
     programs
         Of :meth:`~splicevi.SPLICEVI.programs`, for a panel of their activity and the junctions that they move.
+    along
+        Column of ``obs`` with numbers, such as pseudotime or age, or several: curves of PSI are drawn along it.
     **keys
         For a MuData: ``splicing``, ``rna`` (names of the modalities) and ``rna_layer`` (layer of gene counts).
     """
@@ -106,6 +113,7 @@ PSIExplorer.show = of_state("show", "Kind of PSI that is drawn: observed, decode
 PSIExplorer.ds = of_state("ds", "Table of differential_splicing.")
 PSIExplorer.comparison = of_state("comparison", "Which comparison of `ds` is shown.")
 PSIExplorer.level = of_state("level", 'Rows of `ds`: one for each "event", or each "junction".')
+PSIExplorer.along = of_state("along", "Column of obs along which curves are drawn; set it to another, or None.")
 PSIExplorer.pinned = of_state("pinned", "Events that are drawn beside the one that is shown.")
 PSIExplorer.selected = of_state("selected", "(cells,) True for selected cells; set it to a mask, rows, names or None.")
 
@@ -125,8 +133,10 @@ def search(self: PSIExplorer, text: str, limit: int = 20) -> pd.DataFrame:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #ae9fe061
 @patch
 def frame(self: PSIExplorer, level: str = "groups") -> pd.DataFrame:
-    'What is shown as a tidy table: PSI of "groups" or "cells", or the "events" to choose from.'
-    return self.state.frame(level)
+    'What is shown as a tidy table: PSI of "groups" or "cells", "events" to choose from, or curves "along" a number.'
+    if level not in (levels := (*FRAMES, "along")):
+        raise ValueError(f"level={level!r} is not one of {shortlist(levels, 9)}.")
+    return along_frame(self.state) if level == "along" else self.state.frame(level)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #d13e82ba
 @patch(as_prop=True)
@@ -137,7 +147,7 @@ def locus(self: PSIExplorer) -> str:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #25bd9e53
 @patch
 def figures(self: PSIExplorer, *names: str, template: str | None = None) -> dict[str, go.Figure]:
-    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano, programs."
+    "The panels as Plotly figures: arcs, psi, heatmap, latent, groups, expression, volcano, programs, along."
     return panel_figures(self.state, *names, template=template)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #aa1ce1cb
@@ -157,6 +167,26 @@ def save_selection(self: PSIExplorer, name: str, overwrite: bool = False) -> Non
 def disagreement(self: PSIExplorer) -> str:
     "Where decoded PSI of what is shown say something else than the reads, in a sentence; empty where they agree."
     return in_a_sentence(self.state)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #cdec15d7
+@patch
+def power(self: PSIExplorer) -> pd.DataFrame:
+    "Share of the events in which a change would be found in the comparison that is shown, see `splicevi.tl.power`."
+    if (table := prospects(self.state)) is None:
+        raise ValueError("Nothing is compared: power is that of two groups of `groupby`, or of the tests in `ds`.")
+    return table
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #5fa07c8e
+@patch
+def chance(self: PSIExplorer, effect: float = 0.2) -> float | None:
+    "Probability that a change of the event would be found with its reads: 0.1, 0.2 or 0.4; None without a comparison."
+    return event_chance(self.state, effect)
+
+# %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #f2e16523
+@patch
+def trends(self: PSIExplorer) -> pd.DataFrame:
+    "Events whose PSI changes along the column `along`, the largest range first, see `splicevi.tl.splicing_along`."
+    return event_trends(self.state)
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3a765085
 @patch
@@ -196,8 +226,8 @@ def to_bed(self: PSIExplorer, path: str | Path, by_group: bool = False) -> Path:
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #3200f024
 @patch
 def has_panel(self: PSIExplorer, name: str) -> bool:
-    "Whether a panel has something to show: a volcano needs a test, programs need programs."
-    return {"volcano": self.ds, "programs": self.state.programs}.get(name, True) is not None
+    "Whether a panel has something to show: a volcano needs a test, programs need programs, curves a column."
+    return {"volcano": self.ds, "programs": self.state.programs, "along": self.along}.get(name, True) is not None
 
 # %% ../../../nbs/70_views/50_explorer/80_explorer.ipynb #eef5c9d0
 @patch

@@ -19,6 +19,7 @@ from ...core import require_extra, shortlist, write_file
 from ...pl.arcs import is_retained
 from ...pl.style import INK, colors, shorten, visible
 from .panels import with_exon
+from .power import event_power, power_sentence
 from .state import ExplorerState
 from .tables import groups_table
 from ..page import figure_html, page, row_html, section, table_html
@@ -128,7 +129,7 @@ def numbers_html(state: ExplorerState) -> str:
     return table_html(table, words=("group", "junction", "PSI"), index=False)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #45ae4de8
-PAGE_ROWS = (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("volcano",), ("programs",))
+PAGE_ROWS = (("arcs",), ("psi",), ("heatmap",), ("latent", "expression"), ("along",), ("volcano",), ("programs",))
 
 
 def figure_rows(figures: Mapping[str, go.Figure]) -> list[str]:
@@ -143,7 +144,9 @@ def event_page(
     figures: Mapping[str, go.Figure],  # see `panel_figures`
 ) -> str:
     "What is shown, as a page."
-    parts = [*figure_rows(figures), section("Numbers", "", numbers_html(state))]
+    could = " ".join(filter(None, [power_sentence(state), event_power(state)]))
+    parts = [section("", visible(could))] * bool(could)
+    parts += [*figure_rows(figures), section("Numbers", "", numbers_html(state))]
     return page(state.title, parts, lead=page_lead(state), wide=True)
 
 # %% ../../../nbs/70_views/50_explorer/55_export.ipynb #9663e87c

@@ -15,7 +15,9 @@ from fastcore.basics import patch
 
 from ...core import KEYS
 from ...pl.style import shorten, visible
+from .along_table import trends_title, trends_view
 from .cell_map import cell_words, draw_map
+from .curves import curve_words, curves_of_event, known_trends, trends
 from .disagreement import disagreement
 from .export import snapshot
 from splicevi.views.explorer.panels import (
@@ -27,10 +29,18 @@ from splicevi.views.explorer.panels import (
     sashimi_panel,
     volcano_mark,
 )
+from .power import can_compare, event_power, known_prospects, power_sentence, prospects
 from .ranked import ranked_title, ranked_view, show_ranked
 from .state import SHOWS, ExplorerState
 from .table_view import Column, TableView
 from .widgets import PlotWidget, SearchBox, TableWidget, plotly_library
+from ..point_map import PointMap
+
+# %% auto #0
+__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
+           'beside', 'View', 'file_name']
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #22151222
 from splicevi.views.parts import (
     Box,
     Button,
@@ -44,11 +54,6 @@ from splicevi.views.parts import (
     VBox,
     one_widget,
 )
-from ..point_map import PointMap
-
-# %% auto #0
-__all__ = ['TESTED', 'LISTED', 'SHOW_TIPS', 'EXPORTS', 'DEPENDS', 'place_text', 'heading', 'table_title', 'events_view', 'below',
-           'beside', 'View', 'file_name']
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ea3144ed
 def place_text(junctions) -> str:
@@ -74,8 +79,9 @@ def heading(state: ExplorerState, coverage: bool = False) -> str:
         how += f" {few} of {many} groups, those with most reads."
     name, about = (html.escape(shorten(visible(text), 900)) for text in (names[0], about))
     title = f"<span class=sv-head>{name}</span> <span class=sv-soft>{about}</span>"
-    said = html.escape(visible(disagreement(state)))
-    return f"{title}<br><span class=sv-soft>{how}</span>" + (f"<br><span class=sv-error>{said}</span>" if said else "")
+    could, said = (html.escape(visible(text)) for text in (event_power(state), disagreement(state)))
+    lines = [title, f"<span class=sv-soft>{how}</span>", could and f"<span class=sv-note>{could}</span>"]
+    return "<br>".join(filter(None, [*lines, said and f"<span class=sv-error>{said}</span>"]))
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #00361bd1
 def table_title(state: ExplorerState) -> str:
@@ -192,8 +198,9 @@ def show_buttons(self: View):
 @patch
 def groupby_menu(self: View):
     "A menu of the columns that can group cells."
-    now = self.state.groupby
-    columns = dict.fromkeys([*([now] if now else []), *self.state.data.group_columns()])
+    now, columns = self.state.groupby, self.state.data.group_columns()
+    if now and now not in columns:  # perhaps cluster under the name rna:cluster
+        columns = [now, *(c for c in columns if c != now.partition(":")[2])]
     options = [*((c, c) for c in columns), ("all cells", None)]
     return Dropdown(options, now, "group by", layout=Layout(width="220px"))
 
@@ -223,8 +230,22 @@ def clicks(self: View) -> dict:  # panel to a function of the point's `customdat
         "psi": lambda data: isinstance(data, list) and junction(data),
         "expression": lambda data: None,
         "volcano": lambda data: self.state.choose(first(data)),
-        "programs": lambda data: first(data) in self.state.data.junctions.index and junction(data),
+        "along": junction,
+        "programs": lambda data: self.open_program(*data),
     }
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #0232b5d3
+@patch
+def open_program(self: View, row: str, program: str) -> None:
+    "Show the junction or the gene of a row of the programs' figure; of a group of cells what the program moves most."
+    s = self.state
+    if row in s.data.junctions.index:
+        s.junction = row
+    elif s.data.symbols is not None and row in s.data.symbols.index:
+        show_ranked(s, "genes", row)
+    else:
+        s.junction = str(s.programs.top_junctions(program, 1).index[0])
+        self.message(f"{program} moves {s.junction} most.")
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #92e3dd8e
 @patch
@@ -236,6 +257,8 @@ def make_panels(self: View) -> None:
     self.plots = {k: PlotWidget(self.guard(f), **large(k)) for k, f in self.clicks().items()}
     self.make_map()
     self.make_ranked()
+    self.make_along()
+    self.make_power()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b2f189c4
 @patch
@@ -294,17 +317,84 @@ def update_ranked(self: View) -> None:
         table.widget.layout.display = None if len(table.view.frame) else "none"
     self.save_row.layout.display = None if self.state.selected.any() else "none"
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #3bb77b36
+@patch
+def make_along(self: View) -> None:
+    "Menu and words of the curves, and the table of events that change along the column."
+    s = self.state
+    self.along_menu = Dropdown(tooltip="along", layout=Layout(width="200px"))
+    self.along_head, self.trends_head = Markup(), Markup()
+    choose = self.guard(lambda name: setattr(s, "junction", trends(s).at[name, "top_junction"]))
+    self.trends = TableWidget(trends_view(s), choose, "filter events")
+    tip = "fit the curves of all events, and list those first that change most"
+    self.rank_button = Button(description="rank events", tooltip=tip, layout=Layout(width="104px"))
+    self.rank_button.on_click(self.guard(lambda _: trends(s)))
+    self.make_along_row()
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #81a0e425
+@patch
+def make_along_row(self: View) -> None:
+    "Curves on the left, the events that change most on the right."
+    curves = below([self.along_menu, self.along_head, self.plots["along"].widget], "1.6 1 420px", grid_gap="6px")
+    most = below([self.trends_head, self.rank_button, self.trends.widget], "1 1 330px", grid_gap="6px")
+    self.along_row = beside([curves, most], grid_gap="10px 22px", align_items="flex-start")
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #77085165
+@patch
+def make_power(self: View) -> None:
+    "The sentence on what could be found, and the button that asks."
+    self.power, tip = Markup(), "draw reads like these with known changes, and test them"
+    self.power_button = Button(description="what could be found?", tooltip=tip, layout=Layout(width="170px"))
+    self.power_button.on_click(self.guard(lambda _: self.ask_power()))
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #41244d3d
+@patch
+def update_along(self: View, what: set[str]) -> None:
+    "Bring menu and table in line with the state."
+    s = self.state
+    self.along_row.layout.display = "none" if s.along is None else None
+    self.along_menu.options = [*((f"along {c}", c) for c in s.along_columns), ("no curves", None)]
+    self.along_menu.value = s.along
+    self.trends_head.value = trends_title(s) if s.along else ""
+    if what & {"along", "trends"}:
+        self.trends.show(trends_view(s))
+    else:
+        self.trends.view.select(s.event if s.event in self.trends.view.frame.index else None)
+        self.trends.draw()
+    there = known_trends(s) is not None
+    self.trends.widget.layout.display = None if there else "none"
+    self.rank_button.layout.display = "none" if there else None
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #ce03dbef
+@patch
+def draw_along(self: View) -> None:
+    "The curves of the event with what they do in words, or why there are none."
+    s = self.state
+    if s.along is None:
+        return
+    found = curves_of_event(s)
+    title, words = (html.escape(visible(text)) for text in (f"Curves along {s.along}", curve_words(s)))
+    self.along_head.value = f"<span class=sv-name>{title}</span> <span class=sv-soft>{words}</span>"
+    self.plots["along"].widget.layout.display = "none" if found.why else None
+    if not found.why:
+        self.plots["along"].draw(PANELS["along"](s, title="", note=""))
+
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #17d64cba
 @patch
 def draw(self: View, name: str) -> None:
     "Draw a panel; the heading stands above the arcs."
     s = self.state
-    if name == "arcs":
+    if name in ("arcs", "head"):
         self.head.value = heading(s, self.arcs_panel.value == "coverage")
+    if name == "head":
+        return
+    if name == "arcs":
         if self.arcs_panel.value == "coverage":
             return self.plots["arcs"].draw(sashimi_panel(s, title=""))
         if beside := [e for e in s.pinned if e != s.event]:
             return self.plots["arcs"].draw(grid_panel(s, [*beside, s.event], title=""))
+    if name == "along":
+        return self.draw_along()
     if name == "programs" and s.programs is None:
         return
     if name == "latent":
@@ -426,6 +516,25 @@ def export_row(self: View):
     label = Markup("<span class=sv-soft>Export</span>")
     return beside([label, *self.buttons.values(), self.written], grid_gap="6px", align_items="center")
 
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #b8a29539
+@patch
+def update_power(self: View) -> None:
+    "What could be found in the data, or the button that asks."
+    s = self.state
+    said, possible = power_sentence(s), can_compare(s) and s.data.n is None
+    self.power.value = f"<span class=sv-soft>{html.escape(visible(said))}</span>"
+    self.power.layout.display = None if said else "none"
+    asked = said or known_prospects(s) is not None
+    self.power_button.layout.display = None if possible and not asked else "none"
+
+# %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #684edbb9
+@patch
+def ask_power(self: View) -> None:
+    "Find out what could be found, and say so, also of the event."
+    prospects(self.state)
+    self.update_power()
+    self.draw("head")
+
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #d232719c
 @patch
 def update_tests(self: View) -> None:
@@ -438,6 +547,7 @@ def update_tests(self: View) -> None:
     self.all_junctions.layout.display = None if len(s.rows()) > s.rows()[KEYS.event].nunique() else "none"
     self.table.show(events_view(s))
     self.table_head.value = table_title(s)
+    self.update_power()
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #810fc5fe
 @patch
@@ -456,20 +566,24 @@ def update_controls(self: View, what: set[str]) -> None:
         self.table.draw()
     if "groupby" in what:
         self.fill_groups()
+        self.update_power()
     if "selected" in what:
         self.update_ranked()
     self.update_pins()
+    self.update_along(what)
 
 # %% ../../../nbs/70_views/50_explorer/70_layout.ipynb #bbe7d56d
 DEPENDS = {
-    "event": ("arcs", "psi", "latent", "expression"),
-    "junction": ("arcs", "psi", "latent"),
+    "event": ("arcs", "psi", "latent", "expression", "along"),
+    "junction": ("arcs", "psi", "latent", "along"),
     "groupby": ("arcs", "psi", "expression", "latent", "programs"),
     "show": ("arcs", "psi", "latent"),
-    "ds": ("volcano",),
-    "comparison": ("volcano",),
-    "level": ("volcano",),
+    "ds": ("volcano", "head", "psi"),
+    "comparison": ("volcano", "head", "psi"),
+    "level": ("volcano", "head"),
     "selected": ("latent",),
+    "along": ("along",),
+    "trends": (),
     "columns": (),
     "pinned": ("arcs",),
 }
@@ -511,6 +625,7 @@ def connect(self: View) -> None:
     sets(self.groupby, lambda value: setattr(s, "groupby", value))
     sets(self.show, lambda value: setattr(s, "show", value))
     sets(self.comparison, lambda value: setattr(s, "comparison", value))
+    sets(self.along_menu, lambda value: setattr(s, "along", value))
     sets(self.psi_panel, lambda value: self.draw("psi"))
     sets(self.map_panel, lambda value: self.draw("latent"))
     sets(self.arcs_panel, lambda value: self.draw("arcs"))
@@ -533,12 +648,14 @@ def body(self: View):
     "What to choose from on the left, what is seen of it on the right; below the cells, and why they differ."
     plot = lambda k: self.plots[k].widget
     choose = [self.table_head, self.comparison, self.comparison_row(), self.table.widget, self.all_junctions]
+    choose += [self.power, self.power_button]
     see = [self.head, self.arcs_panel, self.pin_row(), plot("arcs"), self.psi_panel, plot("psi")]
     sides = [below([*choose, plot("volcano")], "1 1 330px", grid_gap="6px"), below(see, "2.2 1 500px", grid_gap="4px")]
     why = [self.ranked_head, *(t.widget for t in self.ranked.values()), self.save_row]
     cells = [below([self.map_panel, self.map_place], "1.2 1 350px"), below(why, "1 1 350px", grid_gap="6px")]
     cells.append(below([plot("expression")], "1 1 300px"))
     rows = [beside(sides, grid_gap="10px 22px", align_items="stretch"), beside(cells, grid_gap="10px 22px")]
+    rows.append(self.along_row)
     rows += [plot("programs")] * (self.state.programs is not None)
     return below(rows, "1 1 auto", grid_gap="10px")
 

@@ -14,16 +14,19 @@ import plotly.graph_objects as go
 from ... import pl
 from ...core import shortlist
 from ...data.gtf import exons_of
+from ...pl.along import event_curves
 from ...pl.style import empty_figure, plain, sentence_lines, shorten, visible
+from .curves import curve_words, curves_of_event
 from .disagreement import disagreement
 from .state import EXON, ExplorerState
 from .tables import exon_psi
 
 # %% auto #0
 __all__ = ['MOST_LANES', 'WARNING', 'NO_COORDINATES', 'NO_BAM', 'HALF', 'NO_MAP', 'NO_GENE', 'NO_TEST', 'NO_PROGRAMS', 'PANELS',
-           'empty_panel', 'lanes', 'group_matrix', 'with_disagreement', 'arcs_panel', 'grid_panel', 'sashimi_panel',
-           'with_exon', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel', 'group_map_panel',
-           'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel', 'panel_figures']
+           'empty_panel', 'lanes', 'group_matrix', 'with_lines', 'with_disagreement', 'arcs_panel', 'grid_panel',
+           'sashimi_panel', 'with_exon', 'drawn_cells', 'psi_panel', 'heatmap_panel', 'with_selection', 'map_panel',
+           'group_map_panel', 'expression_panel', 'volcano_panel', 'narrow_volcano', 'volcano_mark', 'programs_panel',
+           'along_panel', 'panel_figures']
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #6c4bb873
 def empty_panel(
@@ -77,15 +80,20 @@ def _add_note(fig: go.Figure, note: str) -> go.Figure:
 WARNING = "#d55e00"
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #15bd9f57
-def with_disagreement(fig: go.Figure, state: ExplorerState, letters: int = 110) -> go.Figure:
-    "The figure with a line or two on decoded PSI that say something else than the reads; as it is without a title."
-    if not (said := disagreement(state)) or not fig.layout.title.text:
+def with_lines(fig: go.Figure, said: str, look: str, letters: int = 110) -> go.Figure:
+    "The figure with a sentence in up to three lines below its title; as it is without a title."
+    if not said or not fig.layout.title.text:
         return fig
     lines = sentence_lines(said, letters, most=3).split("<br>")
-    spans = [f'<span style="font-size:12px;color:{WARNING}">{line}</span>' for line in lines]
+    spans = [f'<span style="font-size:12px;{look}">{line}</span>' for line in lines]
     fig.layout.title.text = "<br>".join([fig.layout.title.text, *spans])
     more = 21 * len(lines)
     return fig.update_layout(margin_t=fig.layout.margin.t + more, height=fig.layout.height + more)
+
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #a896aab8
+def with_disagreement(fig: go.Figure, state: ExplorerState) -> go.Figure:
+    "The figure with a line or two on decoded PSI that say something else than the reads."
+    return with_lines(fig, disagreement(state), f"color:{WARNING}")
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #bfbe5021
 NO_COORDINATES = (
@@ -164,6 +172,27 @@ def with_exon(
     rows["reads"] = reads.reindex(pd.MultiIndex.from_frame(rows[keys]) if len(keys) > 1 else rows[keys[0]]).to_numpy()
     return pd.concat([rows, table.assign(junction_id=table["junction_id"].astype(str))], ignore_index=True)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #d0847af3
+def drawn_cells(
+    state: ExplorerState,
+    drawn: Sequence[str],  # junctions of the event, or `EXON`
+) -> pd.DataFrame:  # group, junction_id, reads, total, and the PSI that is shown; a row for each cell that has one
+    "What is drawn of the cells; of a million no more than that."
+    v, kind, code = state.values(), state.show, state.cell_groups.codes
+    at, including = list(v.junctions.index), v.junctions["inclusion_weight"].to_numpy(float) > 0
+    psi, parts = getattr(v, kind), []
+    for k, name in enumerate(drawn):
+        exon = name == EXON
+        value = exon_psi(v, psi) if exon else psi[:, at.index(name)]
+        some = np.flatnonzero(np.isfinite(value))
+        rows = some if len(some) else np.arange(len(value))
+        reads = v.y[rows][:, including].sum(1) if exon else v.y[rows, at.index(name)]
+        parts.append((code[rows], np.full(len(rows), k), value[rows], reads, v.n[rows]))
+    group, which, *numbers = (np.concatenate(c) for c in zip(*parts))
+    names = {"group": pd.Categorical.from_codes(group, dtype=state.cell_groups.dtype)}
+    names["junction_id"] = pd.Categorical.from_codes(which, list(drawn))
+    return pd.DataFrame(names | dict(zip((kind, "reads", "total"), numbers)))
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #ffcfb3ce
 def psi_panel(state: ExplorerState, **look) -> go.Figure:
     "Violins of the cells and means of the groups: inclusion of the exon, where it is known, and the chosen junction."
@@ -171,7 +200,7 @@ def psi_panel(state: ExplorerState, **look) -> go.Figure:
     if state.has_exon:
         order = [EXON, *(j for j in order if j != EXON)]
     hue = pl.colors(state.cell_groups)
-    cells, groups = with_exon(state, state.cells()), with_exon(state, state.groups())
+    cells, groups = drawn_cells(state, order[:2]), with_exon(state, state.groups())
     if (samples := state.samples()) is not None:
         look = {"samples": with_exon(state, samples)} | look
     return with_disagreement(pl.psi_violin(cells, groups, state.show, order[:2], hue, **look), state)
@@ -289,6 +318,17 @@ def programs_panel(state: ExplorerState, **look) -> go.Figure:
     labels = pd.Series(state.cell_groups, state.data.obs.index).reindex(activity.index)
     return pl.programs(state.programs, labels, **look)
 
+# %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #4d9b6217
+def along_panel(state: ExplorerState, **look) -> go.Figure:
+    "PSI of the event's junctions along pseudotime, or another number of the cells."
+    title = f"PSI along {state.along}" if state.along else "PSI along pseudotime"
+    found = curves_of_event(state)
+    if found.why:
+        return empty_panel(found.why, title, look)
+    look = {"title": f"{title} · {state.title}", "note": "points: cells in bins; bands: 95 % intervals"} | look
+    fig = event_curves(found.curves, state.along, state.junction if state.junction != EXON else None, **look)
+    return with_lines(fig, curve_words(state), "opacity:0.8")
+
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #c1a09d4f
 PANELS: dict[str, Callable] = {
     "arcs": arcs_panel,
@@ -299,6 +339,7 @@ PANELS: dict[str, Callable] = {
     "expression": expression_panel,
     "volcano": volcano_panel,
     "programs": programs_panel,
+    "along": along_panel,
 }
 
 # %% ../../../nbs/70_views/50_explorer/50_panels.ipynb #71caaf27

@@ -17,7 +17,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
-from ...core import KEYS, shortlist
+from ...core import KEYS, find_obs_column, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
 from ...data.pairs import event_codes
@@ -81,7 +81,8 @@ def all_obs(data) -> pd.DataFrame:  # the same cells; the object's own columns f
     for part in parts:
         for c in part:
             columns.setdefault(c, part[c])
-    hidden = lambda c: is_internal(c) or (":" in str(c) and str(c).split(":", 1)[1] in columns)
+    own = lambda c: str(c).partition(":")[2]  # its name in the modality
+    hidden = lambda c: is_internal(c) or (own(c) in columns and columns[c].equals(columns[own(c)]))
     return pd.DataFrame({c: v for c, v in columns.items() if not hidden(c)}, index=data.obs_names)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #07d8cfe8
@@ -190,6 +191,17 @@ def event_data(
         "splicevi.data.make_mudata makes a MuData from AnnData."
     )
 
+# %% ../../../nbs/70_views/50_explorer/20_source.ipynb #63419982
+@patch
+def column(self: EventData, name: str, argument: str) -> pd.Series:  # (cells,)
+    "A column of obs, also by the name that a MuData gives to one of a modality, such as rna:cluster."
+    if name in self.obs:
+        return self.obs[name]
+    if self.given is not None and (found := find_obs_column(self.given, name)) is not None:
+        return found
+    there = shortlist(self.obs.columns, 20) or "none"
+    raise KeyError(f"{argument}={name!r} is no column of obs; there are {there}.")
+
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #90600705
 MOST_GROUPS = 60  # more are too many to tell apart in a figure
 
@@ -210,10 +222,7 @@ def cell_groups(self: EventData, column: str | None) -> pd.Categorical:  # (cell
         raise TypeError(f"groupby={column!r} must be the name of one column of obs, or None.")
     if column is None:
         return pd.Categorical(["all cells"] * len(self.obs))
-    if column not in self.obs:
-        there = shortlist(self.group_columns(), 20) or "none that can group cells"
-        raise KeyError(f"groupby={column!r} is no column of obs; there are {there}.")
-    values = self.obs[column]
+    values = self.column(column, "groupby")
     if (n := values.nunique()) > MOST_GROUPS:
         raise ValueError(
             f"groupby={column!r} has {n:,} different values, too many to be drawn as groups (at most {MOST_GROUPS}); "

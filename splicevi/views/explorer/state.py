@@ -16,6 +16,7 @@ from ...core import KEYS, Limits, check_number, shortlist
 from ...data.gtf import exon_table, exons_of
 from ...tl.exons import inclusion_weights
 from ...tl.selection import Ranking, cell_mask, ranked_genes, ranked_junctions
+from ...tl.trends import numbers_along
 from .source import EventData, EventValues, event_data
 from splicevi.views.explorer.tables import (
     EVENT_WORDS,
@@ -28,8 +29,8 @@ from splicevi.views.explorer.tables import (
 )
 
 # %% auto #0
-__all__ = ['SHOWS', 'LEVELS', 'EXON', 'FRAMES', 'MOST_PINNED', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping', 'one_comparison',
-           'Tests', 'Selection', 'check_programs', 'ExplorerState']
+__all__ = ['SHOWS', 'LEVELS', 'EXON', 'CURVE_DF', 'FRAMES', 'MOST_PINNED', 'AT_ONCE', 'SIDES', 'Observable', 'Grouping',
+           'one_comparison', 'Tests', 'Selection', 'check_programs', 'ExplorerState']
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #5ec0dfc7
 class Observable:
@@ -369,6 +370,35 @@ def check_programs(found):
         raise TypeError(f"programs is what model.programs() returns, not {type(found).__name__}.")
     return found
 
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #97f4570e
+CURVE_DF = 3  # columns of the spline
+
+
+@patch
+def _set_along(self: Selection, column: str | None) -> None:
+    if not isinstance(column, (str, type(None))):
+        raise TypeError(f"along={column!r} must be the name of a column of obs with numbers.")
+    if column is not None:
+        numbers_along(self.data.column(column, "along"), column, CURVE_DF)
+        self.along_columns = tuple(dict.fromkeys([*self.along_columns, column]))
+    if column != self._along:
+        self._along = column
+        self._notify("along")
+
+
+Selection.along = property(
+    lambda self: self._along, Selection._set_along, doc="Column of obs along which curves are drawn; None: none."
+)
+
+# %% ../../../nbs/70_views/50_explorer/40_state.ipynb #e7c985e7
+@patch
+def set_columns_along(self: Selection, along) -> None:
+    "Offer one column or several; the first is shown."
+    columns = list(along) if isinstance(along, (list, tuple)) else [along]
+    self._along, self.along_columns = None, ()
+    for column in [*columns, *columns[:1]]:
+        self.along = column
+
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #448388b3
 class ExplorerState(Selection):
     "What an explorer shows, as plain data."
@@ -387,6 +417,7 @@ class ExplorerState(Selection):
         bam=None,  # BAM or CRAM file of the same cells, for coverage
         sample_key: str | None = None,  # column of obs with the donors, which are drawn as points
         programs=None,  # of `model.programs()`
+        along=None,  # column of obs with numbers, or several, along which curves are drawn
         **keys,  # names of the modalities and the layer, see `event_data`
     ):
         super().__init__(event_data(source, mdata, **keys))
@@ -394,6 +425,7 @@ class ExplorerState(Selection):
         if sample_key is not None:
             self.sample_names()  # complains now
         self.exons = exon_table(gtf, self.data.junctions["chrom"].dropna().unique())
+        self.set_columns_along(along)
         self._latent, self._selected, self._pinned = latent, np.zeros(len(self.data.obs), bool), ()
         if latent is not None:
             self.coords()  # complains now
@@ -454,10 +486,7 @@ def frame(self: ExplorerState, level: str = "groups") -> pd.DataFrame:
 @patch
 def sample_names(self: ExplorerState) -> pd.Categorical:  # (cells,)
     "The donor, or sample, of each cell."
-    if self.sample_key not in self.data.obs:
-        there = shortlist(self.data.obs.columns, 20)
-        raise KeyError(f"sample_key={self.sample_key!r} is no column of obs; there are {there}.")
-    names = pd.Categorical(self.data.obs[self.sample_key]).remove_unused_categories()
+    names = pd.Categorical(self.data.column(self.sample_key, "sample_key")).remove_unused_categories()
     return names.rename_categories([str(c) for c in names.categories])
 
 # %% ../../../nbs/70_views/50_explorer/40_state.ipynb #68f8d131
@@ -553,7 +582,7 @@ def save_selection(self: ExplorerState, name: str, overwrite: bool = False) -> N
     self.data.obs[name] = column
     self._notify("columns")
     if name == self._groupby:  # with other groups now
-        for table in ("cells", "groups", "samples", "disagreement"):
+        for table in ("cells", "groups", "samples", "disagreement", "comparison", "depths", "prospects", "chance"):
             self._cache.pop(table, None)
         self._groupby = None
         self.groupby = name

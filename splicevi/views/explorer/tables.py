@@ -142,6 +142,9 @@ def mean_groups(
 ) -> tuple[np.ndarray, ...]:  # mean, its interval, number of cells, each (groups, k)
     "Mean PSI over the cells of each group."
     known = np.isfinite(psi)
+    if not known.any():  # there is no model
+        none = np.full((n_groups, psi.shape[1]), np.nan)
+        return none, none, none, np.zeros_like(none)
     n, s = group_sums(known.astype(float), code, n_groups), group_sums(np.where(known, psi, 0), code, n_groups)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = s / n

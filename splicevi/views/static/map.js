@@ -37,8 +37,11 @@ const REST = 140; // milliseconds without a gesture, until all points are drawn
 const count = (n) => n.toLocaleString("en");
 const rgb = (hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16));
 // a copy in its own buffer, as views on messages may begin anywhere
-const numbers = (Kind, view) =>
-  view?.byteLength ? new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength)) : new Kind(0);
+const numbers = (Kind, view) => {
+  if (!view?.byteLength) return new Kind(0);
+  if (view instanceof ArrayBuffer) return new Kind(view.slice(0));
+  return new Kind(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+};
 
 const VERTEX = `#version 300 es
 in float x; in float y; in uint shade;
@@ -842,6 +845,11 @@ function render({ model, el }) {
     redraw();
     words();
   });
+  // Colab's manager of widgets leaves binary values out of the state that a widget starts with
+  if (model.get("xy")?.byteLength === undefined) {
+    model.set("lost", model.get("lost") + 1);
+    model.save_changes();
+  }
   resize();
   load();
   return () => {
