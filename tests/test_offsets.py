@@ -13,7 +13,13 @@ QUICK = dict(lr=4e-3, enable_progress_bar=False, accelerator="cpu")
 def trained(batch_effect_psi=0.0, epochs=60, **setup):
     scvi.settings.seed = 0
     mdata = simulate(
-        n_cells=400, n_genes=40, n_junctions=200, n_cell_types=2, observed=0.3, batch_effect_psi=batch_effect_psi, seed=1
+        n_cells=400,
+        n_genes=40,
+        n_junctions=200,
+        n_cell_types=2,
+        observed=0.3,
+        batch_effect_psi=batch_effect_psi,
+        seed=1,
     )
     mdata.obs["lab"] = np.where(np.arange(400) % 3, "a", "b")
     SPLICEVI.setup_mudata(mdata, **(setup or {"batch_key": "batch"}))

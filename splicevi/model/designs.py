@@ -63,8 +63,8 @@ def check_design(test, cells: Mapping) -> None:
         raise ValueError("design needs sample_key, the column of the donors: donors are the samples that it is about.")
     if cells["idx1"] is not None or cells["idx2"] is not None:
         raise ValueError("design compares values of a column: use groupby, not idx1 and idx2.")
-    if test.batch_correction:
-        raise ValueError("design holds batches equal itself: add the column to it, and leave out batch_correction.")
+    if test.batchid1 is not None or test.batchid2 is not None:
+        raise ValueError("design compares all samples under all batches; leave out batchid1 and batchid2.")
     if test.contrast is not None and (cells["group1"] is not None or cells["group2"] is not None):
         raise ValueError("contrast says what is asked for; leave out group1 and group2.")
     if test.contrast is None and cells["groupby"] is None:

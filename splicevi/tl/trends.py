@@ -25,7 +25,7 @@ from .groups import call_at_fdr
 from .replicates import DonorWarning, donor_codes
 
 # %% auto #0
-__all__ = ['ALONG', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
+__all__ = ['ALONG', 'CURVE', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
            'levels', 'shape_words', 'curve_columns', 'event_columns', 'called_along', 'names_along', 'along_table',
            'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'psi_along']
 
@@ -140,15 +140,17 @@ def curve_columns(
     delta: float,
     n_draws: int,
     seed: int,
+    no_change: float = 0.05,
 ) -> dict[str, np.ndarray]:  # (junctions,) each
     "Columns of the curve of each junction."
     level, center = levels(fit)
     grid = fit.basis(places)[None] - center[:, None]
-    r = curve_ranges(fit.found, level, grid, delta, n_draws, seed)
+    r = curve_ranges(fit.found, level, grid, delta, n_draws, seed, no_change)
     psi = np.clip(level[:, None] + np.einsum("jk,jpk->jp", r.gamma, grid), 0, 1)
     rises = psi.argmax(1) >= psi.argmin(1)
     return {
         "proba_ds": r.proba,
+        "proba_not_ds": r.proba_not,
         "effect_size": np.where(rises, 1, -1) * r.effect,
         "range_lower": r.lower,
         "range_upper": r.upper,
@@ -201,10 +203,13 @@ ALONG = {
 }
 
 # %% ../../nbs/30_tl/41_trends.ipynb #1fd62ac5
+CURVE = ("delta", "n_draws", "seed", "no_change")
+
+
 def along_table(d: AlongData, fit: Fit, var: pd.DataFrame, options: dict) -> pd.DataFrame:
     "The table of `splicing_along`."
     places = np.linspace(*np.quantile(d.t, (0.02, 0.98)), 21)
-    columns = curve_columns(fit, places, options["delta"], options["n_draws"], options["seed"])
+    columns = curve_columns(fit, places, **{k: options[k] for k in CURVE if k in options})
     table = pd.DataFrame(columns | event_columns(fit), index=var.index[d.junctions])
     table = table.assign(**{k: v[d.junctions] for k, v in names_along(var).items()})
     code = fit.found.events.code
@@ -237,7 +242,7 @@ def splicing_along(
     pd.DataFrame
 ):  # proba_ds, is_ds_fdr, effect_size (the range, below 0 where PSI falls), p_value, q_value, direction, …
     "Events whose PSI changes along a number of the cells."
-    options = dict(delta=delta, fdr_target=fdr_target, level=level, n_draws=n_draws, seed=seed)
+    options = dict(delta=delta, fdr_target=fdr_target, level=level, n_draws=n_draws, seed=seed)  # of `along_table`
     d = with_cells(along_data(data, along, sample_key, df, splicing, junc_counts_layer), min_cells)
     if not len(d.junctions):
         raise ValueError(f"min_cells={min_cells}: no event was read in as many of the {len(d.t):,} cells.")
