@@ -36,7 +36,8 @@ explain(
         Formula of columns of ``obs`` (by formulaic, ``pip install "splicevi[design]"``), such as ``"~ condition + sex +
         batch"`` or, for donors that are in all groups, ``"~ donor + condition"``. Differences between the groups are
         then those that are left when the rest is held equal. The samples are the donors (`sample_key`), within each
-        group. Donors, groups, texts, and whole numbers in columns named like batches are categories; other numbers are
+        group. `strata` (splicing) standardises each sample over kinds of cells, and `batch_correction` (splicing) moves
+        its reads to an average batch, where cells of one sample are of several. Donors, groups, texts, and whole numbers in columns named like batches are categories; other numbers are
         numbers, and ``C(column)`` makes categories of them. All groups of `groupby` tell how much donors differ, also
         those that are not compared.
     contrast
