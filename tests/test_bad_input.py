@@ -761,6 +761,7 @@ DIFFERENTIAL = [
     row("differential", "along texts", lambda w: w.model.differential_splicing(along="cell_type"), TypeError, "along='cell_type' holds", "compare groups instead"),
     row("differential", "along with nothing to bend", lambda w: w.model.differential_splicing(along="age", df=0), ValueError, "df=0", "at least 1"),
     row("differential", "along with too many cells", lambda w: w.model.differential_splicing(along="age", min_cells=10**6), ValueError, "min_cells=1000000"),
+    row("differential", "along what donors have one of", lambda w: w.model.differential_splicing(along="age", sample_key="age", df=1), ValueError, "has one value in each 'age'", "contrast='age'"),
     row("differential", "a spline without along", lambda w: spliced(w, df=2), ValueError, "df=2 is of a curve", "give along"),
     row("differential", "design that asks nothing", lambda w: designed(w, groupby=None), ValueError, "groupby (a column of the design) or contrast"),
     row("differential", "design asked twice", lambda w: designed(w, contrast="cell_type[T.type_2]", group1="type_1"), ValueError, "leave out group1"),

@@ -17,7 +17,7 @@ from ..data.arguments import COUNT, Text, shown
 from ..data.pairs import CellStore, observed_pairs
 from .docs import explain
 from ..tl.along import fit_along
-from ..tl.trends import AlongData, along_table, known_cells, with_cells
+from ..tl.trends import AlongData, along_table, known_cells, warn_of_one_donor, with_cells
 
 # %% auto #0
 __all__ = ['ALONG_ARGUMENTS', 'NOT_ALONG', 'ONLY_ALONG', 'EFFECTS', 'EPS', 'check_along', 'reads_along', 'as_effects',
@@ -101,6 +101,7 @@ def reads_along(
     )
     if not len(found.junctions):
         raise ValueError(f"min_cells={test.min_cells}: no event was read in as many of the {len(t):,} cells.")
+    warn_of_one_donor(found, test.sample_key or None)
     return found
 
 # %% ../../nbs/50_model/62_along.ipynb #e024e628
@@ -113,7 +114,7 @@ def as_effects(table: pd.DataFrame) -> pd.DataFrame:
     low, high = table["range_lower"].to_numpy(), table["range_upper"].to_numpy()
     falls, p = table["effect_size"].to_numpy() < 0, table["proba_ds"].to_numpy()
     table = table.rename(columns=EFFECTS)
-    table["effect_lower"], table["effect_upper"] = np.where(falls, -high, low), np.where(falls, -low, high)
+    table["effect_lower"], table["effect_upper"] = np.where(falls, -high, low), np.where(falls, 0 - low, high)
     table.insert(3, "bayes_factor", np.log(p + EPS) - np.log(1 - p + EPS))
     return table
 

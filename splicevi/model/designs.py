@@ -36,10 +36,10 @@ explain(
         Formula of columns of ``obs`` (by formulaic, ``pip install "splicevi[design]"``), such as ``"~ condition + sex +
         batch"`` or, for donors that are in all groups, ``"~ donor + condition"``. Differences between the groups are
         then those that are left when the rest is held equal. The samples are the donors (`sample_key`), within each
-        group. `strata` (splicing) standardises each sample over kinds of cells, and `batch_correction` (splicing) moves
-        its reads to an average batch, where cells of one sample are of several. Donors, groups, texts, and whole numbers in columns named like batches are categories; other numbers are
+        group. Donors, groups, texts, and whole numbers in columns named like batches are categories; other numbers are
         numbers, and ``C(column)`` makes categories of them. All groups of `groupby` tell how much donors differ, also
-        those that are not compared.
+        those that are not compared. In tests of splicing `strata` makes each sample of the same kinds of cells, and
+        `batch_correction` moves reads to an average batch where the cells of a sample are of several.
     contrast
         What is asked of the design, in place of `group1` and `group2`: the name of a coefficient, such as ``"age"``,
         ``"condition[T.treated]"`` or ``"condition[T.treated]:sex[T.m]"``: its effect is that of the step from the

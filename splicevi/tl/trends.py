@@ -27,7 +27,7 @@ from .replicates import DonorWarning, donor_codes
 # %% auto #0
 __all__ = ['ALONG', 'CURVE', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
            'levels', 'shape_words', 'curve_columns', 'event_columns', 'called_along', 'names_along', 'along_table',
-           'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'psi_along']
+           'warn_of_one_donor', 'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'psi_along']
 
 # %% ../../nbs/30_tl/41_trends.ipynb #0f952c60
 def junctions_of(data: MuData | AnnData, splicing: str) -> AnnData:
@@ -79,7 +79,13 @@ def known_cells(
         what = f"{along!r}" if donor is None else f"{along!r} or {sample_key!r}"
         warnings.warn(f"{lost:,} cells have no value of {what} and are left out.", UserWarning, user_level())
     rows = np.flatnonzero(known)
-    return rows, t[rows], None if donor is None else np.unique(donor[rows], return_inverse=True)[1]
+    donor = None if donor is None else np.unique(donor[rows], return_inverse=True)[1]
+    if donor is not None and pd.Series(t[rows]).groupby(donor).nunique().max() == 1:
+        raise ValueError(
+            f"along={along!r} has one value in each {sample_key!r}, so no donor has a curve. Ask how donors differ: "
+            f"model.differential_splicing(design='~ {along}', contrast={along!r}, sample_key={sample_key!r})."
+        )
+    return rows, t[rows], donor
 
 # %% ../../nbs/30_tl/41_trends.ipynb #24b6d10b
 def along_data(
@@ -222,6 +228,13 @@ def along_table(d: AlongData, fit: Fit, var: pd.DataFrame, options: dict) -> pd.
         table.insert(1, "is_ds_fdr", calls[code] & (table["proba_ds"] >= table["proba_ds"].iloc[top[calls]].min()))
     return table
 
+# %% ../../nbs/30_tl/41_trends.ipynb #05a05668
+def warn_of_one_donor(d: AlongData, sample_key: str | None) -> None:
+    "Say that nothing can be known of other donors."
+    if d.donor is not None and d.donor.max() == 0:
+        text = f"All cells have one value of {sample_key!r}: what is found holds for it."
+        warnings.warn(text, DonorWarning, user_level())
+
 # %% ../../nbs/30_tl/41_trends.ipynb #f4a2ba6f
 @takes(**ALONG)
 def splicing_along(
@@ -246,10 +259,7 @@ def splicing_along(
     d = with_cells(along_data(data, along, sample_key, df, splicing, junc_counts_layer), min_cells)
     if not len(d.junctions):
         raise ValueError(f"min_cells={min_cells}: no event was read in as many of the {len(d.t):,} cells.")
-    if d.donor is not None and d.donor.max() == 0:
-        warnings.warn(
-            f"All cells have one value of {sample_key!r}: what is found holds for it.", DonorWarning, user_level()
-        )
+    warn_of_one_donor(d, sample_key)
     fit = fit_along(d.pairs, d.t, d.donor, df)
     return along_table(d, fit, junctions_of(data, splicing).var, options)
 
