@@ -4,12 +4,16 @@
 
 # %% auto #0
 __all__ = ['TABLES', 'ARGUMENTS', 'CELLS', 'NOT_ASKED', 'write_table', 'contrast_of', 'arguments', 'check_named', 'check_cells',
-           'check_limits', 'gather_columns', 'column_values', 'group_values', 'about', 'ds', 'de', 'markers']
+           'check_limits', 'gather_columns', 'column_values', 'group_values', 'about', 'file_options', 'given', 'ds',
+           'de', 'markers']
 
 # %% ../nbs/79_cli_compare.ipynb #366dc4b4
+import inspect
 import re
 from collections.abc import Mapping
 from pathlib import Path
+
+from fastcore.meta import delegates
 
 from splicevi.cli_predict import (
     as_user_errors,
@@ -180,7 +184,26 @@ def _command(name: str, settings: Mapping, what: str) -> None:
         write_table(table, settings["out"])
     _tell(table, settings, what)
 
+# %% ../nbs/79_cli_compare.ipynb #3422ace6
+def file_options(
+    rna: str = None,  # modality of gene counts in DATA, if it has another name than in the model's data
+    rna_layer: str = None,  # its layer of counts, if it has another name
+    splicing: str = None,  # modality of junction counts in DATA, if it has another name
+    junc_counts_layer: str = None,  # its layer of counts, if it has another name
+    accelerator: str = "auto",  # auto, cpu or gpu
+    overwrite: bool = False,  # replace OUT if it is there
+    quiet: bool = False,  # no progress, only results and warnings
+):
+    "Options of all commands that compare cells: where counts lie, and how the command runs."
+
+# %% ../nbs/79_cli_compare.ipynb #04915385
+def given(arguments: Mapping) -> dict:
+    "All arguments of a command, with the usual options of files that were not given."
+    usual = {k: v.default for k, v in inspect.signature(file_options).parameters.items()}
+    return usual | {k: v for k, v in arguments.items() if k != "kwargs"} | arguments["kwargs"]
+
 # %% ../nbs/79_cli_compare.ipynb #61991e93
+@delegates(file_options)
 def ds(
     model: str,  # a saved model: the folder of model.save, or the results of splicevi train
     data: str,  # the cells: .h5mu, .h5ad or .zarr, with the model's junctions
@@ -213,19 +236,14 @@ def ds(
     seed: int = 0,  # of the draws
     sort: bool = False,  # the most probable first
     no_stats: bool = False,  # leave out what was observed: raw PSI, cells, reads
-    rna: str = None,  # modality of gene counts in DATA, if it has another name than in the model's data
-    rna_layer: str = None,  # its layer of counts, if it has another name
-    splicing: str = None,  # modality of junction counts in DATA, if it has another name
-    junc_counts_layer: str = None,  # its layer of counts, if it has another name
     batch_size: int = 128,  # cells of a mini-batch, where cells are decoded
-    accelerator: str = "auto",  # auto, cpu or gpu
-    overwrite: bool = False,  # replace OUT if it is there
-    quiet: bool = False,  # no progress, only results and warnings
+    **kwargs,
 ):
     "Write a table of differential splicing between groups of the cells in DATA."
-    _command("differential_splicing", dict(locals()), "junctions" if level == "junction" else "events")
+    _command("differential_splicing", given(locals()), "junctions" if level == "junction" else "events")
 
 # %% ../nbs/79_cli_compare.ipynb #5df65e43
+@delegates(file_options)
 def de(
     model: str,  # a saved model: the folder of model.save, or the results of splicevi train
     data: str,  # the cells: .h5mu, .h5ad or .zarr, with the model's genes
@@ -247,19 +265,14 @@ def de(
     n_samples_overall: int = 5000,  # cells of a group to decode at most
     sort: bool = False,  # the most probable first
     no_stats: bool = False,  # leave out means of the counts
-    rna: str = None,  # modality of gene counts in DATA, if it has another name than in the model's data
-    rna_layer: str = None,  # its layer of counts, if it has another name
-    splicing: str = None,  # modality of junction counts in DATA, if it has another name
-    junc_counts_layer: str = None,  # its layer of counts, if it has another name
     batch_size: int = 128,  # cells of a mini-batch
-    accelerator: str = "auto",  # auto, cpu or gpu
-    overwrite: bool = False,  # replace OUT if it is there
-    quiet: bool = False,  # no progress, only results and warnings
+    **kwargs,
 ):
     "Write a table of differential expression between groups of the cells in DATA."
-    _command("differential_expression", dict(locals()), "genes")
+    _command("differential_expression", given(locals()), "genes")
 
 # %% ../nbs/79_cli_compare.ipynb #23b590f9
+@delegates(file_options)
 def markers(
     model: str,  # a saved model: the folder of model.save, or the results of splicevi train
     data: str,  # the cells: .h5mu, .h5ad or .zarr, with the model's junctions
@@ -278,17 +291,11 @@ def markers(
     n_draws: int = 1000,  # draws of the posterior
     n_samples_overall: int = 5000,  # cells of a group to decode at most; 0: all
     seed: int = 0,  # of the draws
-    rna: str = None,  # modality of gene counts in DATA, if it has another name than in the model's data
-    rna_layer: str = None,  # its layer of counts, if it has another name
-    splicing: str = None,  # modality of junction counts in DATA, if it has another name
-    junc_counts_layer: str = None,  # its layer of counts, if it has another name
     batch_size: int = 128,  # cells of a mini-batch, where cells are decoded
-    accelerator: str = "auto",  # auto, cpu or gpu
-    overwrite: bool = False,  # replace OUT if it is there
-    quiet: bool = False,  # no progress, only results and warnings
+    **kwargs,
 ):
     "Write a table of the events that set each group of the cells in DATA apart from all others."
-    settings = dict(locals())
+    settings = given(locals())
     if not groupby:
         raise UserError("say whose markers are wanted: --groupby, a column of obs")
     settings |= {"only_called": not settings.pop("every"), "n_top": n_top or None}
