@@ -52,7 +52,7 @@ NOT_ASKED += ("junc_counts_layer",)
 # %% ../nbs/79_cli_compare.ipynb #2c00b8ce
 def contrast_of(text: str) -> str | dict[str, float]:
     "A contrast as it is written on the command line: a coefficient, or coefficients with their weights."
-    weights = [re.fullmatch(r"\s*(.+?)\s*=\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*", part) for part in text.split(",")]
+    weights = [re.fullmatch(r"\s*(.+?)\s*=\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*", part) for part in text.split(",")]
     return {w[1]: float(w[2]) for w in weights} if all(weights) else text
 
 # %% ../nbs/79_cli_compare.ipynb #90605a4d

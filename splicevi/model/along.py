@@ -74,7 +74,8 @@ def check_along(
 ) -> None:
     "Raise on arguments that have no meaning beside `along`, or none without it."
     usual = {f.name: f.default for f in fields(test)}
-    changed = [k for k in usual if getattr(test, k) != usual[k]] + [k for k, v in cells.items() if v is not None]
+    changed = [k for k in usual if not np.array_equal(getattr(test, k), usual[k])]
+    changed += [k for k, v in cells.items() if v is not None]
     if test.along is None:
         for k in (k for k in ONLY_ALONG if k in changed):
             raise ValueError(
