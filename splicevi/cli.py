@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fastcore.script import anno_parser
 
-from .cli_compare import de, ds
+from .cli_compare import de, ds, markers
 from .cli_import import import_files
 from .cli_predict import predict
 from .core import UserError, atomic_folder, console, find_obs_column, logger, obs_column
@@ -566,6 +566,7 @@ COMMANDS = {
     "predict": predict,
     "ds": ds,
     "de": de,
+    "markers": markers,
 }
 
 # %% ../nbs/81_cli.ipynb #b8dc3b07

@@ -6,10 +6,10 @@ import pandas as pd
 import pytest
 import scipy.sparse as sp
 
-from splicevi import pl, tl
+from splicevi import SPLICEVI, pl, tl
 from splicevi.core import KEYS
 from splicevi.data.pairs import observed_pairs
-from splicevi.datasets import dirichlet_multinomial, event_sizes, random_psi
+from splicevi.datasets import dirichlet_multinomial, event_sizes, random_psi, simulate
 from splicevi.tl.along import fit_along
 
 SHAPES = (
@@ -187,3 +187,53 @@ def test_figure_shows_the_curve_of_the_reads(data):
     assert fig.data[1].y.min() >= 0 and len(fig.data[2].x) == 12 and fig.layout.xaxis.title.text == "t"
     event = data.var.loc[best, "event_id"]
     assert tl.psi_along(data, "t", event).junction in data.var_names[data.var["event_id"] == event]
+
+
+# ---------------------------------------------------------------- the model's method
+@pytest.fixture(scope="module")
+def model():
+    "A model of cells along a number that two types differ in, with donors."
+    rng, out = np.random.default_rng(0), simulate(400, 10, 120, n_cell_types=2, observed=0.4, seed=0)
+    t = np.where(out.obs["cell_type"] == "type_2", 0.6, 0.4) + rng.normal(0, 0.15, 400)
+    out.obs = out.obs.assign(t=t, donor=rng.integers(1, 5, 400))
+    SPLICEVI.setup_mudata(out)
+    model = SPLICEVI(out, n_latent=3)
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu")
+    return model
+
+
+@pytest.mark.parametrize("sample_key", [None, "donor"])
+@pytest.mark.parametrize("level", ["event", "junction"])
+def test_the_method_has_the_curves_of_the_function(model, level, sample_key):
+    plain = tl.splicing_along(model.adata, "t", sample_key, level=level, n_draws=1000)
+    table = model.differential_splicing(along="t", sample_key=sample_key, level=level)
+    same = table.loc[plain.index.astype(str)]
+    assert len(table) == len(plain) and plain["is_ds_fdr"].any()
+    for k in ("p_value", "q_value", "effect_size", "proba_ds", "is_ds_fdr", "psi_first"):
+        np.testing.assert_allclose(same[k].to_numpy(float), plain[k].to_numpy(float), atol=1e-9)
+    assert (table["proba_ds"] + table["proba_not_ds"] <= 1).all()
+    assert ("donor_scatter" in table) == (sample_key is not None)
+
+
+def test_by_chance_nothing_is_called(model):
+    ask, rng, tables = dict(along="chance", level="event", n_draws=100), np.random.default_rng(0), []
+    for _ in range(8):
+        model.adata.obs["chance"] = rng.permutation(model.adata.obs["t"])
+        tables.append(model.differential_splicing(**ask))
+    assert sum(table["is_ds_fdr"].any() for table in tables) <= 1
+    assert 0.02 < np.mean([(table["p_value"] < 0.05).mean() for table in tables]) < 0.08
+
+
+def test_a_table_has_the_rows_that_are_wanted(model):
+    "In their order; NaN where an event was read in too few cells; the same cells, other order of rows and modalities."
+    names = list(model.junction_names[[7, 2, 90]])
+    table = model.differential_splicing(along="t", junction_list=names)
+    assert list(table.index) == names
+    few = model.differential_splicing(along="t", min_cells=165)
+    assert len(few) == 120 and 0 < few["p_value"].isna().sum() < 120
+    assert not few["is_ds_fdr"][few["p_value"].isna()].any() and few["is_ds_fdr"].dtype == bool
+    order = np.random.default_rng(0).permutation(400)
+    turned = model.differential_splicing(model.adata[order].copy(), along="t", junction_list=names)
+    np.testing.assert_allclose(turned["p_value"], table["p_value"], rtol=1e-6)
+    by_size = model.differential_splicing(along="t", sort=True)["proba_ds"]
+    assert by_size.is_monotonic_decreasing

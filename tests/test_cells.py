@@ -264,14 +264,16 @@ OTHERWISE = dict(
     batch_correction=None, batchid1="batch_1", batchid2="batch_2", norm_splicing_function="decoder", junctions="chr1",
     no_change="0.01", n_draws="10", n_samples_overall="7", seed="5", sort=None, no_stats=None, batch_size="16",
     idx1="day == 0", idx2="day == 1", sample_key="batch", weights="reads", strata="batch",
+    design="~ day", contrast="day", along="age", df="2", min_cells="7", groups="type_1,type_2", n_top="3", every=None,
 )  # fmt: skip
 NEEDS = dict(idx1=[], idx2=["--idx1", "day == 0"], batchid1=["--batch-correction"], batchid2=["--batch-correction"])
+NEEDS |= dict(design=["--sample-key", "batch"], contrast=["--sample-key", "batch", "--design", "~ day"])
 
 
-@pytest.mark.parametrize("command", ["ds", "de"])
+@pytest.mark.parametrize("command", ["ds", "de", "markers"])
 def test_no_option_is_ignored(place, model, tmp_path, monkeypatch, command):
     "Every option about the test reaches the method."
-    name = {"ds": "differential_splicing", "de": "differential_expression"}[command]
+    name = {"ds": "differential_splicing", "de": "differential_expression"}.get(command, command)
     method, seen, plain = getattr(SPLICEVI, name), {}, {}
 
     def recorded(self, adata, **given):
@@ -284,7 +286,7 @@ def test_no_option_is_ignored(place, model, tmp_path, monkeypatch, command):
     monkeypatch.setattr(cli_compare, "load_model", lambda *_: model)
 
     def asked(*words):
-        cells = [] if {"--idx1", "--groupby"} & set(words) else ["--groupby", "day"]
+        cells = [] if {"--idx1", "--groupby", "--along"} & set(words) else ["--groupby", "day"]
         assert run(command, place / "results", place / "data.h5mu", tmp_path / "x.csv", *words, *cells) == 2
         return dict(seen)
 

@@ -312,3 +312,41 @@ def test_the_effect_of_a_number_does_not_depend_on_its_unit(model):
     assert run("~ age", {"age": 1})["effect_size"].abs().max() < 0.5 * years["effect_size"].abs().max()
     with pytest.raises(ValueError, match="the same in all samples"):
         run("~ age", "Intercept")
+
+
+def test_strata_are_the_same_with_a_design(model):
+    "A design that says no more than the donors do has the answers of the donors, over strata too."
+    ask = dict(groupby="condition", group1="control", group2="treated", sample_key="donor", silent=True)
+    run = lambda **k: model.differential_splicing(**ask, **k)
+    plain, of_design = run(strata="cell_type"), run(strata="cell_type", design="~ condition")
+    other = run(design="~ condition")
+    np.testing.assert_allclose(of_design["effect_size"], plain["effect_size"], atol=0.03)
+    np.testing.assert_allclose(np.log(of_design["p_value"]), np.log(plain["p_value"]), atol=0.3)
+    assert (of_design["effect_size"] - other["effect_size"]).abs().max() > 0.01
+    three = run(strata="cell_type", design="~ condition + sex")
+    assert three["p_value"].notna().mean() > 0.9
+
+
+def test_batches_within_samples_are_averaged_out():
+    "Most cells of treated donors are of one batch, which no term of a design can say; batches splice differently."
+    out = simulate(n_cells=400, n_genes=20, n_junctions=120, n_cell_types=2, observed=0.5, batch_effect_psi=1.0, seed=5)
+    rng, second = np.random.default_rng(0), (out.obs["batch"] == "batch_2").to_numpy()
+    treated = rng.random(400) < np.where(second, 0.8, 0.2)
+    out.obs["condition"] = np.where(treated, "treated", "control")
+    out.obs["donor"] = rng.integers(0, 4, 400) + 4 * treated
+    scvi.settings.seed = 0
+    SPLICEVI.setup_mudata(out, batch_key="batch")
+    of_batches = SPLICEVI(out, n_latent=5)
+    of_batches.train(max_epochs=50, lr=8e-3, batch_size=64, enable_progress_bar=False, accelerator="cpu")
+    run = lambda **k: of_batches.differential_splicing(
+        groupby="condition",
+        group1="control",
+        group2="treated",
+        sample_key="donor",
+        design="~ condition",
+        silent=True,
+        **k,
+    )
+    raw, corrected = run(), run(batch_correction=True)
+    assert raw["is_ds_fdr"].mean() > 0.15 > 0.01 > corrected["is_ds_fdr"].mean()
+    assert corrected["effect_size"].abs().mean() < 0.2 * raw["effect_size"].abs().mean()

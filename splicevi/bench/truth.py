@@ -14,14 +14,13 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import scipy.sparse as sp
-from anndata import read_h5ad
 from fastcore.basics import patch
-from mudata import MuData, read_h5mu
+from mudata import MuData
 
 from ..core import KEYS, quiet_logs, write_file
 from ..data.arguments import FLAG, takes
 from ..data.pairs import CellStore, event_codes, modality_pairs, splicing_layers
-from ..datasets import simulate
+from ..datasets import KNOWN_IN_LUNG, lung, scmixology, simulate
 from ..model.splicevi import SPLICEVI
 from ..pl.style import OKABE_ITO, styled
 from ..tl.concentration import group_concentration
@@ -30,7 +29,7 @@ from ..tl.groups import call_at_fdr, group_reads
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['QUICK', 'FULL', 'TARGETS', 'KNOWN', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
+__all__ = ['QUICK', 'FULL', 'TARGETS', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
            'true_effect', 'calibration', 'decoded_effect', 'distances', 'effect_errors', 'power_grid', 'thinned',
            'deep_pairs', 'plain_psi', 'imputation_errors', 'slope', 'mixing', 'real_data', 'cell_lines', 'lung_genes',
            'reproduced', 'losses', 'Truth', 'lines_figure', 'figures_of', 'real_tables', 'truth_page']
@@ -251,7 +250,7 @@ def real_data(name: str) -> Path | None:
 # %% ../../nbs/90_bench/10_truth.ipynb #cee6529e
 def cell_lines(scale: Scale, path: Path, seed: int = 0) -> pd.DataFrame:  # by estimate: RMSE, r
     "Effects in a third of the cells of five lines, beside raw differences in the others."
-    every = read_h5mu(path)
+    every = scmixology(path)
     order = np.random.default_rng(seed).permutation(every.n_obs)
     mine, others = (every[np.sort(k)].copy() for k in (order[: every.n_obs // 3], order[every.n_obs // 3 :]))
     types = sorted(others.obs["cell_type"].unique())
@@ -259,13 +258,10 @@ def cell_lines(scale: Scale, path: Path, seed: int = 0) -> pd.DataFrame:  # by e
     truth = lambda _, a, b: psi[types.index(b)] - psi[types.index(a)]
     return effect_errors(mine, trained(mine, max(scale.epochs * 3, 60)), truth)
 
-# %% ../../nbs/90_bench/10_truth.ipynb #2dab379e
-KNOWN = ("RPS24", "MYL6", "CD47")
-
 # %% ../../nbs/90_bench/10_truth.ipynb #3a5d5299
 def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PSI, probability
     "Events of the lung: those of three genes are known to differ between compartments."
-    adata = read_h5ad(path)
+    adata = lung(path)
     (pairs, _), (event, _) = modality_pairs(adata), event_codes(adata.var[KEYS.event])
     kind = adata.obs["compartment"].astype("category").cat
     code, store, rows = kind.codes.to_numpy().astype(np.int64), CellStore(pairs=pairs), []
@@ -277,7 +273,7 @@ def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PS
             gene = adata.var[KEYS.gene_name].to_numpy()[contrast.junctions]
             rows.append(pd.DataFrame({"gene": gene, "probability": e.proba, "effect": np.abs(e.effect)}))
     table = pd.concat(rows).groupby("gene").max()
-    return table.assign(known=table.index.isin(KNOWN)).sort_values("effect", ascending=False)
+    return table.assign(known=table.index.isin(KNOWN_IN_LUNG)).sort_values("effect", ascending=False)
 
 # %% ../../nbs/90_bench/10_truth.ipynb #35e2ebe6
 def reproduced(mdata: MuData, model: SPLICEVI, seed: int = 0) -> pd.DataFrame:  # by pair: n called, RR, IIR

@@ -33,6 +33,7 @@ from splicevi.nn.scvi_names import (
     field_state,
     forget_data,
     is_internal,
+    is_masked,
     register_again,
     registered_fields,
     setup_method,
@@ -202,6 +203,19 @@ def _start_from_data(self: DataMixin, pca: bool, rows: np.ndarray | None = None)
     if self.module.use_size_factor_key and self.n_genes:
         size = np.asarray(self.adata_manager.get_from_registry(REGISTRY_KEYS.SIZE_FACTOR_KEY)).reshape(-1)
     self.module.start(get_store(self.adata_manager), size, pca and bool(self.n_junctions), rows)
+
+# %% ../../nbs/50_model/20_dataset.ipynb #b5423d97
+@patch
+def _learn_offset_prior(self: DataMixin, rows: np.ndarray) -> None:
+    "How far batches may differ in PSI, by the reads of some cells; not for a query, whose reference is frozen."
+    module = self.module
+    if not self.n_junctions or not module.splicing_decoder.offsets() or is_masked(module.splicing_decoder.head.weight):
+        return
+    manager = self.adata_manager
+    codes = [np.asarray(manager.get_from_registry(REGISTRY_KEYS.BATCH_KEY)).ravel()]
+    if module.n_cats_per_cov:
+        codes += list(np.asarray(manager.get_from_registry(REGISTRY_KEYS.CAT_COVS_KEY)).T)
+    module.learn_offset_prior(get_store(manager), [c.astype(np.int64) for c in codes], rows)
 
 # %% ../../nbs/50_model/20_dataset.ipynb #d463ffd0
 def feature_order(have: pd.Index, need: pd.Index, what: str) -> np.ndarray | None:

@@ -38,7 +38,8 @@ explain(
         then those that are left when the rest is held equal. The samples are the donors (`sample_key`), within each
         group. Donors, groups, texts, and whole numbers in columns named like batches are categories; other numbers are
         numbers, and ``C(column)`` makes categories of them. All groups of `groupby` tell how much donors differ, also
-        those that are not compared.
+        those that are not compared. In tests of splicing `strata` makes each sample of the same kinds of cells, and
+        `batch_correction` moves reads to an average batch where the cells of a sample are of several.
     contrast
         What is asked of the design, in place of `group1` and `group2`: the name of a coefficient, such as ``"age"``,
         ``"condition[T.treated]"`` or ``"condition[T.treated]:sex[T.m]"``: its effect is that of the step from the
@@ -63,8 +64,8 @@ def check_design(test, cells: Mapping) -> None:
         raise ValueError("design needs sample_key, the column of the donors: donors are the samples that it is about.")
     if cells["idx1"] is not None or cells["idx2"] is not None:
         raise ValueError("design compares values of a column: use groupby, not idx1 and idx2.")
-    if test.batch_correction:
-        raise ValueError("design holds batches equal itself: add the column to it, and leave out batch_correction.")
+    if test.batchid1 is not None or test.batchid2 is not None:
+        raise ValueError("design compares all samples under all batches; leave out batchid1 and batchid2.")
     if test.contrast is not None and (cells["group1"] is not None or cells["group2"] is not None):
         raise ValueError("contrast says what is asked for; leave out group1 and group2.")
     if test.contrast is None and cells["groupby"] is None:

@@ -301,6 +301,8 @@ def check(self: ExpressionTest) -> None:
         raise ValueError(
             "use_counts=False looks at single cells as the decoder sees them; sample_key needs their counts."
         )
+    if self.design is not None and self.batch_correction:
+        raise ValueError("design holds batches equal itself: add the column to it, and leave out batch_correction.")
     if self.design is not None and self.filter_outlier_cells:
         raise ValueError("design needs all cells of its samples; filter_outlier_cells leaves some out.")
 

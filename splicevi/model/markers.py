@@ -163,6 +163,8 @@ OTHER_TESTS = (
     "norm_splicing_function",
     "design",
     "contrast",
+    "along",
+    "df",
 )  # arguments of `differential_splicing` alone
 MARKERS = {k: v for k, v in SPLICING_TEST.items() if k not in OTHER_TESTS}
 MARKERS |= {"groupby": Text("a column of obs"), "min_cells": COUNT, "n_top": MAYBE_COUNT, "only_called": FLAG}
@@ -214,7 +216,7 @@ def markers(
 
     %(markers_table)s
     """
-    test = pick(SplicingTest, locals(), **kwargs)
+    test = pick(SplicingTest, {k: v for k, v in locals().items() if k != "min_cells"}, **kwargs)
     self._can_mark(test)
     adata = self._validate_anndata(adata)
     groups = groups if groups is None or (np.iterable(groups) and not isinstance(groups, str)) else [groups]

@@ -28,6 +28,7 @@ __all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'CELLS_ELSEWHERE', 'EPS',
 from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
+from .along import ALONG_ARGUMENTS, check_along, curves_table
 from .decode import columns_of, pick, seeded
 from .designs import DESIGN, Asked, cells_asked
 from .docs import docs, explain
@@ -76,11 +77,15 @@ class SplicingTest(Test):
     seed: int = 0
     design: str | None = None  # formula of columns of obs
     contrast: str | Mapping[str, float] | None = None  # coefficients of the design
+    along: str | None = None  # column of obs with numbers, in place of groups
+    df: int = 3  # columns of the spline along it
+    min_cells: int = 20  # cells in which an event must have been read
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ef9ed736
 SPLICING_TEST = (
     TEST
     | DESIGN
+    | ALONG_ARGUMENTS
     | {
         "delta": Limits(0, 1, hint="It is a difference of PSI."),
         "norm_splicing_function": OneOf(NORM_SPLICING),
@@ -110,11 +115,9 @@ def check_splicing_test(test: SplicingTest) -> None:
         raise ValueError(f"prior='model' needs the cells' own reads; {text} prior='variation' goes with all.")
     if test.batch_correction and test.strata:
         raise ValueError("strata and batch_correction cannot be asked for together.")
-    if test.design is not None and test.strata:
-        raise ValueError("strata and design cannot be asked for together; add the column to the design.")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #2e861c3f
-SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "prior", "seed")
+SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "prior", "seed", "df", "min_cells")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ee4923fc
 @dataclass(eq=False)
@@ -185,7 +188,7 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
     "Independent reads of each sample, (samples, junctions), and event codes."
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
-        weighted = standardised(data.store, data.samples, strata, data.concentration, test.weights)
+        weighted = standardised(data.store, data.asked or data.samples, strata, data.concentration, test.weights)
     elif data.by_donor or data.asked:
         samples = data.asked or data.samples
         code, group = samples.code, samples.group
@@ -267,11 +270,13 @@ def _without_batches(
     rng: np.random.Generator,
 ) -> tuple[np.ndarray, np.ndarray]:  # (samples, junctions), event codes
     "Effective reads of each sample without the batches' effect on PSI."
-    s = data.samples
+    s = data.asked or data.samples
     rows = [np.flatnonzero(s.code == k) for k in range(len(s.group))]
-    corrected = [self._corrected_reads(data, r, codes[g], test, rng) for r, g in zip(rows, s.group)]
+    corrected = [self._corrected_reads(data, r, codes[max(g, 0)], test, rng) for r, g in zip(rows, s.group)]
     by_batch, (event, *_) = zip(*corrected)
-    scatter = np.nan if data.by_donor else batch_scatter(by_batch, event)  # donors have a scatter of their own
+    scatter = (
+        np.nan if data.by_donor or data.asked else batch_scatter(by_batch, event)
+    )  # donors have a scatter of their own
     return np.stack([downweighted(a, event, scatter) for a in by_batch]), event
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #369f452d
@@ -603,6 +608,19 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #3b8d0c80
+explain(
+    splicing_kwargs="""
+    **kwargs
+        ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
+        `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
+        changes. ``prior`` (``"variation"``): how often events change is learned for kinds of them, by how much their
+        decoded PSI varies among other cells; ``"model"``: the groups' decoded PSI are a second opinion as well, its
+        weight learned from validation cells; ``"reads"``: nothing of the model. ``seed`` (0). With `along`: ``df`` (3):
+        columns of the spline, 1 is a line; ``min_cells`` (20): cells in which an event must have been read.
+    """,
+)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #690cd598
 explain(
     differential_splicing_arguments="""
@@ -635,12 +653,8 @@ explain(
     %(sample_key)s
     %(weights)s
     %(design)s
-    **kwargs
-        ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
-        `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
-        changes. ``prior`` (``"variation"``): how often events change is learned for kinds of them, by how much their
-        decoded PSI varies among other cells; ``"model"``: the groups' decoded PSI are a second opinion as well, its
-        weight learned from validation cells; ``"reads"``: nothing of the model. ``seed`` (0).
+    %(along)s
+    %(splicing_kwargs)s
     """,
 )
 
@@ -681,6 +695,8 @@ explain(
     - ``junction_id``, ``event_id``, ``gene_name`` where the data have them; with `groupby`, ``comparison``, ``group1``
       and ``group2``.
 
+    %(along_table)s
+
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
     (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` and ``higher_in``,
     ``n_junctions``, the numbers of cells and reads, inclusion, direction and words.
@@ -714,13 +730,17 @@ explain(
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #5bbf0a64
 @patch
-def _wanted(self: DifferentialMixin, test: SplicingTest, junction_list: Sequence[str] | None) -> np.ndarray:
+def _wanted(
+    self: DifferentialMixin, test: SplicingTest, junction_list: Sequence[str] | None, cells: Mapping = {}
+) -> np.ndarray:
     "Positions of the wanted junctions, if the test is one that the model can answer."
     self.need("splicing")
     warn_untrained(self)
     check_splicing_test(test)
-    if test.level == "event" and self.junction_events is None:
-        raise ValueError("level='event' needs the event of each junction (event_id), which the model does not know.")
+    check_along(test, cells)
+    if self.junction_events is None and (test.level == "event" or test.along is not None):
+        what = "along" if test.along is not None else "level='event'"
+        raise ValueError(f"{what} needs the event of each junction (event_id), which the model does not know.")
     return columns_of(junction_list, self.junction_names, "junctions")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c5b6e211
@@ -767,6 +787,26 @@ def _splicing_tables(
         return table
     return table.assign(is_ds_fdr_all=call_over_all(table["proba_ds"], test.fdr_target))
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #6f7f34a2
+@patch
+def _along_table(self: DifferentialMixin, adata, wanted: np.ndarray, test: SplicingTest) -> pd.DataFrame:
+    "The table of curves along a number of the cells."
+    event = self.module.junc2atse.cpu().numpy()
+    var = self.feature_table("splicing", adata).set_axis(self.junction_names)
+    var = var.assign(**{KEYS.event: self._event_ids(event).to_numpy()})
+    table = curves_table(adata, self.reads(adata), event, var, wanted, test)
+    return table.sort_values("proba_ds", ascending=False, kind="stable") if test.sort else table
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #e7fb16de
+@patch
+def _asked_table(
+    self: DifferentialMixin, adata, cells: dict, wanted: np.ndarray, test: SplicingTest, codes: tuple | None
+) -> pd.DataFrame:
+    "The table of curves, or of comparisons."
+    if test.along is not None:
+        return self._along_table(adata, wanted, test)
+    return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch
 @docs.dedent
@@ -798,6 +838,7 @@ def differential_splicing(
     strata: str | None = None,
     design: str | None = None,
     contrast: str | Mapping[str, float] | None = None,
+    along: str | None = None,
     **kwargs,
 ) -> pd.DataFrame:
     r"""Differential splicing: differences of PSI between groups of cells.
@@ -805,6 +846,5 @@ def differential_splicing(
     %(differential_splicing)s
     """
     test, cells = pick(SplicingTest, locals(), **kwargs), cells_asked(locals())
-    wanted, codes = self._wanted(test, junction_list), self._chosen_batches(test)
-    adata = self._validate_anndata(adata)
-    return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)
+    wanted, codes = self._wanted(test, junction_list, cells), self._chosen_batches(test)
+    return self._asked_table(self._validate_anndata(adata), cells, wanted, test, codes)

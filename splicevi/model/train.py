@@ -422,6 +422,7 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
         c.watch(self, splitter)
     if self._starts_from_data and not self.is_trained_ and not any(c.saved for c in checkpoints):
         self._start_from_data(self._pca, np.sort(splitter.train_idx))
+    self._learn_offset_prior(np.sort(splitter.train_idx))
     with quiet_lightning():
         plan = self._training_plan_cls(self.module, **plan_options(given))
         run = {k: given[k] for k in RUNNER_ARGS}

@@ -113,6 +113,10 @@ class SplicingDecoder(nn.Module):
     def head(self) -> nn.Linear:
         raise NotImplementedError
 
+    def offsets(self) -> tuple[Tensor, ...]:
+        "What each covariate adds to the logits, (junctions, categories); none where it passes through hidden layers."
+        return ()
+
     def at_pairs(self, z: Tensor, batch: SplicingBatch, *cats: Tensor) -> DecodedPairs:
         "What is decoded at the observed pairs."
         return DecodedPairs(self.hidden(z, *cats), self.head.weight, self.head.bias, batch)
@@ -142,6 +146,8 @@ class LinearSplicingDecoder(SplicingDecoder):
     def __init__(self, n_latent: int, n_junctions: int, n_cat_list: list[int] | None = None, **kwargs):
         super().__init__()
         self.layers = linear_layer(n_latent, n_junctions, n_cat_list)
+        for offsets in self.offsets():
+            nn.init.zeros_(offsets)
 
     @property
     def head(self):
@@ -149,6 +155,10 @@ class LinearSplicingDecoder(SplicingDecoder):
 
     def hidden(self, z, *cats):
         return with_covariates(self.layers, z, *cats)
+
+    def offsets(self):
+        blocks = [k for k in category_columns(self.layers) if k > 1]
+        return self.head.weight.split([self.head.in_features - sum(blocks), *blocks], dim=1)[1:]
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #20e16346
 def hidden_layers(n_in: int, n_hidden: int, n_layers: int, **kwargs) -> FCLayers:

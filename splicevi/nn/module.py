@@ -7,7 +7,7 @@ __all__ = ['PCA_PAIRS', 'splicing_encoder', 'event_index', 'log_concentration', 
            'total_counts', 'eval_mode', 'covariates']
 
 # %% ../../nbs/40_nn/60_module.ipynb #da37d0d9
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -35,7 +35,9 @@ from splicevi.nn.likelihoods import (
     without_autocast,
 )
 from .options import Options, default_width
-from ..tl.concentration import moment_concentration, starting_psi
+from ..tl.batch_effects import offset_scale
+from ..tl.concentration import moment_concentration, pooled_concentration, starting_psi
+from ..tl.groups import group_reads
 
 # %% ../../nbs/40_nn/60_module.ipynb #89f8c65a
 def splicing_encoder(n_junctions: int, n_latent: int, n_hidden: int, options: Options, **kwargs) -> nn.Module:
@@ -158,6 +160,7 @@ def _add_decoders(self: SPLICEVAE) -> None:
     "Decoders of the modalities that the model has."
     cats, n_in = [self.n_batch, *self.n_cats_per_cov], self.n_latent + self.n_continuous_cov
     kw = dict(n_cat_list=cats, n_hidden=self.n_hidden, **self.options.layers("decoder"))
+    self.offset_scales = []  # of the covariates' offsets in PSI, none before a training
     if self.n_input_junctions:
         decoder = SPLICING_DECODERS[self.splicing_decoder_architecture]
         self.splicing_decoder = decoder(n_in, self.n_input_junctions, **kw)
@@ -257,6 +260,27 @@ def start(
         self._start_expression(store.x, size_factor, np.arange(store.x.shape[0]) if rows is None else rows)
     if self.n_input_junctions:
         self._start_splicing(store, pca, rows)
+
+# %% ../../nbs/40_nn/60_module.ipynb #6cf45b42
+@patch
+def learn_offset_prior(
+    self: SPLICEVAE,
+    store: CellStore,
+    codes: Sequence[np.ndarray],  # of the batch and of each categorical covariate: (cells,)
+    rows: np.ndarray | None = None,  # cells to learn from; None: all
+) -> None:
+    "Scale of the offsets of each covariate that the splicing decoder has any of."
+    event = self.junc2atse.cpu().numpy()
+    psi = starting_psi(store, np.maximum(np.bincount(event)[event], 2), rows)
+    c = moment_concentration(store, psi, rows=rows) if self.n_atse < len(event) else pooled_concentration(store, event)
+    used, self.offset_scales = slice(None) if rows is None else rows, []
+    for code, n in zip(codes, [self.n_batch, *self.n_cats_per_cov]):
+        if n > 1:
+            group = np.full(len(code), -1)
+            group[used] = code[used]
+            reads = group_reads(store, group, n, c, ("effective", "worth"))
+            own = event if self.grouped else np.arange(len(event))
+            self.offset_scales.append(offset_scale(reads.effective, reads.worth, own))
 
 # %% ../../nbs/40_nn/60_module.ipynb #27d756c7
 @contextmanager
@@ -454,6 +478,14 @@ def _concentration_prior(self: SPLICEVAE) -> Tensor:
         return torch.zeros((), device=self.device)
     return 0.5 * ((phi - np.log(20.0)) / 2.0).square().sum()
 
+# %% ../../nbs/40_nn/60_module.ipynb #5403e718
+@patch
+def _offset_prior(self: SPLICEVAE) -> Tensor:
+    "Negative log density of the prior of the splicing decoder's offsets, up to a constant."
+    offsets = self.splicing_decoder.offsets() if self.offset_scales else ()
+    parts = (0.5 * (d / s).square().sum() for d, s in zip(offsets, self.offset_scales))
+    return sum(parts, torch.zeros((), device=self.device))
+
 # %% ../../nbs/40_nn/60_module.ipynb #7dc4ecf6
 @patch
 def loss(
@@ -468,7 +500,7 @@ def loss(
     with without_autocast(inference_outputs["z"]):
         rec = self._reconstruction(tensors, generative_outputs, inference_outputs["present"])
         kl_z, align = self._divergences(inference_outputs)
-        prior = self._concentration_prior()
+        prior = self._concentration_prior() + self._offset_prior()
     loss = (sum(rec.values()) + kl_weight * (kl_z + align)).mean() + prior / (n_obs or kl_z.shape[0])
     means = {f"reconstruction_{k}": v.mean() for k, v in rec.items()}
     means |= {"kl_z": kl_z.mean(), "alignment_penalty": align.mean()}

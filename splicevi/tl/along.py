@@ -236,6 +236,7 @@ class Ranges(NamedTuple):
     lower: np.ndarray  # 95 % interval
     upper: np.ndarray
     gamma: np.ndarray  # (junctions, columns) posterior mean of the coefficients
+    proba_not: np.ndarray  # P(range <= no_change)
 
 # %% ../../nbs/30_tl/39_along.ipynb #189db49e
 def bend_chances(c: Curves) -> np.ndarray:  # (events, scatters, bends)
@@ -275,15 +276,18 @@ def curve_ranges(
     delta: float = 0.1,
     n_draws: int = 300,
     seed: int = 0,
+    no_change: float = 0.05,  # largest range that counts as none
 ) -> Ranges:
     "The range of each junction's curve."
     r, rng, parts = bend_chances(c), np.random.default_rng(seed), []
-    for block in row_chunks(indptr_of(c.events.size), 2048):
+    for block in row_chunks(indptr_of(c.events.size), max(2048 * 300 // n_draws, 1)):
         at = np.arange(len(c.p))[c.events.span(block)[0]]
         gamma = curve_draws(c, at, r[block], n_draws, rng)
         psi = np.clip(level[at, None] + np.einsum("djk,jpk->djp", gamma, grid[at]), 0, 1)
         size = psi.max(-1) - psi.min(-1)
-        parts.append(((size >= delta).mean(0), size.mean(0), *np.quantile(size, (0.025, 0.975), axis=0), gamma.mean(0)))
+        interval = np.quantile(size, (0.025, 0.975), axis=0)
+        proba, proba_not = (size >= delta).mean(0), (size <= no_change).mean(0)
+        parts.append((proba, size.mean(0), *interval, gamma.mean(0), proba_not))
     return Ranges(*map(np.concatenate, zip(*parts)))
 
 # %% ../../nbs/30_tl/39_along.ipynb #68337f52

@@ -25,10 +25,10 @@ from .groups import call_at_fdr
 from .replicates import DonorWarning, donor_codes
 
 # %% auto #0
-__all__ = ['ALONG', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
+__all__ = ['ALONG', 'CURVE', 'junctions_of', 'column_of', 'numbers_along', 'AlongData', 'known_cells', 'along_data', 'with_cells',
            'levels', 'shape_words', 'curve_columns', 'event_columns', 'called_along', 'names_along', 'along_table',
-           'table_along', 'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event', 'event_names',
-           'curves_along', 'psi_along']
+           'warn_of_one_donor', 'table_along', 'splicing_along', 'curve_interval', 'binned', 'AlongFigure', 'one_event',
+           'event_names', 'curves_along', 'psi_along']
 
 # %% ../../nbs/30_tl/41_trends.ipynb #0f952c60
 def junctions_of(data: MuData | AnnData, splicing: str) -> AnnData:
@@ -80,7 +80,13 @@ def known_cells(
         what = f"{along!r}" if donor is None else f"{along!r} or {sample_key!r}"
         warnings.warn(f"{lost:,} cells have no value of {what} and are left out.", UserWarning, user_level())
     rows = np.flatnonzero(known)
-    return rows, t[rows], None if donor is None else np.unique(donor[rows], return_inverse=True)[1]
+    donor = None if donor is None else np.unique(donor[rows], return_inverse=True)[1]
+    if donor is not None and pd.Series(t[rows]).groupby(donor).nunique().max() == 1:
+        raise ValueError(
+            f"along={along!r} has one value in each {sample_key!r}, so no donor has a curve. Ask how donors differ: "
+            f"model.differential_splicing(design='~ {along}', contrast={along!r}, sample_key={sample_key!r})."
+        )
+    return rows, t[rows], donor
 
 # %% ../../nbs/30_tl/41_trends.ipynb #24b6d10b
 def along_data(
@@ -141,15 +147,17 @@ def curve_columns(
     delta: float,
     n_draws: int,
     seed: int,
+    no_change: float = 0.05,
 ) -> dict[str, np.ndarray]:  # (junctions,) each
     "Columns of the curve of each junction."
     level, center = levels(fit)
     grid = fit.basis(places)[None] - center[:, None]
-    r = curve_ranges(fit.found, level, grid, delta, n_draws, seed)
+    r = curve_ranges(fit.found, level, grid, delta, n_draws, seed, no_change)
     psi = np.clip(level[:, None] + np.einsum("jk,jpk->jp", r.gamma, grid), 0, 1)
     rises = psi.argmax(1) >= psi.argmin(1)
     return {
         "proba_ds": r.proba,
+        "proba_not_ds": r.proba_not,
         "effect_size": np.where(rises, 1, -1) * r.effect,
         "range_lower": r.lower,
         "range_upper": r.upper,
@@ -202,10 +210,13 @@ ALONG = {
 }
 
 # %% ../../nbs/30_tl/41_trends.ipynb #1fd62ac5
+CURVE = ("delta", "n_draws", "seed", "no_change")
+
+
 def along_table(d: AlongData, fit: Fit, var: pd.DataFrame, options: dict) -> pd.DataFrame:
     "The table of `splicing_along`."
     places = np.linspace(*np.quantile(d.t, (0.02, 0.98)), 21)
-    columns = curve_columns(fit, places, options["delta"], options["n_draws"], options["seed"])
+    columns = curve_columns(fit, places, **{k: options[k] for k in CURVE if k in options})
     table = pd.DataFrame(columns | event_columns(fit), index=var.index[d.junctions])
     table = table.assign(**{k: v[d.junctions] for k, v in names_along(var).items()})
     code = fit.found.events.code
@@ -217,6 +228,13 @@ def along_table(d: AlongData, fit: Fit, var: pd.DataFrame, options: dict) -> pd.
     else:
         table.insert(1, "is_ds_fdr", calls[code] & (table["proba_ds"] >= table["proba_ds"].iloc[top[calls]].min()))
     return table
+
+# %% ../../nbs/30_tl/41_trends.ipynb #44c8dd9b
+def warn_of_one_donor(d: AlongData, sample_key: str | None) -> None:
+    "Say that nothing can be known of other donors."
+    if d.donor is not None and d.donor.max() == 0:
+        text = f"All cells have one value of {sample_key!r}: what is found holds for it."
+        warnings.warn(text, DonorWarning, user_level())
 
 # %% ../../nbs/30_tl/41_trends.ipynb #10f5fd89
 def table_along(
@@ -255,10 +273,7 @@ def splicing_along(
     "Events whose PSI changes along a number of the cells."
     options = dict(delta=delta, fdr_target=fdr_target, level=level, n_draws=n_draws, seed=seed)
     d = along_data(data, along, sample_key, df, splicing, junc_counts_layer)
-    if d.donor is not None and d.donor.max() == 0:
-        warnings.warn(
-            f"All cells have one value of {sample_key!r}: what is found holds for it.", DonorWarning, user_level()
-        )
+    warn_of_one_donor(d, sample_key)
     return table_along(d, junctions_of(data, splicing).var, df, min_cells, **options)
 
 # %% ../../nbs/30_tl/41_trends.ipynb #2606b651
