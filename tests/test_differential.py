@@ -1,11 +1,13 @@
 """Differential expression and splicing: what every argument does, awkward groups, held-out data."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,7 +24,8 @@ from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
 from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
-from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_mean
+from splicevi.tl.fold_changes import FoldPosterior, GroupMean, fit_folds, group_mean
+from splicevi.tl.gene_sums import gene_sums
 from splicevi.tl.groups import call_at_fdr
 from splicevi.views.explorer.state import ExplorerState
 
@@ -647,6 +650,87 @@ def test_no_expression_is_called_between_halves(model):
         not table["is_de_fdr_0.05"].any()
         and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
     )
+
+
+# ---------------------------------------------------------------- expression: every cell once
+def dense_expectation(model, mdata, batch=None):
+    "Counts that the decoder expects of every cell, (cells, genes), from what users can ask for."
+    share = model.get_normalized_expression(transform_batch=batch, return_numpy=True)
+    with torch.inference_mode():
+        library = torch.cat([q["library"] for _, q in model._posteriors(mdata, np.arange(mdata.n_obs), None)])
+    return share * np.exp(library.numpy())
+
+
+def dense_fold_change(x, expected, rows, batches):
+    "Mean log2 fold change of two groups by the definition, from dense arrays."
+    own = [expected[None][r].sum(0) for r in rows]
+    means = [[group_mean(x[r], e, expected[b][r].sum(0)) for b in batches] for r, e in zip(rows, own)]
+    one, two = (GroupMean(*(np.mean(v, axis=0) for v in zip(*m))) for m in means)
+    lfc, variance = one.mean - two.mean, one.variance + two.variance
+    return FoldPosterior(lfc, variance, fit_folds(lfc, variance)).mean
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_one_against_the_rest_is_the_dense_definition(model, mdata, correct):
+    "Each cell is decoded once; the tables are those of the groups' cells put together by hand."
+    decoded, plain = [], model._posteriors
+    spy = lambda adata, rows, *a, **k: decoded.append(len(rows)) or plain(adata, rows, *a, **k)
+    model._posteriors = spy
+    try:
+        table = model.differential_expression(groupby="cell_type", batch_correction=correct, silent=True)
+    finally:
+        del model._posteriors
+    assert decoded == [mdata.n_obs]
+    batches = ["batch_1", "batch_2", "batch_3"] if correct else [None]
+    expected = {b: dense_expectation(model, mdata, b) for b in {None, *batches}}
+    x, kind = mdata["rna"].X.toarray(), mdata.obs["cell_type"].to_numpy()
+    for group in np.unique(kind):
+        lfc = dense_fold_change(x, expected, [kind == group, kind != group], batches)
+        mine, rest = table[table["group1"] == group], kind != group
+        assert np.abs(mine["lfc_mean"] - lfc).max() < 0.03 and np.corrcoef(mine["lfc_mean"], lfc)[0, 1] > 0.9999
+        assert np.allclose(mine["raw_mean2"], x[rest].mean(0)) and np.allclose(
+            mine["non_zeros_proportion2"], (x[rest] > 0).mean(0)
+        )
+        depth = x.sum(1)
+        assert np.allclose(
+            mine["raw_normalized_mean2"], (x * np.median(depth) / depth[:, None])[rest].mean(0), rtol=1e-4
+        )
+        alone = model.differential_expression(groupby="cell_type", group1=group, batch_correction=correct, silent=True)
+        assert np.allclose(mine["lfc_mean"], alone["lfc_mean"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(sample_key="donor"), dict(filter_outlier_cells=True), dict(sample_key="donor", batch_correction=True)],
+)
+def test_comparisons_together_and_one_by_one(model, mdata, options, monkeypatch):
+    "Where the sums of all parts are too many to hold, comparisons are taken one after another, with the same result."
+    mdata.obs["donor"] = np.random.default_rng(0).permutation(np.arange(mdata.n_obs) % 4).astype(str)
+    ask = dict(groupby="cell_type", silent=True, n_samples_overall=300) | options
+    scvi.settings.seed = 0  # the search for outliers is random
+    together = model.differential_expression(**ask)
+    monkeypatch.setattr("splicevi.model.expression_test.MOST", 0)
+    scvi.settings.seed = 0
+    one_by_one = model.differential_expression(**ask)
+    del mdata.obs["donor"]
+    numbers = together.select_dtypes("number").columns
+    assert np.allclose(together[numbers], one_by_one[numbers], rtol=1e-3, atol=1e-3) and len(numbers) > 10
+
+
+def test_gene_sums_hold_no_copy_of_the_counts(monkeypatch):
+    "Counts are read a stretch at a time: what is held grows with groups and genes, not with cells."
+    x = sparse.random(60_000, 200, density=0.5, format="csr", dtype=np.float32, random_state=0)
+    code = np.arange(60_000) % 5 - 1
+    monkeypatch.setattr("splicevi.tl.gene_sums.STRETCH", 200_000)
+    tracemalloc.start()
+    sums, _ = gene_sums(x, code, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    dense = x.toarray()[code == 2].astype(float)
+    assert np.allclose(sums.squares[2], (dense**2).sum(0)) and sums.cells[2] == 12_000
+    wide = sparse.csc_matrix(x)  # columns after the genes are others
+    assert np.array_equal(gene_sums(wide, code, 4, 50)[0].found, sums.found[:, :50])
+    assert peak < 0.3 * (x.data.nbytes + x.indices.nbytes), peak  # copies of the groups would take 0.8
 
 
 # ---------------------------------------------------------------- pure functions
