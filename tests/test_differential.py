@@ -19,14 +19,14 @@ from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.psi import event_concentration
-from splicevi.model.splicing_test import DifferentialMixin
+from splicevi.model.splicing_test import DifferentialMixin, SplicingTest
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
 from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
 from splicevi.tl.fold_changes import FoldPosterior, GroupMean, fit_folds, group_mean
 from splicevi.tl.gene_sums import gene_sums
-from splicevi.tl.groups import call_at_fdr
+from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.views.explorer.state import ExplorerState
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -300,6 +300,38 @@ def test_silent(model, capfd):
 def test_batch_size_changes_nothing_but_speed(model):
     a, b = (model.differential_splicing(batch_correction=True, batch_size=k, **PAIR)["effect_size"] for k in (7, 400))
     assert np.allclose(a, b, atol=2e-3)
+
+
+def test_corrected_reads_are_the_dense_definition(model, mdata):
+    "Few cells are decoded under all batches; the reads moved are those of PSI decoded for all cells, by hand."
+    x = mdata["splicing"].layers["cell_by_junction_matrix"]
+    rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
+    pair = Comparison(rows, np.flatnonzero(mdata.obs["cell_type"] == "type_2"))
+    data, ask = model._compared(mdata, pair), SplicingTest(weights="reads")
+    moved, event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
+    names = ["batch_1", "batch_2", "batch_3"]
+    psi = {b: model.get_normalized_splicing(transform_batch=b, return_numpy=True) for b in (None, *names)}
+    for k, b in enumerate(names):
+        mine = rows[mdata.obs["batch"].to_numpy()[rows] == b]
+        own, average = psi[None][mine].mean(0), np.mean([psi[n][mine].mean(0) for n in names], axis=0)
+        a = group_reads(data.store, np.isin(np.arange(mdata.n_obs), mine) - 1, 1, data.concentration).effective
+        assert np.allclose(moved[[k]], batch_corrected_reads(a, own[None], average[None], event), atol=1e-2)
+    assert moved.sum() > 1000 and x.shape[1] == moved.shape[1]
+
+
+def test_work_of_batch_correction_does_not_grow_with_batches(model, mdata, monkeypatch):
+    "Cells are decoded under their own batch and a number of others that n_samples_overall sets, not the batches'."
+    decoded, plain = [], DifferentialMixin._psi
+    spy = lambda self, inputs, events: decoded.append(len(inputs[0])) or plain(self, inputs, events)
+    monkeypatch.setattr(DifferentialMixin, "_psi", spy)
+    effects, rows = {}, np.isin(mdata.obs["cell_type"], ["type_1", "type_2"]).sum()
+    for most in (60, None):
+        decoded.clear()
+        effects[most] = model.differential_splicing(batch_correction=True, n_samples_overall=most, **PAIR)[
+            "effect_size"
+        ]
+        assert sum(decoded) == (2 * 60 * 2 if most else rows * 4)  # own and one other; own and all three
+    assert np.corrcoef(*effects.values())[0, 1] > 0.98
 
 
 def test_batch_correction_moves_towards_the_decoder(model, ds):
