@@ -23,6 +23,7 @@ from splicevi.data.build import hold_out, make_mudata, quiet_mudata
 from splicevi.data.checks import check_mudata
 from splicevi.data.pairs import event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
+from splicevi.nn.loader import informative_psi
 
 LAYERS = (KEYS.junction_counts, KEYS.event_counts, KEYS.psi, KEYS.mask)
 fast = settings(max_examples=60, deadline=None)
@@ -590,7 +591,7 @@ def held_at_most(call) -> tuple[object, int]:
 
 
 def test_bytes_a_pair(monkeypatch):
-    "No layer stands twice while data are built and held out; the former code needed 52 and 78 bytes, now 35 and 36."
+    "No layer stands twice while data are built, held out and looked at; once 53, 79 and 20 bytes, now 36, 38, 8."
     monkeypatch.setattr(pairs_module, "STRETCH", 50_000)
     rng = np.random.default_rng(0)
     y = sp.random(2000, 1500, density=0.06, format="csr", dtype=np.float32, random_state=0)
@@ -602,7 +603,9 @@ def test_bytes_a_pair(monkeypatch):
     before = {k: v.copy() for k, v in mdata["splicing"].layers.items()}
     (train, held), hidden = held_at_most(lambda: hold_out(mdata, 0.25))
     n = mdata["splicing"].layers["psi_mask"].nnz
-    assert built < 42 * n and hidden < 45 * n, (built / n, hidden / n)
+    pairs, given = observed_pairs(y, np.arange(1500) // 3), before["junc_ratio"]
+    new, looked = held_at_most(lambda: informative_psi(given, y, pairs, "PSI"))
+    assert new is None and built < 42 * n and hidden < 45 * n and looked < 12 * n, (built / n, hidden / n, looked / n)
     assert abs(source.layers["cell_by_junction_matrix"] - y).nnz == 0  # what the user has is not touched
     assert all(abs(mdata["splicing"].layers[k] - v).nnz == 0 for k, v in before.items())
     at = held["cell_index"].to_numpy(), held["junction_index"].to_numpy()

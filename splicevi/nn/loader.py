@@ -123,7 +123,7 @@ def informative_psi(
     where: str,  # name of the layer for messages
 ) -> np.ndarray | None:  # (pairs,) or None if it is y / n
     "PSI at the observed pairs, if it holds anything that the reads do not."
-    stretches = row_chunks(pairs.indptr, 500_000)
+    stretches = row_chunks(pairs.indptr, 100_000)
     if np.all([says_nothing_new(layer, pairs, rows) for rows in stretches], axis=0).any():
         return None  # y / n, the reads, or an empty X
     psi = at_pairs(layer, pairs)
