@@ -27,7 +27,7 @@ from .build import assemble_mudata, quiet_mudata
 from .cell_file import open_cells
 from .checks import check_mudata
 from .hdf5 import explained
-from .on_disk import CHECKED, indptr_on_disk, is_on_disk, runs_of
+from .on_disk import CHECKED, indptr_on_disk, runs_of
 from .pairs import ObservedPairs, event_codes, indptr_of, pairs_and_split, row_chunks
 
 # %% auto #0

@@ -250,10 +250,9 @@ def _expected_counts(
         some, at = np.unique(part[rows[start : start + len(z)]], return_inverse=True)
         start, at = start + len(z), torch.as_tensor(at, device=z.device)
         for k, c in enumerate(codes):
-            counts = (
-                q["library"] + self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale
-            ).exp()
-            total[k, some] += counts.new_zeros(len(some), self.n_genes).index_add_(0, at, counts).double().cpu().numpy()
+            scale = self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale
+            counts = (q["library"] + scale).exp()
+            total[k, some] += counts.new_zeros(len(some), self.n_genes).index_add_(0, at, counts).cpu().numpy()
     return total
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #0f9cdd6d

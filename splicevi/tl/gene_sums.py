@@ -42,8 +42,11 @@ def cell_parts(
     n_cells: int,
 ) -> CellParts:
     "The parts of some sets of cells, those of the first set before the others."
-    code, member = np.zeros(n_cells, np.int64), np.zeros((0, 1), bool)
-    for rows in sets:
+    code, member, known = np.zeros(n_cells, np.int64), np.zeros((0, 1), bool), {}
+    for k, rows in enumerate(sets):
+        if (same := known.setdefault(id(rows), k)) < k:  # the very set again
+            member = np.concatenate([member, member[[same]]])
+            continue
         inside = np.zeros(n_cells, np.int64)
         inside[rows] = 1
         code, old, new = refined(code, inside)
