@@ -646,9 +646,8 @@ explain(
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
         and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that counts
         as none. ``grid``: scales of the prior's changes. ``prior`` (``"reads"``): ``"model"`` for the decoded PSI as a
-        second opinion, its weight learned from validation cells; effects then follow the truth of real cells more
-        closely (r 0.65 instead of 0.58 between parts of one data set), while fewer changes are called where events have
-        nothing in common. ``seed`` (0).
+        second opinion, its weight learned from validation cells; effects then follow real cells more closely (r 0.65
+        instead of 0.58), while fewer changes are called where events have nothing in common. ``seed`` (0).
     """,
 )
 
