@@ -17,7 +17,7 @@ from splicevi.tl.donor_counts import donor_counts, donor_mean, gene_p_values
 from splicevi.tl.event_test import Contrast, effect_posterior
 from splicevi.tl.fold_changes import fit_folds
 from splicevi.tl.groups import call_at_fdr, group_reads
-from splicevi.tl.scatter import event_p_values
+from splicevi.tl.scatter import event_p_values, p_of_events
 from splicevi.tl.strata import STRATUM_FIELDS
 
 DONORS = dict(batch_effect=0.5, batch_effect_psi=1.0)
@@ -34,18 +34,25 @@ def samples(n, crossed, seed):
     return t
 
 
-def fitted(data, table, design, contrast=None):
-    "Reads of the two sides of a contrast."
+def question_of(data, table, design, contrast=None):
+    "Reads of the samples, and how they are compared."
     cells = table.astype(dict.fromkeys(("donor", "condition", "sex", "batch"), str)).iloc[data["sample"]]
     d = design_of(cells.reset_index(drop=True), design, "donor", "condition")
     a = group_reads(data["store"], d.code, len(d.table), 20.0, STRATUM_FIELDS["cells"]).weighted("cells")[0]
     c = d.group_contrast("condition", "0", "1") if contrast is None else d.named_contrast(contrast)
     group = d.table["condition"].cat.codes.to_numpy() if contrast is None else None
-    return designed_reads(a, d.basis(c), data["event"], group)
+    return a, lambda a, event: designed_reads(a, d.basis(c), event, group)
+
+
+def fitted(data, *question):
+    "Reads of the two sides of a contrast."
+    a, compare = question_of(data, *question)
+    return compare(a, data["event"])
 
 
 def p_values(data, *question):
-    return event_p_values(fitted(data, *question), data["event"])
+    a, compare = question_of(data, *question)
+    return p_of_events(compare, a, data["event"])
 
 
 def figures(n, crossed, designs, seeds, **size):
@@ -71,7 +78,7 @@ def test_errors_and_power_with_covariates():
 
 def test_pairs_tell_more_than_strangers():
     "The same donors in both conditions: errors are right, and more is found than where their samples are strangers."
-    null, found = figures(4, True, ["~ condition", "~ donor + condition", "~ donor + condition + batch"], 3)
+    null, found = figures(4, True, ["~ condition", "~ donor + condition", "~ donor + condition + batch"], 5)
     assert 0.02 <= null["~ donor + condition + batch"] <= 0.07, null
     assert found["~ donor + condition"] > found["~ condition"] + 0.1, found
     assert null["~ condition"] < 0.02 < 0.6 < found["~ donor + condition + batch"]
@@ -145,7 +152,7 @@ def test_an_event_whose_samples_cannot_tell_has_no_p_value():
     group, of = d.table["condition"].cat.codes.to_numpy(), d.basis(d.group_contrast("condition", "0", "1"))
     lost = data["event"] == 2
     a[np.ix_(group == 1, lost)] = 0
-    p = event_p_values(designed_reads(a, of, data["event"], group), data["event"])
+    p = p_of_events(lambda a, event: designed_reads(a, of, event, group), a, data["event"])
     assert np.isnan(p[2]) and np.isfinite(np.delete(p, 2)).all()
 
 

@@ -16,7 +16,7 @@ from scipy import sparse, stats
 from splicevi import SPLICEVI, pl, tl
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
-from splicevi.data.pairs import EventOrder, event_codes, observed_pairs, splicing_layers
+from splicevi.data.pairs import CellStore, EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.psi import event_concentration
 from splicevi.model.splicing_test import DifferentialMixin, SplicingTest
@@ -27,6 +27,7 @@ from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
 from splicevi.tl.fold_changes import FoldPosterior, GroupMean, fit_folds, group_mean
 from splicevi.tl.gene_sums import gene_sums
 from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
+from splicevi.tl.model_prior import kinds_by_spread
 from splicevi.views.explorer.state import ExplorerState
 
 logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
@@ -901,12 +902,32 @@ def test_p_values_of_donors_without_difference(samples, n):
     assert 0.02 < (stats.chi2.sf(statistic, 1) < 0.05).mean() < 0.08
 
 
+@pytest.mark.parametrize("reads", [(200, 200), (20, 2000)], ids=["even", "1 to 100"])
+def test_many_junctions_and_unequal_groups(reads):
+    "Twenty junctions are found as readily as two, also where one group has a hundred times the cells."
+    rng, n_events = np.random.default_rng(0), 900
+    size, changed = rng.choice([2, 5, 20], n_events), rng.random(n_events) < 0.2
+    drawn = [rng.dirichlet(np.ones(m)) for m in size]
+    psi = [[rng.dirichlet(4 * p + 1e-9) if c else p for p, c in zip(drawn, changed)] for _ in range(2)]
+    depth = [rng.poisson(n * rng.lognormal(0, 0.8, n_events)) for n in reads]
+    a = np.stack([np.concatenate([rng.multinomial(n, p) for n, p in zip(*k)]) for k in zip(depth, psi)]).astype(float)
+    e, of_event = effect_posterior(Contrast(a, np.repeat(np.arange(n_events), size)), n_draws=200)
+    truth = np.concatenate(psi[1]) - np.concatenate(psi[0])
+    real = np.array([np.abs(one - two).max() >= 0.1 for one, two in zip(*psi)])
+    called = call_at_fdr(of_event.proba, 0.05)
+    found = [called[real & (size == m)].mean() for m in (2, 5, 20)]
+    assert (called & ~real).sum() / called.sum() <= 0.06 and found[2] >= found[0] - 0.05 and min(found) >= 0.5, found
+    assert 0.92 <= ((e.lower <= truth) & (truth <= e.upper)).mean() <= 0.985
+
+
 @pytest.mark.parametrize("wrong", [False, True])
 def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
     "Effects stay near the truth and calls true, also where the model has the groups the wrong way round."
     own = DifferentialMixin._decoded_sums
 
-    def swapped(self, adata, rows, *args):
+    def swapped(self, adata, rows, *args, **options):
+        if options:  # how much PSI varies among other cells
+            return own(self, adata, rows, *args, **options)
         kind = mdata.obs["cell_type"].to_numpy()
         other = {"type_1": "type_2", "type_2": "type_1"}[kind[rows[0]]]
         rows = np.flatnonzero(kind == other)
@@ -921,6 +942,51 @@ def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
     false = lambda t: (t["is_ds_fdr"] & (np.abs(truth) < 0.05)).sum() / max(t["is_ds_fdr"].sum(), 1)
     assert not np.allclose(plain["effect_size"], informed["effect_size"], atol=0.005)
     assert error(informed) < (1.3 if wrong else 1.1) * error(plain) and false(informed) <= max(0.05, false(plain))
+
+
+def test_events_that_vary_elsewhere_are_believed_sooner():
+    "Few reads: more is found at no more errors, and changes are covered more often; kinds by chance cost nothing."
+    cells = simulate(n_cells=900, n_genes=10, n_junctions=1500, n_cell_types=6, observed=0.05, seed=2)
+    splicing, kind = cells["splicing"], cells.obs["cell_type"].cat.codes.to_numpy()
+    event = event_codes(splicing.var["event_id"])[0]
+    store = CellStore(pairs=observed_pairs(splicing.layers[KEYS.junction_counts], event))
+    reads, psi = group_reads(store, kind, 6, 20.0).weighted("cells")[0], splicing.varm["psi_true"].to_numpy()
+    events, rng, rows = EventOrder(event), np.random.default_rng(0), []
+    for a, b in ((0, 1), (2, 3), (4, 5)):
+        others = [k for k in range(6) if k not in (a, b)]
+        spread = events.max(psi[:, others].std(1)[events.order])
+        real = np.abs(psi[:, b] - psi[:, a])[events.order] >= 0.1
+        truth = (psi[:, b] - psi[:, a])[events.order]
+        for name, of in (
+            ("none", None),
+            ("varies", kinds_by_spread(spread)),
+            ("chance", rng.integers(0, 5, len(spread))),
+        ):
+            e, _ = effect_posterior(Contrast(reads[[a, b]], event, kind=of), n_draws=200)
+            called, inside = call_at_fdr(e.proba, 0.05), (e.lower <= truth) & (truth <= e.upper)
+            rows.append((name, called[real].mean(), (called & ~real).sum() / called.sum(), inside[real].mean()))
+    found = pd.DataFrame(rows, columns=["kinds", "found", "false", "covered"]).groupby("kinds").mean()
+    none, varies, chance = (found.loc[k] for k in ("none", "varies", "chance"))
+    assert varies["found"] > none["found"] + 0.05 and varies["false"] < 0.05 and varies["covered"] > none["covered"]
+    assert abs(chance["found"] - none["found"]) < 0.02 and chance["false"] < 0.05, found
+
+
+def test_kinds_of_events_come_from_cells_that_are_not_compared(mdata, model, monkeypatch):
+    "Cells in neither group; those of the groups where there are hardly any others."
+    seen, own = [], DifferentialMixin._decoded_sums
+
+    def watched(self, adata, rows, *args, **options):
+        seen.append(rows)
+        return own(self, adata, rows, *args, **options)
+
+    monkeypatch.setattr(DifferentialMixin, "_decoded_sums", watched)
+    first = np.arange(40)
+    model.differential_splicing(idx1=first, idx2=first + 40, silent=True)
+    assert len(seen) == 1 and seen[0].min() >= 80 and len(seen[0]) == mdata.n_obs - 80
+    model.differential_splicing(**PAIR, prior="reads")
+    assert len(seen) == 1
+    model.differential_splicing(idx1=first, silent=True)
+    assert sorted(seen[1]) == list(range(mdata.n_obs))
 
 
 def test_training_cells_are_known_by_name(mdata, model, tmp_path):

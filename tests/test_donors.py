@@ -21,7 +21,7 @@ from splicevi.tl.event_test import Contrast, effect_posterior
 from splicevi.tl.fold_changes import FoldPosterior, fit_folds
 from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.tl.replicates import names_donors, samples_of
-from splicevi.tl.scatter import donor_reads, event_p_values
+from splicevi.tl.scatter import donor_reads, event_p_values, p_of_events
 from splicevi.tl.strata import STRATUM_FIELDS
 
 
@@ -38,11 +38,12 @@ def answers(data, n_draws=200, **options):
     "P-value of each event, and the posterior of each junction in the order of junctions."
     a, group, donor = reads_of(data, **options)
     event = data["event"]
-    found = donor_reads(a, group, donor, event) if len(a) > 2 else None
+    compare = lambda a, event: donor_reads(a, group, donor, event)
+    found = compare(a, event) if len(a) > 2 else None
     contrast = Contrast(a if found is None else found.reads, event, chance=None if found is None else found.chance)
     effect, _ = effect_posterior(contrast, n_draws=n_draws)
     effect = effect._replace(**{k: v[np.argsort(contrast.junctions)] for k, v in effect._asdict().items()})
-    return None if found is None else event_p_values(found, event), effect
+    return None if found is None else p_of_events(compare, a, event), effect
 
 
 def beta_binomial(data):
@@ -112,7 +113,7 @@ def test_errors_and_power_grid(n_donors, crossed):
         "reads find less than pseudobulk": found["power, reads"] < found["power, beta-binomial"] - 0.01,
         "cells find less than pseudobulk": found["power, cells"] < found["power, beta-binomial"] - 0.03,
     }
-    if any(short.values()):  # rare junctions whose PSI changes by less than 0.1, with 10 donors and more
+    if any(short.values()):  # with 10 nested donors 0.978 of the changes, pseudobulk 0.993
         pytest.xfail("; ".join(k for k, v in short.items() if v))
 
 
@@ -156,7 +157,7 @@ def test_an_event_without_reads_in_a_group_has_no_p_value():
     a, group, donor = reads_of(data)
     lost, alone = data["event"] == 3, np.append(data["event"], 99)
     a[np.ix_(group == 1, lost)] = 0
-    p = event_p_values(donor_reads(np.column_stack([a, a[:, 0]]), group, donor, alone), alone)
+    p = p_of_events(lambda a, event: donor_reads(a, group, donor, event), np.column_stack([a, a[:, 0]]), alone)
     assert np.isnan(p[[3, -1]]).all() and np.isfinite(np.delete(p, [3, len(p) - 1])).all()
 
 

@@ -19,10 +19,10 @@ from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
-           'DifferentialMixin', 'with_rest', 'even_sample', 'dealt_batches', 'DecodedContrast', 'proba_columns',
-           'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions',
-           'checks_last']
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'CELLS_ELSEWHERE', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test',
+           'ComparedReads', 'DifferentialMixin', 'even_sample', 'dealt_batches', 'DecodedContrast', 'cells_elsewhere',
+           'proba_columns', 'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer',
+           'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
@@ -51,9 +51,9 @@ from splicevi.tl.groups import (
     sample_rows,
     stack_tables,
 )
-from ..tl.model_prior import PooledContrast
+from ..tl.model_prior import PooledContrast, kinds_by_spread
 from ..tl.replicates import Samples, donor_codes, donors_in, samples_of
-from ..tl.scatter import RHO, DonorReads, donor_reads, event_p_values
+from ..tl.scatter import RHO, DonorReads, donor_reads, p_of_events, with_rest
 from ..tl.strata import STRATUM_FIELDS, standardised
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
@@ -72,7 +72,7 @@ class SplicingTest(Test):
     n_samples_overall: int | None = 5000  # cells of a group to decode, at most
     no_change: float = 0.05  # largest difference that counts as none
     grid: Sequence[float] = GRID  # scales of the prior's changes
-    prior: str = "reads"  # or "model": its prediction is a second opinion
+    prior: str = "variation"  # of events elsewhere; or "model": and its prediction; or "reads": nothing of the model
     seed: int = 0
     design: str | None = None  # formula of columns of obs
     contrast: str | Mapping[str, float] | None = None  # coefficients of the design
@@ -91,7 +91,7 @@ SPLICING_TEST = (
         "n_samples_overall": MAYBE_COUNT,
         "no_change": Limits(0, 1),
         "grid": ListOf(Limits(0, above=True)),
-        "prior": OneOf(("reads", "model")),
+        "prior": OneOf(("variation", "reads", "model")),
         "seed": SHARED["seed"],
     }
 )
@@ -104,10 +104,10 @@ def check_splicing_test(test: SplicingTest) -> None:
         raise ValueError("mode='vanilla' asks which group uses a junction more; level='event' needs mode='change'.")
     if test.norm_splicing_function == "decoder" and (test.sample_key or test.strata):
         raise ValueError("norm_splicing_function='decoder' looks at no reads; sample_key and strata need its default.")
-    others = test.sample_key or test.strata or test.batch_correction or test.norm_splicing_function == "decoder"
-    if test.prior == "model" and others:
-        text = "sample_key, strata, batch_correction and norm_splicing_function='decoder' do not go with it."
-        raise ValueError(f"prior='model' needs the cells' own reads; {text}")
+    others = test.sample_key or test.strata or test.batch_correction or test.design
+    if test.prior == "model" and (others or test.norm_splicing_function == "decoder"):
+        text = "sample_key, strata, design, batch_correction and norm_splicing_function='decoder' do not go with it."
+        raise ValueError(f"prior='model' needs the cells' own reads; {text} prior='variation' goes with all.")
     if test.batch_correction and test.strata:
         raise ValueError("strata and batch_correction cannot be asked for together.")
     if test.design is not None and test.strata:
@@ -129,6 +129,7 @@ class ComparedReads:
     samples: Samples  # of the donors, or the two groups
     asked: Asked | None = None  # of a design
     donors: DonorReads | None = None  # what the donors are worth, when that is known
+    p_value: np.ndarray | None = None  # (events,) of the test of donors
 
     @cached_property
     def group(self) -> np.ndarray:  # (cells,) 0 and 1; -1: in neither
@@ -143,6 +144,18 @@ class ComparedReads:
     @property
     def by_donor(self) -> bool:
         return len(self.samples.group) > 2
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #9ab0e448
+@patch
+def compare(
+    self: ComparedReads,
+    a: np.ndarray,  # (samples, junctions) reads
+    event: np.ndarray,  # (junctions,) event codes
+) -> DonorReads:
+    "What two groups of donors are worth, by their samples or by a design."
+    if (asked := self.asked) is not None:
+        return designed_reads(a, asked.basis, event, asked.group, asked.paired)
+    return donor_reads(a, self.samples.group, self.samples.donor, event)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #19cded24
 class DifferentialMixin(FoldChangeMixin, SplicingMixin):
@@ -159,14 +172,6 @@ class DifferentialMixin(FoldChangeMixin, SplicingMixin):
             samples = samples_of(pair, np.zeros(adata.n_obs, int))
         batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
         return ComparedReads(adata, pair, store, batch, c, samples, asked)
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #92eaa950
-def with_rest(
-    a: np.ndarray,  # (groups, junctions) effective reads
-    total: np.ndarray,  # (groups, junctions) effective reads of the junction's event
-) -> tuple[np.ndarray, np.ndarray]:  # (groups, 2 junctions) reads, event codes
-    "Each junction as an event of its own, with the other reads of its event as the second member."
-    return np.concatenate([a, np.maximum(total - a, 0)], axis=1), np.tile(np.arange(a.shape[1]), 2)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cb47b67e
 @patch
@@ -202,12 +207,14 @@ def _decoded_sums(
     events: WholeEvents,  # of the wanted junctions
     use_z_mean: bool,
     batch_size: int | None,
-) -> np.ndarray:  # (rows of weights, junctions)
-    "Weighted sums of decoded PSI over the cells."
+    squares: bool = False,
+) -> np.ndarray:  # (rows of weights, junctions), or with the squares (rows of weights, 2 junctions)
+    "Weighted sums of decoded PSI over the cells, and of their squares."
     total, start = 0, 0
     for tensors, q in self._posteriors(adata, rows, batch_size):
         z = self._points_to_decode(q, use_z_mean)
         psi = sum(self._psi(self._decoder_inputs(tensors, z, c), events) for c in codes) / len(codes)
+        psi = torch.cat([psi, psi**2], dim=1) if squares else psi
         part = torch.as_tensor(weights[:, start : start + len(psi)], dtype=psi.dtype, device=psi.device)
         total, start = total + (part @ psi).cpu().numpy(), start + len(psi)
     return total
@@ -354,6 +361,35 @@ def _decoded_contrast(
             psi.append(self._decoded_sums(data.adata, some, weights, under, events, False, test.batch_size))
     return DecodedContrast(np.stack(psi), junctions, event[junctions])
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #264b6ee1
+CELLS_ELSEWHERE = 2000  # are enough to tell which events vary
+
+
+def cells_elsewhere(
+    group: np.ndarray,  # (cells,) 0 and 1: the compared groups, -1: neither
+    most: int | None,  # cells in all; None: all of them
+    rng: np.random.Generator,
+    least: int = 100,  # cells in neither that suffice
+) -> tuple[np.ndarray, np.ndarray]:  # cells, and (sets, cells) weights that average each set
+    "A sample of the cells in neither group, or of both groups where hardly any are left."
+    label = np.where(group < 0, 0, -1)
+    label = group if (label == 0).sum() < least else label
+    return even_sample(np.flatnonzero(label >= 0), label[label >= 0], most, rng)
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #29962658
+@patch
+def _kinds(
+    self: DifferentialMixin, data: ComparedReads, event: np.ndarray, test: SplicingTest, rng: np.random.Generator
+) -> np.ndarray:  # (events,)
+    "Events by how much their decoded PSI varies where nothing is compared."
+    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
+    most = min(test.n_samples_overall or CELLS_ELSEWHERE, CELLS_ELSEWHERE)
+    cells, even = cells_elsewhere(data.group, most, rng)
+    sums = self._decoded_sums(data.adata, cells, even, [None], every, True, test.batch_size, squares=True)
+    mean, square = np.split(sums, 2, axis=1)
+    spread, events = np.maximum(square - mean**2, 0).mean(0) ** 0.5, EventOrder(event)
+    return kinds_by_spread(events.max(np.resize(spread, len(event))[events.order]))
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9ea98f61
 @patch
 def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) bool
@@ -365,7 +401,12 @@ def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) b
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c2ca134d
 @patch
 def _with_prediction(
-    self: DifferentialMixin, data: ComparedReads, contrast: Contrast, test: SplicingTest, rng: np.random.Generator
+    self: DifferentialMixin,
+    data: ComparedReads,
+    contrast: Contrast,
+    kind: np.ndarray,  # (events,)
+    test: SplicingTest,
+    rng: np.random.Generator,
 ) -> PooledContrast:
     "The posterior with the model's prediction as a second opinion."
     ours, reads, predicted = self._training_cells(data.adata), [], []
@@ -381,7 +422,7 @@ def _with_prediction(
         predicted.append(self._decoded_sums(data.adata, some, even, [None], every, True, test.batch_size)[0])
     psi = np.stack(predicted)
     psi = np.concatenate([psi, 1 - psi], axis=1) if self.junction_events is None else psi
-    return PooledContrast(contrast, *reads, psi)
+    return PooledContrast(contrast, *reads, psi, kind)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c6bf0171
 @patch
@@ -398,14 +439,12 @@ def _contrast(
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
     a, event = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
     chance = None
-    if data.asked:
-        data.donors = designed_reads(a, data.asked.basis, event, data.asked.group, data.asked.paired)
-    elif data.by_donor:
-        data.donors = donor_reads(a, data.samples.group, data.samples.donor, event)
-    if data.donors is not None:
+    if data.asked or data.by_donor:
+        data.donors, data.p_value = data.compare(a, event), p_of_events(data.compare, a, event)
         a, chance = data.donors.reads, data.donors.chance
-    contrast = Contrast(a, event, tuple(test.grid), chance)
-    contrast = self._with_prediction(data, contrast, test, rng) if test.prior == "model" else contrast
+    kind = None if test.prior == "reads" else self._kinds(data, event, test, rng)
+    contrast = Contrast(a, event, tuple(test.grid), chance, kind)
+    contrast = self._with_prediction(data, contrast, kind, test, rng) if test.prior == "model" else contrast
     return contrast.restrict(wanted)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #41f36ce0
@@ -475,11 +514,12 @@ def _observed_columns(self: DifferentialMixin, data: ComparedReads, effect: np.n
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9cd2228b
 def donor_columns(
     donors: DonorReads,
+    p: np.ndarray,  # (events,) p-values
     event: np.ndarray,  # (junctions,) event codes
     n: int,  # junctions to show
 ) -> dict[str, np.ndarray]:
     "Columns of the test of donors, (n,)."
-    events, p = EventOrder(event), event_p_values(donors, event)
+    events = EventOrder(event)
     q, known = np.full(len(p), np.nan), ~np.isnan(p)
     q[known] = stats.false_discovery_control(p[known]) if known.any() else []
     found = {"p_value": p, "q_value": q, "donor_scatter": donors.chance @ RHO, "donors_paired": donors.paired}
@@ -496,7 +536,7 @@ def _donor_columns(self: DifferentialMixin, data: ComparedReads) -> dict[str, np
     event = np.tile(np.arange(self.n_junctions), 2) if self.junction_events is None else event
     seen = group_reads(data.store, s.code, len(s.group), wanted=("cells",)).cells > 0
     n = {f"n_donors{g + 1}": seen[s.group == g].sum(0) for g in (0, 1)}
-    return donor_columns(data.donors, event, self.n_junctions) | n
+    return donor_columns(data.donors, data.p_value, event, self.n_junctions) | n
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #e1c97d33
 @patch
@@ -645,9 +685,10 @@ explain(
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
         and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that counts
-        as none. ``grid``: scales of the prior's changes. ``prior`` (``"reads"``): ``"model"`` for the decoded PSI as a
-        second opinion, its weight learned from validation cells; effects then follow real cells more closely (r 0.65
-        instead of 0.58), while fewer changes are called where events have nothing in common. ``seed`` (0).
+        as none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change is
+        learned for kinds of them, by how much their decoded PSI varies among other cells; ``"model"``: the groups'
+        decoded PSI are a second opinion as well, its weight learned from validation cells; ``"reads"``: nothing of
+        the model. ``seed`` (0).
     """,
 )
 

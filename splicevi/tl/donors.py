@@ -24,7 +24,7 @@ from .concentration import log_beta_binomial
 from .exons import inclusion_columns, with_direction
 from .groups import Comparison, comparisons
 from .replicates import donor_codes
-from .scatter import donor_reads, event_p_values
+from .scatter import donor_reads, p_of_events
 
 # %% auto #0
 __all__ = ['sample_table', 'add_up', 'pseudobulk', 'bb_log_likelihood', 'rising_differences', 'bb_derivatives', 'BetaBinomialFit',
@@ -213,7 +213,7 @@ def event_tests(
     donor = np.arange(len(group)) if donor is None else donor
     a = y.T if event is not None else np.concatenate([y, n - y]).T
     event = np.tile(np.arange(len(y)), 2) if event is None else event
-    p = event_p_values(donor_reads(a, group, donor, event), event)
+    p = p_of_events(lambda a, event: donor_reads(a, group, donor, event), a, event)
     q, known = np.full(len(p), np.nan), ~np.isnan(p)
     q[known] = stats.false_discovery_control(p[known]) if known.any() else []
     at = np.unique(event, return_inverse=True)[1][: len(y)]

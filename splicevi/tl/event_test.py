@@ -20,7 +20,7 @@ from .concentration import log_dirichlet_multinomial, smooth
 
 # %% auto #0
 __all__ = ['GRID', 'LEAST_DRAWS', 'common_psi', 'log_flat', 'center_reads', 'log_evidence', 'responsibilities', 'Prior',
-           'starting_weights', 'fit_prior', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect',
+           'starting_weights', 'fit_prior', 'weights_by_kind', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect',
            'summarise_junctions', 'EventEffect', 'summarise_events', 'Contrast', 'joined', 'draws_of_events',
            'by_draws', 'effect_posterior', 'called']
 
@@ -71,7 +71,7 @@ def log_evidence(
 # %% ../../nbs/30_tl/30_event_test.ipynb #89d0d93b
 def responsibilities(
     evidence: np.ndarray,  # (events, 1 + grid) of `log_evidence`
-    weights: np.ndarray,  # (1 + grid,)
+    weights: np.ndarray,  # (1 + grid,), or (events, 1 + grid)
 ) -> np.ndarray:  # (events, 1 + grid)
     "Probability of each component, for each event."
     r = np.exp(evidence - evidence.max(1, keepdims=True)) * weights
@@ -98,15 +98,33 @@ def fit_prior(
     strength: float = 4.0,  # events that the prior of the weights counts for
     tolerance: float = 1e-6,
     max_iter: int = 1000,
+    start: np.ndarray | None = None,  # (1 + grid,) prior of the weights; None: `starting_weights`
 ) -> Prior:
     "Weights of the components that explain all events best."
-    weights = start = starting_weights(len(grid))
+    weights = start = starting_weights(len(grid)) if start is None else start
     for _ in range(max_iter):
         new = (responsibilities(evidence, weights).sum(0) + strength * start) / (len(evidence) + strength)
         if np.abs(new - weights).max() < tolerance:
             break
         weights = new
     return Prior(tuple(grid), new)
+
+# %% ../../nbs/30_tl/30_event_test.ipynb #f455abf2
+def weights_by_kind(
+    evidence: np.ndarray,  # (events, 1 + grid) of `log_evidence`
+    prior: Prior,  # of all events
+    kind: np.ndarray | None,  # (events,) number of the kind of each event; None: all are alike
+    strength: float = 20.0,  # events that the weights of all count for
+) -> np.ndarray:  # (events, 1 + grid)
+    "Weights of the components for each event: how often its kind changes is learned, how much is that of all events."
+    w = prior.weights
+    if kind is None:
+        return np.broadcast_to(w, evidence.shape)
+    size = w[1:] / w[1:].sum()
+    some = logsumexp(evidence[:, 1:] + np.log(np.maximum(size, 1e-300)), axis=1)
+    two, start = np.stack([evidence[:, 0], some], axis=1), np.array([w[0], 1 - w[0]])
+    of = {k: fit_prior(two[kind == k], (), strength, start=start).weights for k in np.unique(kind)}
+    return np.stack([of[k] for k in kind]) @ np.block([[1.0, np.zeros(len(size))], [0.0, size]])
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #3e115807
 def component_draws(
@@ -235,6 +253,7 @@ class Contrast:
         event: np.ndarray,  # (junctions,) event codes
         grid: tuple[float, ...] = GRID,
         chance: np.ndarray | None = None,  # (events, levels) probability of each level
+        kind: np.ndarray | None = None,  # (events,) number of the kind of each event
     ):
         self.events = EventOrder(event)
         self.junctions = self.events.order  # junction at each position
@@ -242,8 +261,10 @@ class Contrast:
         evidence = np.stack([log_evidence(k, self.events, grid) for k in self.a], axis=1)
         if chance is not None:
             evidence += np.log(np.maximum(chance, 1e-300))[..., None]
-        self.prior = fit_prior(logsumexp(evidence, axis=1), grid)
-        joint = responsibilities(evidence.reshape(len(evidence), -1), np.tile(self.prior.weights, len(self.a)))
+        of_all = logsumexp(evidence, axis=1)
+        self.prior = fit_prior(of_all, grid)
+        self.weights = weights_by_kind(of_all, self.prior, kind)
+        joint = responsibilities(evidence.reshape(len(evidence), -1), np.tile(self.weights, (1, len(self.a))))
         self.joint = joint.reshape(evidence.shape)  # of each level and component
         self.r = self.joint.sum(1)
         of_level = self.joint.sum(2)[self.events.code].T
@@ -258,7 +279,8 @@ def only(
     "The same for some events only; the prior is still that of all."
     at, out = np.isin(self.events.code, events), copy(self)
     out.events, out.junctions = EventOrder(self.events.code[at]), self.junctions[at]
-    out.a, out.p, out.r, out.joint = self.a[..., at], self.p[at], self.r[events], self.joint[events]
+    out.a, out.p = self.a[..., at], self.p[at]
+    out.r, out.joint, out.weights = self.r[events], self.joint[events], self.weights[events]
     return out
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #c5a87e7a

@@ -5,6 +5,7 @@
 # %% ../../nbs/30_tl/37_scatter.ipynb #775dfefb
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,8 @@ from .event_test import common_psi
 
 # %% auto #0
 __all__ = ['RHO', 'directions', 'log_positive', 'log_scatter', 'Levels', 'shares', 'between_donors', 'in_both', 'within_donors',
-           'scatter_chance', 'information', 'DonorReads', 'donor_reads', 'pearson', 'event_p_values']
+           'scatter_chance', 'information', 'DonorReads', 'donor_reads', 'pearson', 'event_p_values', 'with_rest',
+           'apart', 'combined', 'p_of_events']
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #ebc830b9
 RHO = (0.0, *(1 / (1 + 2.0**k) for k in range(8, -1, -1)))  # shares of the variance that donors may scatter with
@@ -185,3 +187,43 @@ def event_p_values(
     p = sum(c * stats.chi2.sf(*pearson(k, events)) for c, k in zip(donors.chance.T, reads))
     seen = (events.sum(reads[0]) > 0).all(0) & (events.size > 1)
     return np.where(seen, np.minimum(p, 1), np.nan)
+
+# %% ../../nbs/30_tl/37_scatter.ipynb #790dcf75
+def with_rest(
+    a: np.ndarray,  # (..., junctions) reads
+    total: np.ndarray,  # (..., junctions) reads of the junction's event
+) -> tuple[np.ndarray, np.ndarray]:  # (..., 2 junctions) reads, event codes
+    "Each junction as an event of its own, with the other reads of its event as the second member."
+    return np.concatenate([a, np.maximum(total - a, 0)], axis=-1), np.tile(np.arange(a.shape[-1]), 2)
+
+# %% ../../nbs/30_tl/37_scatter.ipynb #47b89c6d
+def apart(
+    a: np.ndarray,  # (samples, junctions) reads
+    event: np.ndarray,  # (junctions,) event codes
+) -> tuple[np.ndarray, np.ndarray]:  # (samples, 2 junctions) reads, event codes
+    "Each junction and the rest of its event, as an event of two."
+    events, a = EventOrder(event), np.asarray(a, np.float64)
+    return with_rest(a, events.sum(a[..., events.order])[..., events.code[events.rank]])
+
+# %% ../../nbs/30_tl/37_scatter.ipynb #caea4b6b
+def combined(
+    p: np.ndarray,  # (junctions,) p-values, NaN where there is none
+    event: np.ndarray,  # (junctions,) event codes
+    read: np.ndarray,  # (junctions,) bool, whether the junction was read
+) -> np.ndarray:  # (events,) NaN where an event has no p-value
+    "Cauchy combination of the p-values of an event's junctions."
+    events, known = EventOrder(event), read & ~np.isnan(p)
+    angle = np.tan(np.pi * (0.5 - np.clip(np.where(known, p, 0.5), 1e-15, 0.99)))
+    total, n = (events.sum(v[events.order]) for v in (angle * known, known.astype(float)))
+    return np.where(n > 0, stats.cauchy.sf(total / np.maximum(n, 1)), np.nan)
+
+# %% ../../nbs/30_tl/37_scatter.ipynb #ced5978f
+def p_of_events(
+    compare: Callable,  # reads (samples, junctions) and event codes to `DonorReads`
+    a: np.ndarray,  # (samples, junctions) reads
+    event: np.ndarray,  # (junctions,) event codes
+) -> np.ndarray:  # (events,) NaN where an event has one junction, or a group no reads
+    "P-value of a difference between the groups, one for each event, from those of its junctions."
+    reads, junction = apart(a, event)
+    p = combined(event_p_values(compare(reads, junction), junction), event, np.asarray(a).sum(0) > 0)
+    return np.where(EventOrder(event).size > 1, p, np.nan)
