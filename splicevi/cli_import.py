@@ -9,7 +9,7 @@ __all__ = ['FORMATS', 'BAM_OPTIONS', 'NO_FILTER', 'paths_of', 'cells_of', 'ignor
 from collections.abc import Mapping
 from pathlib import Path
 
-from .core import UserError, atomic_file, console, logger, refusal
+from .core import MODALITIES, UserError, atomic_file, console, logger, refusal
 
 # %% ../nbs/80_cli_import.ipynb #7e66593d
 def paths_of(
@@ -168,15 +168,26 @@ def _train_on_lengths(rna) -> None:
     rna.X = rna.layers["length_norm"].copy()
 
 # %% ../nbs/80_cli_import.ipynb #ca14a4ef
+def _write(mdata, settings: Mapping) -> None:
+    "Write the data, as a MuData or as a store."
+    from splicevi.data.store import write_store
+
+    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
+    if settings["store"]:
+        there = {k: m for k, m in MODALITIES.items() if m in mdata.mod}
+        write_store(mdata, settings["out"], modalities=there, overwrite=True, silent=settings["quiet"])
+        return
+    with atomic_file(settings["out"]) as part:
+        mdata.write_h5mu(part)
+
+# %% ../nbs/80_cli_import.ipynb #dc9b8e14
 def _build(settings: Mapping):
     "Read, find events, check and write."
     _validate(settings)
     _check_places(settings)
     settings = _with_reference(settings)
     mdata = _with_events(*_read(settings), settings)
-    Path(settings["out"]).parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(settings["out"]) as part:
-        mdata.write_h5mu(part)
+    _write(mdata, settings)
     if settings["report"]:
         from splicevi.views.coverage import coverage_report
 
@@ -227,6 +238,7 @@ def import_files(
     max_size: int = 0,  # junctions of an event at most; 0: any number
     lengths: bool = False,  # divide gene counts by gene lengths (full-length protocols; needs --gtf)
     report: str = None,  # an .html file for the coverage report
+    store: bool = False,  # write OUT as a store, from which splicevi train --on_disk reads a few cells at a time
     overwrite: bool = False,  # replace OUT and the report if they are there
     quiet: bool = False,  # no progress, only results and warnings
 ):

@@ -1,11 +1,13 @@
 """Differential expression and splicing: what every argument does, awkward groups, held-out data."""
 
 import logging
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 import scvi
+import torch
 from anndata import AnnData
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,13 +19,14 @@ from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import CellStore, EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
 from splicevi.model.psi import event_concentration
-from splicevi.model.splicing_test import DifferentialMixin
+from splicevi.model.splicing_test import DifferentialMixin, SplicingTest
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
 from splicevi.tl.event_test import Contrast, called, effect_posterior, fit_prior
-from splicevi.tl.fold_changes import FoldPosterior, fit_folds, group_mean
-from splicevi.tl.groups import call_at_fdr, group_reads
+from splicevi.tl.fold_changes import FoldPosterior, GroupMean, fit_folds, group_mean
+from splicevi.tl.gene_sums import gene_sums
+from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.tl.model_prior import kinds_by_spread
 from splicevi.views.explorer.state import ExplorerState
 
@@ -298,6 +301,37 @@ def test_silent(model, capfd):
 def test_batch_size_changes_nothing_but_speed(model):
     a, b = (model.differential_splicing(batch_correction=True, batch_size=k, **PAIR)["effect_size"] for k in (7, 400))
     assert np.allclose(a, b, atol=2e-3)
+
+
+def test_corrected_reads_are_the_dense_definition(model, mdata):
+    "Few cells are decoded under all batches; the reads moved are those of PSI decoded for all cells, by hand."
+    x = mdata["splicing"].layers["cell_by_junction_matrix"]
+    rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
+    pair = Comparison(rows, np.flatnonzero(mdata.obs["cell_type"] == "type_2"))
+    data, ask = model._compared(mdata, pair), SplicingTest(weights="reads")
+    moved, event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
+    names = ["batch_1", "batch_2", "batch_3"]
+    psi = {b: model.get_normalized_splicing(transform_batch=b, return_numpy=True) for b in (None, *names)}
+    for k, b in enumerate(names):
+        mine = rows[mdata.obs["batch"].to_numpy()[rows] == b]
+        own, average = psi[None][mine].mean(0), np.mean([psi[n][mine].mean(0) for n in names], axis=0)
+        a = group_reads(data.store, np.isin(np.arange(mdata.n_obs), mine) - 1, 1, data.concentration).effective
+        assert np.allclose(moved[[k]], batch_corrected_reads(a, own[None], average[None], event), atol=1e-2)
+    assert moved.sum() > 1000 and x.shape[1] == moved.shape[1]
+
+
+def test_work_of_batch_correction_does_not_grow_with_batches(model, mdata, monkeypatch):
+    "Cells are decoded under their own batch and a number of others that n_samples_overall sets, not the batches'."
+    decoded, plain = [], DifferentialMixin._psi
+    spy = lambda self, inputs, events: decoded.append(len(inputs[0])) or plain(self, inputs, events)
+    monkeypatch.setattr(DifferentialMixin, "_psi", spy)
+    effects, rows = {}, np.isin(mdata.obs["cell_type"], ["type_1", "type_2"]).sum()
+    for most in (60, None):
+        decoded.clear()
+        ask = dict(batch_correction=True, n_samples_overall=most, prior="reads") | PAIR
+        effects[most] = model.differential_splicing(**ask)["effect_size"]
+        assert sum(decoded) == (2 * 60 * 2 if most else rows * 4)  # own and one other; own and all three
+    assert np.corrcoef(*effects.values())[0, 1] > 0.98
 
 
 def test_batch_correction_moves_towards_the_decoder(model, ds):
@@ -648,6 +682,87 @@ def test_no_expression_is_called_between_halves(model):
         not table["is_de_fdr_0.05"].any()
         and (model.differential_expression(idx1=half[::2], idx2=half[1::2], delta=None, silent=True)["delta"] > 0).all()
     )
+
+
+# ---------------------------------------------------------------- expression: every cell once
+def dense_expectation(model, mdata, batch=None):
+    "Counts that the decoder expects of every cell, (cells, genes), from what users can ask for."
+    share = model.get_normalized_expression(transform_batch=batch, return_numpy=True)
+    with torch.inference_mode():
+        library = torch.cat([q["library"] for _, q in model._posteriors(mdata, np.arange(mdata.n_obs), None)])
+    return share * np.exp(library.numpy())
+
+
+def dense_fold_change(x, expected, rows, batches):
+    "Mean log2 fold change of two groups by the definition, from dense arrays."
+    own = [expected[None][r].sum(0) for r in rows]
+    means = [[group_mean(x[r], e, expected[b][r].sum(0)) for b in batches] for r, e in zip(rows, own)]
+    one, two = (GroupMean(*(np.mean(v, axis=0) for v in zip(*m))) for m in means)
+    lfc, variance = one.mean - two.mean, one.variance + two.variance
+    return FoldPosterior(lfc, variance, fit_folds(lfc, variance)).mean
+
+
+@pytest.mark.parametrize("correct", [False, True])
+def test_one_against_the_rest_is_the_dense_definition(model, mdata, correct):
+    "Each cell is decoded once; the tables are those of the groups' cells put together by hand."
+    decoded, plain = [], model._posteriors
+    spy = lambda adata, rows, *a, **k: decoded.append(len(rows)) or plain(adata, rows, *a, **k)
+    model._posteriors = spy
+    try:
+        table = model.differential_expression(groupby="cell_type", batch_correction=correct, silent=True)
+    finally:
+        del model._posteriors
+    assert decoded == [mdata.n_obs]
+    batches = ["batch_1", "batch_2", "batch_3"] if correct else [None]
+    expected = {b: dense_expectation(model, mdata, b) for b in {None, *batches}}
+    x, kind = mdata["rna"].X.toarray(), mdata.obs["cell_type"].to_numpy()
+    for group in np.unique(kind):
+        lfc = dense_fold_change(x, expected, [kind == group, kind != group], batches)
+        mine, rest = table[table["group1"] == group], kind != group
+        assert np.abs(mine["lfc_mean"] - lfc).max() < 0.03 and np.corrcoef(mine["lfc_mean"], lfc)[0, 1] > 0.9999
+        assert np.allclose(mine["raw_mean2"], x[rest].mean(0)) and np.allclose(
+            mine["non_zeros_proportion2"], (x[rest] > 0).mean(0)
+        )
+        depth = x.sum(1)
+        assert np.allclose(
+            mine["raw_normalized_mean2"], (x * np.median(depth) / depth[:, None])[rest].mean(0), rtol=1e-4
+        )
+        alone = model.differential_expression(groupby="cell_type", group1=group, batch_correction=correct, silent=True)
+        assert np.allclose(mine["lfc_mean"], alone["lfc_mean"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(sample_key="donor"), dict(filter_outlier_cells=True), dict(sample_key="donor", batch_correction=True)],
+)
+def test_comparisons_together_and_one_by_one(model, mdata, options, monkeypatch):
+    "Where the sums of all parts are too many to hold, comparisons are taken one after another, with the same result."
+    mdata.obs["donor"] = np.random.default_rng(0).permutation(np.arange(mdata.n_obs) % 4).astype(str)
+    ask = dict(groupby="cell_type", silent=True, n_samples_overall=300) | options
+    scvi.settings.seed = 0  # the search for outliers is random
+    together = model.differential_expression(**ask)
+    monkeypatch.setattr("splicevi.model.expression_test.MOST", 0)
+    scvi.settings.seed = 0
+    one_by_one = model.differential_expression(**ask)
+    del mdata.obs["donor"]
+    numbers = together.select_dtypes("number").columns
+    assert np.allclose(together[numbers], one_by_one[numbers], rtol=1e-3, atol=1e-3) and len(numbers) > 10
+
+
+def test_gene_sums_hold_no_copy_of_the_counts(monkeypatch):
+    "Counts are read a stretch at a time: what is held grows with groups and genes, not with cells."
+    x = sparse.random(60_000, 200, density=0.5, format="csr", dtype=np.float32, random_state=0)
+    code = np.arange(60_000) % 5 - 1
+    monkeypatch.setattr("splicevi.tl.gene_sums.STRETCH", 200_000)
+    tracemalloc.start()
+    sums, _ = gene_sums(x, code, 4)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    dense = x.toarray()[code == 2].astype(float)
+    assert np.allclose(sums.squares[2], (dense**2).sum(0)) and sums.cells[2] == 12_000
+    wide = sparse.csc_matrix(x)  # columns after the genes are others
+    assert np.array_equal(gene_sums(wide, code, 4, 50)[0].found, sums.found[:, :50])
+    assert peak < 0.3 * (x.data.nbytes + x.indices.nbytes), peak  # copies of the groups would take 0.8
 
 
 # ---------------------------------------------------------------- pure functions

@@ -2,6 +2,8 @@
 
 import copy
 import tracemalloc
+from functools import partial
+from pathlib import Path
 
 import mudata
 import numpy as np
@@ -9,12 +11,14 @@ import pandas as pd
 import pytest
 import scvi
 import torch.distributed as dist
-from anndata import read_h5ad
+from anndata import AnnData, read_h5ad
+from scipy import sparse
 
 from splicevi import SPLICEVI
 from splicevi.cli import main
 from splicevi.data import hold_out, open_mudata, write_store
-from splicevi.data.store import stored_pairs
+from splicevi.data.build import assemble_mudata
+from splicevi.data.store import is_store, stored_pairs
 from splicevi.datasets import simulate
 from splicevi.model import outputs
 from splicevi.nn.loader import ROWS, CellLoader
@@ -295,3 +299,55 @@ def test_train_from_disk_on_the_command_line(mdata, tmp_path, monkeypatch):
     np.testing.assert_allclose(written.obsm["X_splicevi"], model.get_latent_representation(), atol=1e-5)
     assert written["rna"].X is None and "300 cells" in (out / "report.html").read_text().replace("</b>", "")
     assert main(["train", "example", str(out), "--on_disk"]) == 2
+
+
+def traced_peak(call) -> int:
+    "Bytes that are held at most while something is called."
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def test_memory_of_writing_a_store_does_not_grow_with_cells(tmp_path, monkeypatch):
+    "From a file to a store a few cells at a time, also where genes are many and reads of junctions are few."
+    for name in ("store.STRETCH", "on_disk.AT_ONCE"):
+        monkeypatch.setattr(f"splicevi.data.{name}", 200_000)
+    peaks, rng = [], np.random.default_rng(0)
+    for n in (2_000, 8_000):
+        cells = pd.DataFrame(index=[str(k) for k in range(n)])
+        genes = AnnData(rng.poisson(1.0, (n, 300)).astype(np.float32), obs=cells)
+        reads = sparse.random(n, 60, density=0.05, format="csr", dtype=np.float32, random_state=0)
+        reads.data[:] = rng.poisson(2.0, reads.nnz) + 1
+        junctions = AnnData(obs=cells, var=pd.DataFrame({"event_id": [f"e{k // 3}" for k in range(60)]}, dtype=str))
+        junctions.layers["cell_by_junction_matrix"] = reads
+        whole, place = assemble_mudata({"rna": genes, "splicing": junctions}, cells), tmp_path / f"{n}.h5mu"
+        whole.write(place)
+        peaks.append(traced_peak(partial(write_store, place, tmp_path / f"{n}-store.h5mu")))
+    one, four = peaks
+    assert four - one < 1_000 * 6_000, peaks  # names and starts of rows; the genes alone have 1,200 bytes a cell
+    stored = open_mudata(tmp_path / "8000-store.h5mu")
+    np.testing.assert_array_equal(stored["rna"].X[:].toarray(), genes.X)
+    np.testing.assert_array_equal(stored["splicing"].layers["cell_by_junction_matrix"][:].toarray(), reads.toarray())
+
+
+def test_import_to_a_store_and_train_from_it(tmp_path, monkeypatch, capsys):
+    "What `splicevi import --store` writes is trained from as it is."
+    monkeypatch.chdir(tmp_path)
+    reads, starts = np.random.default_rng(0).poisson(2.0, (60, 80)), np.repeat(np.arange(30) * 1000 + 200, 2)
+    rows = [f"chr1:{s}:{s + 201 + 400 * (k % 2)}:clu_{k // 2}_+" for k, s in enumerate(starts)]
+    table = ["\t".join(f"c{k}" for k in range(80)), *("\t".join([r, *map(str, v)]) for r, v in zip(rows, reads))]
+    Path("toy_perind_numers.counts").write_text("\n".join(table).replace("\t", " ") + "\n")
+    given = ["import", "leafcutter", "toy_perind_numers.counts"]
+    assert main([*given, "store.h5mu", "--store", "--report", "r.html"]) == main([*given, "whole.h5mu"]) == 0
+    assert is_store("store.h5mu") and not is_store("whole.h5mu") and Path("r.html").exists()
+    capsys.readouterr()
+    assert main([*given, "store.h5mu", "--store"]) == 2 and "is there already" in capsys.readouterr().err
+    layer = lambda data: data["splicing"].layers["cell_by_junction_matrix"]
+    whole = mudata.read_h5mu("whole.h5mu")
+    np.testing.assert_array_equal(layer(open_mudata("store.h5mu"))[:].toarray(), layer(whole).toarray())
+    monkeypatch.setattr(latent_space, "umap", lambda z, seed: z[:, :2])
+    assert main(["train", "store.h5mu", "out", "--on_disk", "--max_epochs", "1", "--quiet"]) == 0
+    assert not Path("out/store.h5mu").exists() and Path("out/model").is_dir()

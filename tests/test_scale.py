@@ -100,6 +100,44 @@ def test_no_dense_splicing_array_in_the_loader(wide):
     )
 
 
+@pytest.mark.parametrize(
+    "call, options",
+    [
+        ("differential_splicing", dict(batch_correction=True)),
+        ("differential_splicing", dict(level="event", prior="model")),
+        ("differential_expression", dict(n_samples_overall=50, batch_correction=True)),
+    ],
+)
+def test_no_dense_array_in_a_comparison(many_cells, call, options, monkeypatch):
+    "Neither PyTorch nor numpy ever holds cells × features; what is held are mini-batches and sums of groups."
+    monkeypatch.setattr("splicevi.tl.gene_sums.STRETCH", 10_000)
+    model, few, peaks = *many_cells, []
+    width = few["splicing" if "splicing" in call else "rna"].n_vars
+    ask = dict(groupby="cell_type", silent=True, batch_size=100) | options
+    ask |= dict(n_draws=20) if "splicing" in call else {}
+    for adata in (few, model.adata):
+        getattr(model, call)(adata, **ask)  # lists the reads, once
+        tracemalloc.start()
+        with LargestTensor() as probe:
+            getattr(model, call)(adata, **ask)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    block = (model.adata.n_obs - few.n_obs) * width
+    assert probe.numel < block / 3, f"{probe.op} gave {probe.numel:,} numbers; cells × features are {block:,}"
+    assert peaks[1] - peaks[0] < block, f"{np.diff(peaks)} bytes more for {block:,} more values"
+
+
+@pytest.fixture(scope="module")
+def many_cells():
+    "1,500 cells of three types in two batches, hardly trained."
+    scvi.settings.seed = 0
+    mdata = simulate(n_cells=1500, n_genes=300, n_junctions=1000, n_cell_types=3, n_batches=2, observed=0.02, seed=0)
+    SPLICEVI.setup_mudata(mdata, batch_key="batch")
+    model = SPLICEVI(mdata, n_latent=4)
+    model.train(max_epochs=1, enable_progress_bar=False, accelerator="cpu", early_stopping=False)
+    return model, mdata[np.arange(300)].copy()
+
+
 @pytest.fixture(scope="module")
 def narrow_and_wide():
     "Models of few and of four times as many junctions with as many observed pairs."

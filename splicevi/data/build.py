@@ -26,7 +26,9 @@ from splicevi.data.pairs import (
     event_codes,
     modality_pairs,
     named_layers,
+    observed_pairs,
     require_counts,
+    row_chunks,
     splicing_layers,
 )
 
@@ -190,20 +192,30 @@ def _float_csr(matrix) -> sp.csr_matrix:
     return m
 
 # %% ../../nbs/10_data/30_build.ipynb #1422b566
+def _take_counts(adata: AnnData) -> sp.csr_matrix:
+    "Take the counts out of a splicing modality, and the matrices that will be made from them."
+    counts = _float_csr(adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X)
+    adata.X = None
+    for name in (KEYS.junction_counts, KEYS.event_counts, KEYS.psi, KEYS.mask):
+        if name in adata.layers:
+            del adata.layers[name]
+    return counts
+
+
 def _splicing_modality(
-    adata: AnnData,  # already with the chosen cells
+    adata: AnnData,  # already with the chosen cells; its matrices are used up
     drop_unread: bool,
     drop_singletons: bool,
 ) -> AnnData:
     "The splicing modality of the data contract from junction counts."
-    counts = _float_csr(adata.layers[KEYS.junction_counts] if KEYS.junction_counts in adata.layers else adata.X)
-    keep = informative_junctions(counts, event_codes(adata.var[KEYS.event])[0], drop_unread, drop_singletons)
+    counts, codes = _take_counts(adata), event_codes(adata.var[KEYS.event])[0]
+    keep = informative_junctions(counts, codes, drop_unread, drop_singletons)
     if not keep.any():
         reason = "none was read in the chosen cells, or every event has one junction only."
         raise ValueError(f"No junction is left: {reason}")
-    out = adata[:, keep].copy()
-    out.layers[KEYS.junction_counts] = counts[:, keep]
-    for name, layer in splicing_layers(modality_pairs(out)[0]).items():
+    out, pairs = adata[:, keep].copy(), observed_pairs(counts[:, keep], event_codes(adata.var[KEYS.event][keep])[0])
+    del counts
+    for name, layer in splicing_layers(pairs).items():
         out.layers[name] = layer
     out.X = out.layers[KEYS.psi]
     return out
@@ -265,28 +277,34 @@ def make_mudata(
 
 # %% ../../nbs/10_data/30_build.ipynb #23c1fd53
 def _clear(matrix: sp.csr_matrix, hidden: sp.csr_matrix) -> sp.csr_matrix:
-    "A copy of a sparse matrix without the hidden entries."
-    out = sp.csr_matrix(matrix, copy=True)
-    marks = sp.csr_matrix((np.arange(1, out.nnz + 1), out.indices, out.indptr), shape=out.shape)
-    out.data[marks.multiply(hidden).data - 1] = 0
+    "The matrix without the hidden entries, which are taken out of it in place if it is CSR."
+    out = sp.csr_matrix(matrix)
+    for rows in row_chunks(out.indptr, 100_000):
+        start, stop = out.indptr[[rows.start, rows.stop]]
+        entry = np.arange(1, stop - start + 1)
+        marks = (entry, out.indices[start:stop], out.indptr[rows.start : rows.stop + 1] - start)
+        marks = sp.csr_matrix(marks, shape=(rows.stop - rows.start, out.shape[1]))
+        out.data[start + marks.multiply(hidden[rows]).data - 1] = 0
     out.eliminate_zeros()
     return out
 
 # %% ../../nbs/10_data/30_build.ipynb #65142b04
 def _without(
-    matrix,  # (cells, junctions) sparse or dense; None stays None
+    matrix,  # (cells, junctions) sparse or dense, ours to change; None stays None
     hidden: sp.csr_matrix,  # (cells, junctions) bool, entries to clear
 ):
-    "A copy of the matrix with the hidden entries set to 0."
+    "The matrix with the hidden entries set to 0."
     if matrix is None or sp.issparse(matrix):
         return None if matrix is None else _clear(matrix, hidden)
-    out = np.array(matrix)
+    out = np.asarray(matrix)
     out[hidden.nonzero()] = 0
     return out
 
 # %% ../../nbs/10_data/30_build.ipynb #f377d018
 def _hide(adata: AnnData, hidden: sp.csr_matrix, x_is_psi: bool) -> None:
-    "Clear entries of all layers and of X."
+    "Clear entries of all layers and of X, in place."
+    if x_is_psi:
+        adata.X = None
     for name, layer in named_layers(adata).items():
         adata.layers[name] = _without(layer, hidden)
     adata.X = adata.layers[KEYS.psi] if x_is_psi else _without(adata.X, hidden)
@@ -342,8 +360,10 @@ def hold_out(
     adata = _splicing_of(mdata, modality, junc_counts_layer)
     pairs, events = modality_pairs(adata, junc_counts_layer, psi_mask_layer)
     chosen = _choose(len(pairs.observation_event), fraction, seed)
+    x_is_psi = KEYS.psi in adata.layers and adata.X is adata.layers[KEYS.psi]  # one matrix stays one matrix
+    held, hidden = _held_table(pairs, chosen, adata, events), pairs.csr(np.repeat(chosen, pairs.observation_size))
+    del pairs
     with quiet_mudata():
         train = mdata.copy()
-    x_is_psi = KEYS.psi in adata.layers and adata.X is adata.layers[KEYS.psi]  # one matrix stays one matrix
-    _hide(train[modality], pairs.csr(np.repeat(chosen, pairs.observation_size)), x_is_psi)
-    return train, _held_table(pairs, chosen, adata, events)
+    _hide(train[modality], hidden, x_is_psi)
+    return train, held

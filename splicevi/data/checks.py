@@ -18,7 +18,7 @@ from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist, user_level
 from .arguments import FLAG, takes
-from .on_disk import is_checked, is_on_disk, readable
+from .on_disk import is_checked, is_on_disk, readable, stretches_of
 from splicevi.data.pairs import (
     count_faults,
     event_codes,
@@ -385,7 +385,7 @@ def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> No
         fix = f"store them there, or name one of the layers: {layer_names(adata)}."
         return found.add("error", _holder(k, key), key, "the gene counts are missing.", fix)
     faults = _Faults()
-    for rows in () if is_checked(counts) else _dense_chunks(adata.shape):
+    for rows in () if is_checked(counts) else stretches_of(counts):
         _scan_counts({"y": sp.csr_matrix(counts[rows])}, rows.start, faults)
     mostly_zero = sp.issparse(counts) or is_on_disk(counts) or (np.asarray(counts) == 0).mean() > 0.5
     _check_storage({key: counts} if mostly_zero else {}, k, found)

@@ -27,12 +27,12 @@ from .build import assemble_mudata, quiet_mudata
 from .cell_file import open_cells
 from .checks import check_mudata
 from .hdf5 import explained
-from .on_disk import CHECKED, indptr_on_disk, is_on_disk, runs_of
+from .on_disk import CHECKED, indptr_on_disk, runs_of
 from .pairs import ObservedPairs, event_codes, indptr_of, pairs_and_split, row_chunks
 
 # %% auto #0
-__all__ = ['PAIR_ARRAYS', 'OBSERVATION_ARRAYS', 'OTHER_EVENTS', 'SPLIT', 'OF_OBSERVATIONS', 'PATH', 'LAYER', 'open_mudata',
-           'PairsOnDisk', 'stored_pairs', 'is_store', 'write_store']
+__all__ = ['PAIR_ARRAYS', 'OBSERVATION_ARRAYS', 'OTHER_EVENTS', 'STRETCH', 'SPLIT', 'OF_OBSERVATIONS', 'PATH', 'LAYER',
+           'open_mudata', 'PairsOnDisk', 'stored_pairs', 'is_store', 'write_store']
 
 # %% ../../nbs/10_data/77_store.ipynb #e9f5cef4
 def _left_on_disk(element):
@@ -183,6 +183,18 @@ def finish(self: _Growing, n_columns: int) -> None:
     marks = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (self.n_rows, n_columns), CHECKED: 1}
     self.group.attrs.update(marks)
 
+# %% ../../nbs/10_data/77_store.ipynb #25c55535
+def _by_rows(matrix):
+    "The matrix, from which rows can be taken at little cost."
+    return matrix.tocsr() if sp.issparse(matrix) else matrix
+
+
+def _row_starts(matrix) -> np.ndarray:  # (rows + 1,)
+    "Where the rows of a matrix start, in entries that are read for them."
+    if sp.issparse(matrix):
+        return matrix.indptr.astype(np.int64)
+    return indptr_on_disk(matrix)
+
 # %% ../../nbs/10_data/77_store.ipynb #a0cc60e0
 class _Source:
     "Matrices of a MuData that go into a store."
@@ -193,19 +205,20 @@ class _Source:
         if self.splicing is None:
             raise ValueError("A store holds observed pairs, and modalities names no splicing modality.")
         x = self.rna and mdata[self.rna]
-        self.x = x and (x.X if rna_layer is None else x.layers[rna_layer])
+        self.x = x and _by_rows(x.X if rna_layer is None else x.layers[rna_layer])
         junctions = mdata[self.splicing]
-        self.y, self.mask = junctions.layers[counts], junctions.layers.get(mask)
+        self.y, self.mask = (_by_rows(junctions.layers.get(k)) for k in (counts, mask))
         self.event = event_codes(junctions.var[KEYS.event])[0]
         _require_reads_only(junctions, counts, self.event)
 
 # %% ../../nbs/10_data/77_store.ipynb #7f6eabb1
+STRETCH = 1_000_000  # entries that are read at a time, about
+
+
 @patch
-def stretches(self: _Source, size: int = 2_000_000) -> Iterator[slice]:
-    "Rows with about `size` stored reads each."
-    y = self.y
-    indptr = indptr_on_disk(y) if is_on_disk(y) else sp.csr_matrix(y).indptr
-    return row_chunks(indptr, size)
+def stretches(self: _Source) -> Iterator[slice]:
+    "Rows with about as many stored reads and gene counts together."
+    return row_chunks(sum(_row_starts(m) for m in (self.x, self.y) if m is not None), STRETCH)
 
 # %% ../../nbs/10_data/77_store.ipynb #4673af64
 def _require_reads_only(junctions: AnnData, counts: str, event: np.ndarray) -> None:

@@ -193,10 +193,16 @@ class LatentPoints(NamedTuple):
 
 # %% ../../nbs/50_model/50_decode.ipynb #c4d50cf8
 @patch
-def _decoder_inputs(self: DecodeMixin, given: dict[str, Tensor], z: Tensor, code: int | None) -> tuple[Tensor, ...]:
-    "What a decoder is called with, under a batch of choice; None is each cell's own."
+def _decoder_inputs(
+    self: DecodeMixin, given: dict[str, Tensor], z: Tensor, code: int | np.ndarray | None
+) -> tuple[Tensor, ...]:
+    "What a decoder is called with, under a batch of choice, or one for each cell; None is each cell's own."
     batch, *others = (given.get(k) for k in COVARIATES)
-    return self.module.decoder_input(z, batch if code is None else torch.full_like(batch, code), *others)
+    if isinstance(code, np.ndarray):
+        batch = torch.as_tensor(code).to(batch).reshape(batch.shape)
+    elif code is not None:
+        batch = torch.full_like(batch, code)
+    return self.module.decoder_input(z, batch, *others)
 
 # %% ../../nbs/50_model/50_decode.ipynb #4726c699
 def mean_or_samples(decoded: Tensor, how: Decode) -> np.ndarray:

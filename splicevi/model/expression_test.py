@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -28,8 +28,9 @@ from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
 from ..tl.designed_counts import as_groups, designed_counts
-from ..tl.donor_counts import TAU2, CountedDonors, counted_donors, donor_counts, donor_mean, gene_p_values
-from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, group_mean
+from ..tl.donor_counts import TAU2, CountedDonors, counted_donors, donor_mean, donors_expected, gene_p_values
+from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, mean_of_sums
+from ..tl.gene_sums import CellParts, GeneSums, cell_parts, gene_sums
 from splicevi.tl.groups import (
     Comparison,
     call_at_fdr,
@@ -43,8 +44,9 @@ from splicevi.tl.groups import (
 from ..tl.replicates import DonorWarning, donor_codes, nested_message, samples_of, single_donor, with_donor
 
 # %% auto #0
-__all__ = ['TEST', 'BAYES', 'checked', 'Test', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws', 'FoldChangeMixin',
-           'warn_of_donors', 'sampling', 'ExpressionTest', 'donor_means', 'bayes_names', 'fold_change']
+__all__ = ['TEST', 'BAYES', 'MOST', 'checked', 'Test', 'GroupRow', 'GeneCounts', 'raw_columns', 'average', 'ExpressionDraws',
+           'FoldChangeMixin', 'warn_of_donors', 'sampling', 'ExpressionTest', 'CountedCells', 'CountedPair',
+           'bayes_names', 'fold_change', 'at_once']
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #ea53275c
 @dataclass(frozen=True)
@@ -76,32 +78,39 @@ def sort_by(self: Test, proba: str) -> str | None:
     return (proba if self.mode == "change" else "bayes_factor") if self.sort else None
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #c6ba1dbe
+class GroupRow:
+    "Stands in for a matrix of counts of which only the means of two groups are asked for."
+
+    def __init__(self, rows: np.ndarray, means: np.ndarray):
+        self.rows, self.means = rows, means  # (cells of the first group,), (2, genes)
+
+    def __getitem__(self, rows: np.ndarray) -> np.ndarray:  # (1, genes)
+        return self.means[[0 if np.array_equal(rows, self.rows) else 1]]
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #b5abcfcb
 class GeneCounts:
     "Stands in for the data manager where scvi-tools computes fold changes: gene counts only."
 
-    def __init__(self, manager, n_genes: int):
-        self.manager, self.adata, self.n_genes = manager, manager.adata, n_genes
+    def __init__(self, manager, n_genes: int, means: GroupRow | None = None):
+        self.manager, self.adata, self.n_genes, self.means = manager, manager.adata, n_genes, means
 
     def get_state_registry(self, key: str):
         return self.manager.get_state_registry(key)
 
     def get_from_registry(self, key: str):
+        if key == REGISTRY_KEYS.X_KEY and self.means is not None:
+            return self.means
         out = readable(self.manager.get_from_registry(key))
         return out[:, : self.n_genes] if key == REGISTRY_KEYS.X_KEY else out
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #d31d344e
-def raw_columns(x, rows1: np.ndarray, rows2: np.ndarray) -> dict[str, np.ndarray]:
+def raw_columns(
+    sums: GeneSums,  # of both groups
+    depth: float,  # median counts of a cell
+) -> dict[str, np.ndarray]:
     "Mean counts, share of cells with counts, and mean counts at the median depth, of both groups."
-    depth = np.asarray(x.sum(1)).ravel()
-    scale = np.divide(np.median(depth), depth, out=np.zeros(len(depth), np.float64), where=depth > 0)
-    out, flat = {}, lambda v: np.asarray(v).ravel()
-    for name, of in {
-        "raw_mean": lambda m, s: flat(m.mean(0)),
-        "non_zeros_proportion": lambda m, s: flat((m > 0).mean(0)),
-        "raw_normalized_mean": lambda m, s: s @ m / len(s),
-    }.items():
-        out |= {f"{name}{k}": of(x[rows], scale[rows]) for k, rows in ((1, rows1), (2, rows2))}
-    return out
+    out = {"raw_mean": sums.total, "non_zeros_proportion": sums.found, "raw_normalized_mean": depth * sums.shares}
+    return {f"{name}{k + 1}": v[k] / sums.cells[k] for name, v in out.items() for k in (0, 1)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #d5104af3
 def average(means: list[GroupMean]) -> GroupMean:
@@ -229,38 +238,42 @@ def _replicates(
 def _expected_counts(
     self: FoldChangeMixin,
     adata,
-    rows: np.ndarray,  # cells
+    part: np.ndarray,  # (cells,) part of each cell, -1: none
     codes: list[int | None],  # batches to decode under; None: the cells' own
-    batch_size: int | None,
-) -> np.ndarray:  # (codes, genes)
-    "Counts of each gene that the decoder expects of the cells together, before dropout."
-    total = 0
-    for tensors, q in self._posteriors(adata, rows, batch_size):
+    test: Test,
+) -> np.ndarray:  # (codes, parts, genes)
+    "Counts of each gene that the decoder expects of the cells of each part together, before dropout."
+    rows, start = np.flatnonzero(part >= 0), 0
+    total = np.zeros((len(codes), part.max() + 1, self.n_genes))
+    for tensors, q in self._posteriors(adata, rows, test.batch_size, silent=test.silent):
         z = self._points_to_decode(q, True)
-        scales = (self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale for c in codes)
-        of_batch = torch.stack([(q["library"] + log_scale).exp().sum(0) for log_scale in scales])
-        total = total + of_batch.double().cpu().numpy()
+        some, at = np.unique(part[rows[start : start + len(z)]], return_inverse=True)
+        start, at = start + len(z), torch.as_tensor(at, device=z.device)
+        for k, c in enumerate(codes):
+            scale = self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale
+            counts = (q["library"] + scale).exp()
+            total[k, some] += counts.new_zeros(len(some), self.n_genes).index_add_(0, at, counts).cpu().numpy()
     return total
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #b3fae8d8
+# %% ../../nbs/50_model/60_expression_test.ipynb #0f9cdd6d
 @patch
-def _group_counts(
+def _expected_under(
     self: FoldChangeMixin,
     adata,
-    rows: np.ndarray,
-    batches: list,  # names of batches to decode under, or [None]
+    part: np.ndarray,  # (cells,) part of each cell, -1: none
+    batches: list,  # names of batches to decode under
     test: Test,
-    n_cells: int,  # cells that are decoded under other batches, at most
-) -> tuple:  # (cells, genes) counts, (genes,) counts expected, and under each batch
-    "Counts of a group, and what the decoder expects; None stands for the cells' own batches."
-    counts = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
-    x = counts.get_from_registry(REGISTRY_KEYS.X_KEY)[rows]
-    (expected,) = self._expected_counts(adata, rows, [None], test.batch_size)
-    if batches == [None]:
-        return x, expected, {None: expected}
-    some, codes = sample_rows(rows, n_cells, np.random.default_rng(0)), [None, *self._batch_codes(batches)]
-    own, *under = self._expected_counts(adata, some, codes, test.batch_size)
-    return x, expected, {b: expected * u / np.maximum(own, 1e-30) for b, u in zip(batches, under)}
+    n_cells: int,  # cells of each part that are decoded under other batches, at most
+) -> dict:  # batch, or None for the cells' own, to (parts, genes)
+    "Counts that the decoder expects of each part, under its cells' own batches and under others."
+    some, codes, rng = np.full_like(part, -1), self._batch_codes(batches) if batches else [], np.random.default_rng(0)
+    for k in range(part.max() + 1):
+        some[sample_rows(np.flatnonzero(part == k), n_cells, rng)] = k
+    if not codes or (some == part).all():
+        return dict(zip([None, *batches], self._expected_counts(adata, part, [None, *codes], test)))
+    (expected,) = self._expected_counts(adata, part, [None], test)
+    own, *under = self._expected_counts(adata, some, [None, *codes], test)
+    return {None: expected} | {b: expected * u / np.maximum(own, 1e-30) for b, u in zip(batches, under)}
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #a79c8aac
 def sampling(options: dict, every: list) -> tuple[list, list, dict]:
@@ -306,90 +319,156 @@ def check(self: ExpressionTest) -> None:
     if self.design is not None and self.filter_outlier_cells:
         raise ValueError("design needs all cells of its samples; filter_outlier_cells leaves some out.")
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #c1894476
-def donor_means(parts: list[tuple], rows: list[np.ndarray], donor: np.ndarray) -> tuple[tuple, CountedDonors]:
-    "Expression of two groups of donors under each batch, at each level, from `_group_counts`."
-    samples = samples_of(Comparison(*rows), donor)
-    codes = [np.unique(donor[r], return_inverse=True)[1] for r in rows]
-    found = counted_donors([donor_counts(x, k, e) for (x, e, _), k in zip(parts, codes)], samples)
-    return tuple({b: donor_mean(found, g, u) for b, u in p[2].items()} for g, p in enumerate(parts)), found
+# %% ../../nbs/50_model/60_expression_test.ipynb #536c8020
+@dataclass(eq=False)
+class CountedCells:
+    "Counts of all cells that are compared, and what the decoder expects of them."
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #eb3dfc6a
-@patch
-def _designed_means(
-    self: FoldChangeMixin, adata, parts: list[tuple], test: ExpressionTest, asked: Asked
-) -> tuple[tuple, CountedDonors]:
-    "Expression of the two sides of a contrast of a design, at each level."
-    rows = np.flatnonzero(asked.code >= 0)
-    x, expected, _ = self._group_counts(adata, rows, [None], test, len(rows))
-    samples = donor_counts(x, asked.code[rows], expected)
-    own = tuple(p[1] for p in parts)
-    found = as_groups(designed_counts(samples, asked.basis, asked.group), expected, own, asked.paired)
-    return tuple({b: donor_mean(found, g, u) for b, u in p[2].items()} for g, p in enumerate(parts)), found
+    parts: CellParts  # of the sets of cells of all comparisons
+    expected: dict  # batch, or None for the cells' own, to (parts, genes); empty where nothing is decoded
+    depth: float  # median counts of a cell
+    donors: CellParts  # the parts, by donor
+    donor: np.ndarray  # (their number,) donor of each
+    sums: GeneSums  # counts of each of these
 
-# %% ../../nbs/50_model/60_expression_test.ipynb #b09bbf1e
+# %% ../../nbs/50_model/60_expression_test.ipynb #4bb12d7c
 @patch
-def _draws(
+def of(self: CountedCells, sets: list[int]) -> GeneSums:
+    "Sums of counts of some of the sets."
+    return self.sums.added(self.donors.member[sets])
+
+
+@patch
+def by_donor(self: CountedCells, at: int) -> GeneSums:
+    "Sums of counts of each donor of a set, in the order of their codes."
+    inside = self.donors.member[at] & (self.donor >= 0)
+    return self.sums.added((self.donor == np.unique(self.donor[inside])[:, None]) & inside)
+
+
+@patch
+def expected_of(self: CountedCells, at: int, batch=None) -> np.ndarray:  # (genes,)
+    "Counts that the decoder expects of a set."
+    return self.parts.member[at].astype(float) @ self.expected[batch]
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #f70318f0
+@patch
+def _counted(
     self: FoldChangeMixin,
     adata,
-    rows: list[np.ndarray],
+    sets: list[np.ndarray],  # rows of the cells of each set
+    label: np.ndarray,  # (cells,) donor of each cell, -1: none
+    decode: Callable[[np.ndarray], dict],  # (cells,) parts to what the decoder expects of them
+) -> CountedCells:
+    "Counts of sets of cells, and what the decoder expects of them."
+    parts = cell_parts(sets, adata.n_obs)
+    donors, donor = parts.by_label(label)
+    x = readable(self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.X_KEY))
+    sums, depth = gene_sums(x, donors.code, len(donor), self.n_genes)
+    return CountedCells(parts, decode(parts.code), float(np.median(depth)), donors, donor, sums)
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #b0e7e687
+@dataclass(eq=False)
+class CountedPair:
+    "A comparison of counted cells."
+
+    rows: list[np.ndarray]  # of both groups, without outliers
+    cells: CountedCells
+    first: int  # where the sets of this comparison begin: both groups, both with outliers, all cells of a design
+
+    @property
+    def groups(self) -> GeneSums:
+        return self.cells.of([self.first, self.first + 1])
+
+    @property
+    def expected(self) -> list[np.ndarray]:  # of both groups, and of a design
+        return [self.cells.expected_of(self.first + k) for k in (0, 1, 4)]
+
+    def under(self, group: int, batches: list) -> dict:
+        return {b: self.cells.expected_of(self.first + group, b) for b in batches}
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #d153bb0f
+@patch
+def donor_means(self: CountedPair, batches: tuple, donor: np.ndarray) -> tuple[tuple, CountedDonors]:
+    "Expression of two groups of donors under each batch, at each level."
+    sums = [self.cells.by_donor(self.first + g) for g in (0, 1)]
+    groups = [donors_expected(s.total, s.fano_within, e) for s, e in zip(sums, self.expected)]
+    found = counted_donors(groups, samples_of(Comparison(*self.rows), donor))
+    return self.at_levels(found, batches), found
+
+
+@patch
+def at_levels(self: CountedPair, found: CountedDonors, batches: tuple) -> tuple:
+    "Expression of both groups under each batch, at each level."
+    return tuple({b: donor_mean(found, g, u) for b, u in self.under(g, batches[g]).items()} for g in (0, 1))
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #3aee2b84
+@patch
+def designed_means(self: CountedPair, batches: tuple, asked: Asked) -> tuple[tuple, CountedDonors]:
+    "Expression of the two sides of a contrast of a design, at each level; donors are its samples."
+    *own, every = self.expected
+    sums = self.cells.by_donor(self.first + 4)
+    samples = donors_expected(sums.total, sums.fano_within, every)
+    found = as_groups(designed_counts(samples, asked.basis, asked.group), every, tuple(own), asked.paired)
+    return self.at_levels(found, batches), found
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #d33e1701
+@patch
+def draws(
+    self: CountedPair,
     batches: tuple[list, list],
-    test: ExpressionTest,
-    options: dict,
+    options: dict,  # of scvi-tools' test
     donor: np.ndarray | None = None,  # (cells,) where donors are the replicates
     asked: Asked | None = None,  # of a design
 ) -> ExpressionDraws:
     "What scvi-tools' test samples from, in place of decoded cells."
-    n = options["n_samples_overall"]
-    parts, found = [self._group_counts(adata, r, b, test, n) for r, b in zip(rows, batches)], None
+    found, groups = None, self.groups
     if asked is not None:
-        means, found = self._designed_means(adata, parts, test, asked)
-    elif donor is not None and max(len(np.unique(donor[r])) for r in rows) > 1:
-        means, found = donor_means(parts, rows, donor)
+        means, found = self.designed_means(batches, asked)
+    elif donor is not None and max(len(np.unique(donor[r])) for r in self.rows) > 1:
+        means, found = self.donor_means(batches, donor)
     else:
-        means = tuple({b: group_mean(x, e, u) for b, u in under.items()} for x, e, under in parts)
+        own, at = self.expected, zip(groups.total, groups.fano)
+        mean = lambda g, t, f: {b: mean_of_sums(t, f, own[g], u) for b, u in self.under(g, batches[g]).items()}
+        means = tuple(mean(g, *of) for g, of in enumerate(at))
     paired = set(batches[0]) == set(batches[1]) and not options.get("use_permutation")
-    return ExpressionDraws(rows[0], means, options["mode"] == "change", paired, found)
+    return ExpressionDraws(self.rows[0], means, options["mode"] == "change", paired, found)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #fc8ede14
 @patch
 def _bayes_factors(
     self: FoldChangeMixin,
     adata,
-    genes: GeneCounts,
-    c: Comparison,
+    counted: CountedPair,
     test: ExpressionTest,
     donor: np.ndarray | None = None,
     asked: Asked | None = None,
 ) -> dict:
     "What scvi-tools' test says of each gene."
-    every = batch_categories(self.registry_)
-    *batches, options = sampling(test.options, every)
+    *batches, options = sampling(test.options, batch_categories(self.registry_))
+    groups = counted.groups
+    means = GroupRow(counted.rows[0], groups.total / groups.cells[:, None])
+    genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes, means)
     fixed = dict(return_numpy=True, n_samples=1, use_z_mean=False, batch_size=test.batch_size)
-    decode = partial(self.get_normalized_expression, **fixed)
-    computed = DifferentialComputation(decode, self.get_latent_representation, genes)
-    rows = [computed.filter_outlier_cells(r) if test.filter_outlier_cells else r for r in c[:2]]
-    computed.representation_fn = None
+    computed = DifferentialComputation(partial(self.get_normalized_expression, **fixed), None, genes)
     if not test.use_counts:
-        return computed.get_bayes_factors(*rows, **options)
-    computed.model_fn = self._draws(adata, rows, batches, test, options, donor, asked)
-    return computed.get_bayes_factors(*rows, **options) | computed.model_fn.columns()
+        return computed.get_bayes_factors(*counted.rows, **options)
+    computed.model_fn = counted.draws(batches, options, donor, asked)
+    return computed.get_bayes_factors(*counted.rows, **options) | computed.model_fn.columns()
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #db9fa9ad
 @patch
 def _fold_changes(
     self: FoldChangeMixin,
     adata,
-    c: Comparison,
+    counted: CountedPair,
     test: ExpressionTest,
     donor: np.ndarray | None = None,
     asked: Asked | None = None,
 ) -> pd.DataFrame:
     "Table of one comparison, in scvi-tools' columns."
-    genes = GeneCounts(self.get_anndata_manager(adata, required=True), self.n_genes)
-    info = self._bayes_factors(adata, genes, c, test, donor, asked)
+    info = self._bayes_factors(adata, counted, test, donor, asked)
     if test.all_stats:
-        info |= raw_columns(genes.get_from_registry(REGISTRY_KEYS.X_KEY), c.rows1, c.rows2)
+        info |= raw_columns(counted.cells.of([counted.first + 2, counted.first + 3]), counted.cells.depth)
     table = pd.DataFrame(info, index=self.gene_names)
     if test.options["mode"] != "change":
         return table
@@ -481,13 +560,60 @@ def fold_change(table: pd.DataFrame) -> pd.Series:
     'Log2 of group 1 over group 2, or in a table without it ("vanilla" mode) the difference of their shares.'
     return table["lfc_mean"] if "lfc_mean" in table else table["scale1"] - table["scale2"]
 
+# %% ../../nbs/50_model/60_expression_test.ipynb #88ad4992
+@patch
+def _without_outliers(self: FoldChangeMixin, adata, found: list[Comparison], test: ExpressionTest) -> list[list]:
+    "Rows of both groups of each comparison, without outliers of the latent space if these are not wanted."
+    if not test.filter_outlier_cells:
+        return [list(c[:2]) for c in found]
+    rows = np.unique(np.concatenate([r for c in found for r in c[:2]]))
+    z = self.get_latent_representation(adata, indices=rows, batch_size=test.batch_size)
+    of = lambda adata, indices: z[np.searchsorted(rows, indices)]
+    computed = DifferentialComputation(None, of, self.get_anndata_manager(adata, required=True))
+    return [[computed.filter_outlier_cells(r) for r in c[:2]] for c in found]
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #610c7217
+MOST = 25_000_000  # numbers that are held for all comparisons at once
+
+
+def at_once(
+    sets: list[list[np.ndarray]],  # of each comparison
+    label: np.ndarray,  # (cells,) donor of each cell, -1: none
+    numbers: int,  # that are held for each part
+) -> bool:
+    "Whether the sums of all parts of all comparisons are few enough to hold."
+    parts = cell_parts([rows for s in sets for rows in s], len(label))
+    return len(sets) == 1 or len(parts.by_label(label)[1]) * numbers <= MOST
+
+# %% ../../nbs/50_model/60_expression_test.ipynb #48ce975e
+@patch
+def _counted_pairs(
+    self: FoldChangeMixin, adata, found: list[Comparison], donor: np.ndarray | None, asked: list, test: ExpressionTest
+) -> Iterator[CountedPair]:
+    "Counts of one comparison after another; each cell is looked at once, if that fits into memory."
+    batch1, batch2, options = sampling(test.options, batch_categories(self.registry_))
+    batches = [b for b in dict.fromkeys([*batch1, *batch2]) if b is not None]
+    n = options["n_samples_overall"]
+    expect = partial(self._expected_under, adata, batches=batches, test=test, n_cells=n)
+    kept, no_design = self._without_outliers(adata, found, test), np.zeros(0, int)
+    of_design = [no_design if a is None else np.flatnonzero(a.code >= 0) for a in asked]
+    sets = [[*rows, *c[:2], more] for rows, c, more in zip(kept, found, of_design)]
+    label, numbers = np.zeros(adata.n_obs, int) if donor is None else donor, self.n_genes * (5 + len(batches))
+    together = not any(a is not None for a in asked) and at_once(sets, label, numbers)
+    for k in [None] if together else range(len(found)):
+        mine, one = (sets, None) if k is None else ([sets[k]], asked[k])
+        decode = expect if test.use_counts else lambda part: {}
+        cells = self._counted(adata, [rows for s in mine for rows in s], label if one is None else one.code, decode)
+        yield from (CountedPair(s[:2], cells, 5 * at) for at, s in enumerate(mine))
+
 # %% ../../nbs/50_model/60_expression_test.ipynb #083b19de
 @patch
 def _expression_tables(self: FoldChangeMixin, adata, question: tuple, test: ExpressionTest) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
     found, donor, asked = question
-    bar = track(list(zip(found, asked)), style="tqdm", description="DE", disable=test.silent)
-    tables = [self._fold_changes(adata, c, test, donor, one) for c, one in bar]
+    counted = self._counted_pairs(adata, found, donor, asked, test)
+    bar = track(asked, style="tqdm", description="DE", disable=test.silent)
+    tables = [self._fold_changes(adata, pair, test, donor, one) for one, pair in zip(bar, counted)]
     table = stack_tables(tables, found, test.sort_by("proba_de"), fold_change)
     if len(found) == 1 or test.mode != "change":
         return table

@@ -20,16 +20,16 @@ from scvi.utils import track
 
 # %% auto #0
 __all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'CELLS_ELSEWHERE', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test',
-           'ComparedReads', 'DifferentialMixin', 'even_sample', 'DecodedContrast', 'cells_elsewhere', 'proba_columns',
-           'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions',
-           'checks_last']
+           'ComparedReads', 'DifferentialMixin', 'even_sample', 'dealt_batches', 'DecodedContrast', 'cells_elsewhere',
+           'proba_columns', 'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer',
+           'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
 from .along import ALONG_ARGUMENTS, check_along, curves_table
-from .decode import columns_of, pick, seeded
+from .decode import columns_of, covariates, pick, seeded
 from .designs import DESIGN, Asked, cells_asked
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
@@ -236,6 +236,53 @@ def even_sample(
     weights = np.repeat(np.eye(n, dtype=np.float32), [len(s) for s in sampled], axis=1)
     return np.concatenate(sampled), weights / weights.sum(1, keepdims=True)
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #d0d3bfe0
+def dealt_batches(
+    size: np.ndarray,  # (strata,) cells of each
+    codes: list[int],  # batches to average over
+    most: int | None,  # times that the cells of a stratum are decoded, about; None: as often as there are batches
+    rng: np.random.Generator,
+) -> np.ndarray:  # (cells, batches) codes, -1: none
+    "Batches to decode each cell under: all of them, or some, in turn."
+    every, start, turn = np.asarray(codes), 0, 0
+    out = np.full((size.sum(), len(every)), -1)
+    for n in size:
+        m = len(every) if most is None else int(np.clip(most // n, 1, len(every)))
+        turns = (turn + np.arange(n * m).reshape(n, m)) % len(every)
+        out[start : start + n, :m] = every if m == len(every) else rng.permutation(every[turns])
+        start, turn = start + n, turn + n * m
+    return out[:, (out >= 0).any(0)]
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #945974ec
+@patch
+@torch.inference_mode()
+def _own_and_average(
+    self: DifferentialMixin,
+    adata,
+    rows: np.ndarray,  # cells
+    weights: np.ndarray,  # (strata, cells)
+    dealt: np.ndarray,  # (cells, batches) codes of batches to decode each cell under, -1: none
+    batch_size: int | None,
+) -> np.ndarray:  # (2, strata, junctions)
+    "Weighted sums over cells of PSI decoded under their own batch, and of the mean over the batches dealt to them."
+    total, start = np.zeros((2, len(weights), self.n_junctions)), 0
+    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
+    share = weights / (dealt >= 0).sum(1)
+    for tensors, q in self._posteriors(adata, rows, batch_size):
+        z, given = self._points_to_decode(q, True), covariates(tensors)
+        mine = slice(start, start + len(z))
+        start, some = mine.stop, np.flatnonzero(weights[:, mine].any(1))
+        for under, w in ((None, weights), *((codes, share) for codes in dealt[mine].T)):
+            at = np.arange(len(z)) if under is None else np.flatnonzero(under >= 0)
+            if not len(at):
+                continue
+            part = torch.as_tensor(w[some][:, mine][:, at], dtype=z.dtype, device=z.device)
+            inputs = ({k: v[at] for k, v in given.items()}, z[at], None if under is None else under[at])
+            total[int(under is not None), some] += (
+                (part @ self._psi(self._decoder_inputs(*inputs), every)).cpu().numpy()
+            )
+    return total
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #784c4b7d
 @patch
 def _corrected_reads(
@@ -253,9 +300,9 @@ def _corrected_reads(
     sums = group_reads(data.store, group, len(present), data.concentration, STRATUM_FIELDS[test.weights])
     a, event = self._event_reads(*sums.weighted(test.weights))
     cells, weights = even_sample(rows, code, test.n_samples_overall, rng)
-    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
-    decoded = partial(self._decoded_sums, data.adata, cells, weights)
-    own, average = (decoded(c, every, True, test.batch_size) for c in ([None], codes))
+    most = None if test.n_samples_overall is None else max(test.n_samples_overall // len(present), 1)
+    dealt = dealt_batches((weights > 0).sum(1), codes, most, rng)
+    own, average = self._own_and_average(data.adata, cells, weights, dealt, test.batch_size)
     if self.junction_events is None:
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
     return batch_corrected_reads(a, own, average, event), event
@@ -613,8 +660,8 @@ explain(
     splicing_kwargs="""
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
-        `None` for all. ``no_change`` (0.05): largest difference that counts as none. ``grid``: scales of the prior's
-        changes. ``prior`` (``"variation"``): how often events change is learned for kinds of them, by how much their
+        and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that counts
+        as none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change is learned for kinds of them, by how much their
         decoded PSI varies among other cells; ``"model"``: the groups' decoded PSI are a second opinion as well, its
         weight learned from validation cells; ``"reads"``: nothing of the model. ``seed`` (0). With `along`: ``df`` (3):
         columns of the spline, 1 is a line; ``min_cells`` (20): cells in which an event must have been read.

@@ -34,6 +34,7 @@ from splicevi.data.pairs import (
     indptr_of,
     observed_pairs,
     require_counts,
+    row_chunks,
     take_ranges,
     without_event,
 )
@@ -43,11 +44,11 @@ from .fused import compiled, in_parts, is_large
 
 # %% auto #0
 __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
-           'grouped_otherwise', 'EventField', 'informative_psi', 'pairs_from_totals', 'require_totals', 'registered',
-           'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum', 'register_store', 'looked_at_once',
-           'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once', 'compact_arrays', 'splicing_arrays',
-           'expression_arrays', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order',
-           'CellLoader', 'share_of_rank', 'CellSplitter']
+           'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi', 'pairs_from_totals',
+           'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum',
+           'register_store', 'looked_at_once', 'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once',
+           'compact_arrays', 'splicing_arrays', 'expression_arrays', 'is_streamed', 'Window', 'read_window',
+           'CellDataset', 'one_ahead', 'near_order', 'CellLoader', 'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -108,6 +109,13 @@ class EventField(BaseAnnDataField):
 MuDataEventField = MuDataWrapper(EventField)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3d8ee1d9
+def says_nothing_new(layer, pairs: ObservedPairs, rows: slice) -> np.ndarray:  # (3,) bool
+    "Whether PSI of a stretch of cells are y / n, whether they are the reads, and whether they are all zero."
+    part = pairs.take(np.arange(rows.start, rows.stop))
+    psi = at_pairs(layer[rows], part)
+    return np.array([np.allclose(psi, part.y / part.n, atol=1e-3), np.array_equal(psi, part.y), not psi.any()])
+
+
 def informative_psi(
     layer,  # (cells, junctions) PSI
     counts,  # (cells, junctions) junction reads
@@ -115,9 +123,10 @@ def informative_psi(
     where: str,  # name of the layer for messages
 ) -> np.ndarray | None:  # (pairs,) or None if it is y / n
     "PSI at the observed pairs, if it holds anything that the reads do not."
-    psi, ratio = at_pairs(layer, pairs), pairs.y / pairs.n
-    if np.allclose(psi, ratio, atol=1e-3) or np.array_equal(psi, pairs.y) or not psi.any():
+    stretches = row_chunks(pairs.indptr, 100_000)
+    if np.all([says_nothing_new(layer, pairs, rows) for rows in stretches], axis=0).any():
         return None  # y / n, the reads, or an empty X
+    psi = at_pairs(layer, pairs)
     if not (np.isfinite(psi).all() and psi.min() >= 0 and psi.max() <= 1):
         raise ValueError(
             f"{where} is taken as PSI but has values outside 0 to 1 (or not finite); name the PSI layer with "

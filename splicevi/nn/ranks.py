@@ -15,7 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 # %% auto #0
 __all__ = ['FORKS', 'in_ranks', 'is_forked', 'require_ranks', 'this_rank', 'own_random_numbers', 'leave_gradients', 'n_ranks',
-           'used_anywhere', 'average_gradients', 'mean_over_ranks']
+           'host_group', 'used_anywhere', 'average_gradients', 'mean_over_ranks']
 
 # %% ../../nbs/40_nn/75_ranks.ipynb #2c99a4ef
 def in_ranks(strategy) -> bool:
@@ -64,10 +64,20 @@ def n_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 # %% ../../nbs/40_nn/75_ranks.ipynb #fec330ff
+_HOSTS: list = []  # group of all ranks, and the one in which their hosts agree
+
+
+def host_group() -> dist.ProcessGroup:
+    "A group of all ranks in which numbers of the hosts are exchanged, so that no graphics card is waited for."
+    if not _HOSTS or _HOSTS[0] is not dist.group.WORLD:
+        _HOSTS[:] = [dist.group.WORLD, dist.new_group(backend="gloo")]
+    return _HOSTS[1]
+
+# %% ../../nbs/40_nn/75_ranks.ipynb #8bc16262
 def used_anywhere(parameters: list[torch.Tensor]) -> list[bool]:
     "Whether any rank has a gradient of each parameter."
-    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8, device=parameters[0].device)
-    dist.all_reduce(used, dist.ReduceOp.MAX)
+    used = torch.tensor([p.grad is not None for p in parameters], dtype=torch.uint8)
+    dist.all_reduce(used, dist.ReduceOp.MAX, group=host_group())
     return used.bool().tolist()
 
 # %% ../../nbs/40_nn/75_ranks.ipynb #69e363a1

@@ -8,16 +8,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from scipy import stats
 
 from .fold_changes import GroupMean, mean_of_counts
+from .gene_sums import gene_sums
 from .replicates import Samples
 from .scatter import in_both, log_positive, scatter_chance
 
 # %% auto #0
-__all__ = ['TAU2', 'HALF', 'counts_by_donor', 'DonorCounts', 'donor_counts', 'CountLevels', 'log_spread', 'relative', 'between',
-           'within', 'count_information', 'CountedDonors', 'counted_donors', 'donor_mean', 'gene_p_values']
+__all__ = ['TAU2', 'HALF', 'counts_by_donor', 'DonorCounts', 'donors_expected', 'donor_counts', 'CountLevels', 'log_spread',
+           'relative', 'between', 'within', 'count_information', 'CountedDonors', 'counted_donors', 'donor_mean',
+           'gene_p_values']
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #eb2697a7
 def counts_by_donor(
@@ -25,13 +26,8 @@ def counts_by_donor(
     donor: np.ndarray,  # (cells,) donor of each cell, numbered from 0
 ) -> tuple[np.ndarray, np.ndarray]:  # (donors, genes) sums, (genes,) variance within donors over mean, at least 1
     "Counts of each donor, and their Fano factor."
-    x, n = sp.csr_matrix(x, dtype=np.float64), np.bincount(donor)
-    member = sp.csr_matrix((np.ones(len(donor)), (donor, np.arange(len(donor)))))
-    total = (member @ x).toarray()
-    squares = np.asarray(x.multiply(x).sum(0)).ravel() - (total**2 / n[:, None]).sum(0)
-    mean = total.sum(0) / len(donor)
-    variance = squares / max(len(donor) - len(n), 1)
-    return total, np.maximum(np.divide(variance, mean, out=np.ones_like(mean), where=mean > 0), 1)
+    sums, _ = gene_sums(x, donor, int(np.max(donor)) + 1)
+    return sums.total, sums.fano_within
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #d36a303e
 class DonorCounts(NamedTuple):
@@ -41,15 +37,23 @@ class DonorCounts(NamedTuple):
     expected: np.ndarray  # (donors, genes) what the decoder expects of the group, by the donors' depths
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #d64cfaf1
+def donors_expected(
+    total: np.ndarray,  # (donors, genes) counts
+    fano: np.ndarray,  # (genes,) variance within donors over mean
+    expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
+) -> DonorCounts:
+    "Independent counts of each donor of a group, and their expectation, from their sums."
+    depth = total.sum(1, keepdims=True)
+    return DonorCounts(total / fano, np.maximum(expected, 1e-30) / fano * depth / max(depth.sum(), 1))
+
+# %% ../../nbs/30_tl/45_donor_counts.ipynb #c8ddb3b4
 def donor_counts(
     x,  # (cells, genes) counts of a group
     donor: np.ndarray,  # (cells,) numbered from 0
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
 ) -> DonorCounts:
     "Independent counts of each donor of a group, and their expectation."
-    total, fano = counts_by_donor(x, donor)
-    depth = total.sum(1, keepdims=True)
-    return DonorCounts(total / fano, np.maximum(expected, 1e-30) / fano * depth / max(depth.sum(), 1))
+    return donors_expected(*counts_by_donor(x, donor), expected)
 
 # %% ../../nbs/30_tl/45_donor_counts.ipynb #d015fbdb
 TAU2 = (0.0, *(0.0025 * 2.0**k for k in range(10)))  # squared coefficients of variation of donors, up to 1.3

@@ -8,14 +8,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 from fastcore.basics import patch
 from scipy.special import digamma, polygamma
 
 from .event_test import component_draws
+from .gene_sums import gene_sums
 
 # %% auto #0
-__all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'mean_of_counts', 'group_mean', 'FoldPrior',
+__all__ = ['KAPPA', 'NO_PRIOR', 'counts_and_fano', 'GroupMean', 'mean_of_counts', 'mean_of_sums', 'group_mean', 'FoldPrior',
            'fold_responsibilities', 'even_weights', 'climb', 'fit_folds', 'FoldPosterior']
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #ca403055
@@ -23,11 +23,8 @@ def counts_and_fano(
     x,  # (cells, genes) counts of a group, CSR or dense
 ) -> tuple[np.ndarray, np.ndarray]:  # (genes,) sums, (genes,) variance over mean, at least 1
     "Counts of each gene, and their Fano factor: as many of them are worth one independent count."
-    total = np.asarray(x.sum(0), np.float64).ravel()
-    square = np.asarray((x.multiply(x) if sp.issparse(x) else x * x).sum(0), np.float64).ravel()
-    mean = total / x.shape[0]
-    fano = np.divide(square / x.shape[0] - mean**2, mean, out=np.ones_like(mean), where=mean > 0)
-    return total, np.maximum(fano, 1)
+    sums, _ = gene_sums(x, np.zeros(x.shape[0], int), 1)
+    return sums.total[0], sums.fano[0]
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #bbe6fd57
 class GroupMean(NamedTuple):
@@ -56,6 +53,18 @@ def mean_of_counts(
     return GroupMean(mean, variance, float(np.mean(((pooled / total) ** 2 * variance).sum(-1))))
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #b8cc3833
+def mean_of_sums(
+    total: np.ndarray,  # (genes,) counts of a group
+    fano: np.ndarray,  # (genes,) their variance over mean
+    expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
+    under: np.ndarray | None = None,  # (genes,) counts expected under the batches to compare in
+    kappa: float = KAPPA,
+) -> GroupMean:
+    "Expression of a group by its decoder and the sums of its counts."
+    expected = np.maximum(expected, 1e-30)
+    return mean_of_counts(total / fano, expected / fano, expected if under is None else under, kappa)
+
+# %% ../../nbs/30_tl/40_fold_changes.ipynb #2ba4766b
 def group_mean(
     x,  # (cells, genes) counts of a group, CSR or dense
     expected: np.ndarray,  # (genes,) counts that the decoder expects of the group
@@ -63,9 +72,7 @@ def group_mean(
     kappa: float = KAPPA,
 ) -> GroupMean:
     "Expression of a group by its decoder and its counts."
-    total, fano = counts_and_fano(x)
-    expected = np.maximum(expected, 1e-30)
-    return mean_of_counts(total / fano, expected / fano, expected if under is None else under, kappa)
+    return mean_of_sums(*counts_and_fano(x), expected, under, kappa)
 
 # %% ../../nbs/30_tl/40_fold_changes.ipynb #5d6a2780
 class FoldPrior(NamedTuple):
