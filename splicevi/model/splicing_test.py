@@ -660,12 +660,12 @@ explain(
     splicing_kwargs="""
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
-        and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that counts as
-        none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change is learned
-        for kinds of them, by how much their decoded PSI varies among other cells; ``"model"``: the groups' decoded PSI
-        are a second opinion as well, its weight learned from validation cells; ``"reads"``: nothing of the model.
-        ``seed`` (0). With `along`: ``df`` (3): columns of the spline, 1 is a line; ``min_cells`` (20): cells in which
-        an event must have been read.
+        and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that
+        counts as none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change
+        is learned for kinds of them, by how much their decoded PSI varies among other cells; ``"model"``: the groups'
+        decoded PSI are a second opinion as well, its weight learned from validation cells; ``"reads"``: nothing of
+        the model. ``seed`` (0). With `along`: ``df`` (3): columns of the spline, 1 is a line; ``min_cells`` (20):
+        cells in which an event must have been read.
     """,
 )
 
