@@ -17,7 +17,7 @@ from .event_test import common_psi
 
 # %% auto #0
 __all__ = ['RHO', 'directions', 'log_positive', 'log_scatter', 'Levels', 'shares', 'between_donors', 'in_both', 'within_donors',
-           'scatter_chance', 'information', 'DonorReads', 'donor_reads', 'pearson', 'event_p_values', 'with_rest',
+           'scatter_chance', 'information', 'DonorReads', 'donor_reads', 'deviance', 'event_p_values', 'with_rest',
            'apart', 'combined', 'p_of_events']
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #ebc830b9
@@ -165,16 +165,16 @@ def donor_reads(
     return DonorReads(reads[..., events.rank], chance, paired)
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #a7e319ec
-def pearson(
+def deviance(
     reads: np.ndarray,  # (2, junctions) independent reads, in the order of events
     events: EventOrder,
 ) -> tuple[np.ndarray, np.ndarray]:  # (events,) statistic, degrees of freedom
-    "Pearson's statistic of the difference of two groups."
-    (psi, n), p = shares(reads, events), common_psi(reads, events)
-    (most, df), total = directions(p, events), n.sum(0)
-    weight = n[0] * n[1] / np.maximum(total, 1e-12) * np.clip(1 - 1 / np.maximum(total, 1), 0, 1)
-    squares = weight * events.sum((psi[1] - psi[0]) ** 2 / p)
-    return squares * df / np.maximum(most, 1), df
+    "Likelihood ratio of a PSI for each of two groups against one for both."
+    (psi, n), (both, total) = shares(reads, events), shares(reads.sum(0), events)
+    most, df = directions(common_psi(reads, events), events)
+    ratio = np.divide(psi, both, out=np.ones_like(psi), where=reads > 0)
+    gain = 2 * events.sum((reads * np.log(ratio)).sum(0)) * np.clip(1 - 1 / np.maximum(total, 1), 0, 1)
+    return np.maximum(gain, 0) * (n > 0).all(0) * df / np.maximum(most, 1), df
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #c37bdb9f
 def event_p_values(
@@ -184,7 +184,7 @@ def event_p_values(
     "P-value of a difference between the groups, one for each event."
     events = EventOrder(event)
     reads = donors.reads[..., events.order]
-    p = sum(c * stats.chi2.sf(*pearson(k, events)) for c, k in zip(donors.chance.T, reads))
+    p = sum(c * stats.chi2.sf(*deviance(k, events)) for c, k in zip(donors.chance.T, reads))
     seen = (events.sum(reads[0]) > 0).all(0) & (events.size > 1)
     return np.where(seen, np.minimum(p, 1), np.nan)
 
