@@ -114,7 +114,7 @@ def weights_by_kind(
     evidence: np.ndarray,  # (events, 1 + grid) of `log_evidence`
     prior: Prior,  # of all events
     kind: np.ndarray | None,  # (events,) number of the kind of each event; None: all are alike
-    strength: float = 20.0,  # events that the weights of all count for
+    strength: float = 50.0,  # events that the weights of all count for
 ) -> np.ndarray:  # (events, 1 + grid)
     "Weights of the components for each event: how often its kind changes is learned, how much is that of all events."
     w = prior.weights
