@@ -945,7 +945,7 @@ def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
 
 def test_events_that_vary_elsewhere_are_believed_sooner():
     "Few reads: more is found at no more errors, and changes are covered more often; kinds by chance cost nothing."
-    cells = simulate(n_cells=900, n_genes=10, n_junctions=1500, n_cell_types=6, observed=0.05, seed=2)
+    cells = simulate(n_cells=900, n_genes=10, n_junctions=4000, n_cell_types=6, observed=0.05, seed=2)
     splicing, kind = cells["splicing"], cells.obs["cell_type"].cat.codes.to_numpy()
     event = event_codes(splicing.var["event_id"])[0]
     store = CellStore(pairs=observed_pairs(splicing.layers[KEYS.junction_counts], event))

@@ -83,7 +83,7 @@ def test_splicing(balanced):
     mean = figures.mean()
     for t in TARGETS:
         assert t / 3 <= mean[t] <= t, mean
-    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and 0.92 <= mean["covered"], mean
+    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and mean["covered"] >= 0.92, mean
     assert 0.92 <= mean["covered_real"] <= 0.98, mean
     if mean["covered"] > 0.98:
         pytest.xfail("too wide over all: where nothing changes nearly every interval is at 0, and holds it")
