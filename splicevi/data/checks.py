@@ -18,7 +18,7 @@ from mudata import MuData
 
 from ..core import KEYS, modality_keys, shortlist, user_level
 from .arguments import FLAG, takes
-from .on_disk import is_checked, is_on_disk, readable, stretches_of
+from .on_disk import is_checked, is_on_disk, readable, stretches_of, x_of
 from splicevi.data.pairs import (
     count_faults,
     event_codes,
@@ -360,7 +360,7 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
     layers = _find_layers(adata, k, given, found)
     event = _check_events(adata, k, found)
     label = {symbol: name or "X" for symbol, name in given.items()}
-    _check_storage({**{label[s]: m for s, m in layers.items()}, "X": adata.X}, k, found)
+    _check_storage({**{label[s]: m for s, m in layers.items()}, "X": x_of(adata)}, k, found)
     faults, split = _scan_splicing(adata, layers, event)
     _report_faults(faults, split, adata, k, label, found)
     if "y" not in layers:

@@ -22,7 +22,7 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from ..core import KEYS, logger, quiet_logs, shortlist, user_level
 from ..data.arguments import READ_FIRST, Entries, Is, Names, Text, takes
 from ..data.checks import check_mudata
-from ..data.on_disk import RowsOnDisk, readable
+from ..data.on_disk import RowsOnDisk, readable, x_of
 from ..data.pairs import suspicion, without_event
 from .docs import docs, explain
 from ..nn.loader import EventField, MuDataEventField, SplicingKeys
@@ -475,7 +475,7 @@ def mudata_fields(
             junctions,
             layers._replace(counts=layers.counts or KEYS.junction_counts),
             SPLICING_ARGS,
-            psi=layers.psi is not None or junctions.part.X is not None,
+            psi=layers.psi is not None or x_of(junctions.part) is not None,
         )
     out += expression_fields(
         place("rna_layer") if where["rna_layer"] else None, rna_layer, (place("size_factor_key"), size_factor_key)
