@@ -96,7 +96,7 @@ def indptr_on_disk(matrix) -> np.ndarray:  # (rows + 1,)
     return np.arange(matrix.shape[0] + 1) * matrix.shape[1]
 
 # %% ../../nbs/10_data/05_on_disk.ipynb #9831d297
-def x_of(adata: AnnData):  # of any kind; None where there is none
+def x_of(adata):  # an AnnData; the matrix of any kind, None where there is none
     "The matrix of a modality, if it has one."
     try:
         return adata.X
