@@ -70,6 +70,16 @@ def means(
     "Means of what is known of the parts, over sets of them."
     return np.stack([sum(w[k] * self.known[k] for k in np.flatnonzero(w)) for w in weights])
 
+# %% ../../nbs/50_model/68_parts.ipynb #c444f260
+@patch
+def spread(
+    self: Parts,  # means known, and those of the squares after them
+    weights: np.ndarray,  # (sets, parts) of `shares`
+) -> np.ndarray:  # (junctions,)
+    "Standard deviation within the sets of a comparison."
+    mean, square = np.split(self.means(weights), 2, axis=1)
+    return np.maximum(square - mean**2, 0).mean(0) ** 0.5
+
 # %% ../../nbs/50_model/68_parts.ipynb #71b7c778
 def elsewhere(
     side: np.ndarray,  # (parts,) 0 and 1: the compared groups, -1: neither

@@ -283,8 +283,7 @@ def _kinds(
     parts, sets = data.together.groups, data.together.elsewhere
     most = min(test.n_samples_overall or CELLS_ELSEWHERE, CELLS_ELSEWHERE)
     self._decode_once(data.adata, parts, sets, most, TO_VARY, rng, test.batch_size, squares=True)
-    mean, square = np.split(parts.means(sets[data.number]), 2, axis=1)
-    spread, events = np.maximum(square - mean**2, 0).mean(0) ** 0.5, EventOrder(event)
+    spread, events = parts.spread(sets[data.number]), EventOrder(event)
     return kinds_by_spread(events.max(np.resize(spread, len(event))[events.order]))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9ea98f61
