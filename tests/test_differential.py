@@ -511,14 +511,14 @@ def decoded(monkeypatch):
     return found
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def eight(mdata):
     "Groups of 5 to 120 cells, and donors."
     rng, size = np.random.default_rng(0), [120, 100, 70, 50, 30, 15, 10, 5]
     obs = dict(eight=rng.permutation(np.repeat(list("abcdefgh"), size)), donor=rng.integers(0, 3, 400).astype(str))
-    mdata.obs = mdata.obs.assign(**obs)
+    before, mdata.obs = mdata.obs, mdata.obs.assign(**obs)
     yield dict(groupby="eight", silent=True, n_draws=100)
-    mdata.obs = mdata.obs.drop(columns=list(obs))
+    mdata.obs = before
 
 
 @pytest.mark.parametrize(
