@@ -25,6 +25,7 @@ from ..data.pairs import CellStore, ObservedPairs
 from .batch import splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
+from .fused_counts import log_prob_of_counts
 from .fusion import MIXINGS, PENALTIES
 from splicevi.nn.likelihoods import (
     GENE_LIKELIHOODS,
@@ -454,7 +455,8 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
     rec = {}
     if self.n_input_genes:
         x, hit, likelihood = tensors[REGISTRY_KEYS.X_KEY], tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
-        lp = likelihood.log_prob(x.reshape(-1)[hit], hit, out["log_mu"], out["log_theta"], out["px"].gate)
+        parameters = out["log_mu"], out["log_theta"], out["px"].gate
+        lp = log_prob_of_counts(likelihood, x.reshape(-1)[hit], hit, *parameters)
         rec["expression"] = -lp * present[0]
     if self.n_input_junctions:
         rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())
