@@ -321,14 +321,14 @@ def _categories(self: SPLICEVAE, batch_index: Tensor | None, cat_covs: Tensor | 
 
 # %% ../../nbs/40_nn/60_module.ipynb #8e423472
 @patch
-def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
+def _encode(self: SPLICEVAE, log_x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
     "Means, variances (2, cells, latent) and presence (2, cells) of expression and splicing."
     cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
     cont = cont_covs if self.encode_covariates and self.n_continuous_cov else None
     encoded = []
-    if x is not None:
-        log_x = x.log1p() if cont is None else torch.cat([x.log1p(), cont], 1)
-        encoded.append((*posterior(self.z_encoder_expression, log_x, *cats), x.sum(1) > 0))
+    if log_x is not None:
+        inputs = log_x if cont is None else torch.cat([log_x, cont], 1)
+        encoded.append((*posterior(self.z_encoder_expression, inputs, *cats), log_x.sum(1) > 0))
     if splicing is not None:
         encoded.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
     return tuple(at_least_single(torch.stack(t)) for t in zip(*encoded))
@@ -353,18 +353,20 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
 def posterior_mean(self: SPLICEVAE, tensors: dict[str, Tensor]) -> Tensor:  # (cells, latent)
     "Mean latent point of each cell of a mini-batch; draws no random number."
     x, splicing = tensors.get(REGISTRY_KEYS.X_KEY), splicing_batch(tensors)
-    mean, _ = self._mix(*self._encode(x, splicing, **covariates(tensors)))
+    log_x = None if x is None else x.log1p()
+    mean, _ = self._mix(*self._encode(log_x, splicing, **covariates(tensors)))
     return self.transform(mean)
 
 # %% ../../nbs/40_nn/60_module.ipynb #8904c740
 @patch
-def _library(self: SPLICEVAE, x, batch_index, cat_covs, size_factor) -> Tensor | None:
+def _library(self: SPLICEVAE, x, log_x, batch_index, cat_covs, size_factor) -> Tensor | None:
     "Log library size, (cells, 1); None without expression."
     if x is None:
         return None
     if self.use_size_factor_key:
         return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
-    return self.library_encoder(x, *(self._categories(batch_index, cat_covs) if self.encode_covariates else ()))
+    cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
+    return self.library_encoder(x, *cats, log_x=log_x)
 
 # %% ../../nbs/40_nn/60_module.ipynb #5ef09604
 @patch
@@ -380,11 +382,12 @@ def inference(
     library: bool = True,  # whether library sizes are wanted
 ) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
-    mean, var, present = self._encode(x, splicing, batch_index, cont_covs, cat_covs)
+    log_x = None if x is None else x.log1p()
+    mean, var, present = self._encode(log_x, splicing, batch_index, cont_covs, cat_covs)
     joint_mean, joint_var = self._mix(mean, var, present)
     qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
     z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
-    library = self._library(x, batch_index, cat_covs, size_factor) if library else None
+    library = self._library(x, log_x, batch_index, cat_covs, size_factor) if library else None
     return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=library)
 
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282
