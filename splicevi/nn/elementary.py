@@ -21,7 +21,7 @@ SINGLE = np.float32
 @compiled(fastmath=EXACT)
 def exp_of(x: float) -> float:  # x at most 0, in single precision
     "e to the power of x."
-    x = SINGLE(-87) if x < SINGLE(-87) else x
+    x = max(x, SINGLE(-87))
     k = np.floor(x * SINGLE(1.44269504) + SINGLE(0.5))
     r = x - k * SINGLE(0.693359375) - k * SINGLE(-2.12194440e-4)
     p = SINGLE(1.9875691500e-4) * r + SINGLE(1.3981999507e-3)

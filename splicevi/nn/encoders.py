@@ -24,6 +24,7 @@ from ..data.compiled import compiled
 from .batch import SplicingBatch
 from .elementary import FAST
 from .fused import PooledCodes, in_parts, may_fuse
+from .scvi_names import fully_connected
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
 def depth_aware_residual(
@@ -165,7 +166,7 @@ INTERACTIONS = {"bilinear": BilinearInteraction, "mlp": MLPInteraction}
 # %% ../../nbs/40_nn/40_encoders.ipynb #fd20324c
 def posterior(encoder: Encoder, x: Tensor, *cats: Tensor) -> tuple[Tensor, Tensor]:  # (cells, latent) mean and variance
     "Parameters of the posterior of scvi's encoder, without a sample."
-    q = encoder.encoder(x, *cats)
+    q = fully_connected(encoder.encoder, x, *cats)
     return encoder.mean_encoder(q), encoder.var_activation(encoder.var_encoder(q)) + encoder.var_eps
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #d23560f1
@@ -258,4 +259,4 @@ class LibraryEncoder(nn.Module):
 
     def forward(self, x: Tensor, *cats: Tensor, log_x: Tensor | None = None) -> Tensor:  # x: (cells, genes) counts
         log_x = x.log1p() if log_x is None else log_x
-        return x.sum(1, keepdim=True).clamp_min(1).log() + self.correction(self.layers(log_x, *cats))
+        return x.sum(1, keepdim=True).clamp_min(1).log() + self.correction(fully_connected(self.layers, log_x, *cats))

@@ -11,20 +11,30 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ..data.compiled import compiled
-from .elementary import FAST, SINGLE, softplus_of
+from .elementary import FAST, SINGLE, exp_of, softplus_of
 from .fused import in_parts, multichoose
 from .likelihoods import ZeroInflatedNegativeBinomial
 
 # %% auto #0
-__all__ = ['COUNTS_FROM', 'as_zeros', 'as_counted', 'counts_pass', 'fused_slopes', 'FusedZeroInflated', 'log_prob_of_counts']
+__all__ = ['COUNTS_FROM', 'log_sum_exp', 'as_zeros', 'as_counted', 'through_softmax', 'counts_pass', 'fused_slopes',
+           'FusedZeroInflated', 'fuses_counts']
+
+# %% ../../nbs/40_nn/27_fused_counts.ipynb #8e0f4377
+@compiled(fastmath=FAST)
+def log_sum_exp(x: np.ndarray, top: float) -> float:
+    "log of the sum of exponentials, in single precision, of numbers that are at most `top`."
+    total = SINGLE(0)
+    for j in range(len(x)):
+        total += exp_of(x[j] - top)
+    return top + np.log(total)
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #15ddd902
 @compiled(fastmath=FAST)
-def as_zeros(log_mu, gate, log_theta, theta, slopes, kept):
+def as_zeros(x, shift, gate, log_theta, theta, slopes, kept):
     "Log-likelihood of a cell's genes, all (genes,), as if none was counted, and its derivatives."
     (by_mu, by_theta, by_gate), (value, soft, rest, low, keep) = slopes, kept
-    for j in range(len(log_mu)):
-        soft[j], up, rest[j] = softplus_of(log_mu[j] - log_theta[j])
+    for j in range(len(x)):
+        soft[j], up, rest[j] = softplus_of(x[j] + shift - log_theta[j])
         low[j], keep[j], _ = softplus_of(-gate[j])
         g, rise = -theta[j] * soft[j], theta[j] * up
         above, by_g, _ = softplus_of(g - gate[j])
@@ -33,50 +43,68 @@ def as_zeros(log_mu, gate, log_theta, theta, slopes, kept):
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #a88ea550
 @compiled
-def as_counted(x, gene, log_mu, gate, log_theta, theta, slopes, kept):
+def as_counted(count, gene, x, shift, gate, log_theta, theta, slopes, kept):
     "The same at the genes that were counted."
     (by_mu, by_theta, by_gate), (value, soft, rest, low, keep) = slopes, kept
-    for q in range(len(x)):
+    for q in range(len(count)):
         j = gene[q]
-        log_choose, slope = multichoose(log_theta[j], theta[j], x[q])
-        g, fall, rise = -theta[j] * soft[j], x[q] * rest[j], theta[j] - theta[j] * rest[j]
-        value[j] = g - gate[j] - low[j] + log_choose + x[q] * (log_mu[j] - log_theta[j] - soft[j])
+        log_choose, slope = multichoose(log_theta[j], theta[j], count[q])
+        g, fall, rise = -theta[j] * soft[j], count[q] * rest[j], theta[j] - theta[j] * rest[j]
+        value[j] = g - gate[j] - low[j] + log_choose + count[q] * (x[j] + shift - log_theta[j] - soft[j])
         by_mu[j], by_theta[j], by_gate[j] = fall - rise, g + rise + slope - fall, keep[j] - SINGLE(1)
+
+# %% ../../nbs/40_nn/27_fused_counts.ipynb #21737029
+@compiled(fastmath=FAST)
+def through_softmax(x: np.ndarray, log_sum: float, slope: np.ndarray) -> float:
+    "Slopes by log means, all (genes,), become slopes by logits; returns that by the log library size."
+    total = SINGLE(0)
+    for j in range(len(x)):
+        total += slope[j]
+    for j in range(len(x)):
+        slope[j] -= total * exp_of(x[j] - log_sum)
+    return total
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #f70daef8
 @compiled
-def counts_pass(first, last, x, hit, ends, log_mu, gate, log_theta, theta, out):
+def counts_pass(first, last, count, hit, ends, logits, top, library, gate, log_theta, theta, out):
     "Log-likelihood of cells, and its gradients."
-    log_prob, by_mu, by_theta, by_gate = out
-    n, room = log_mu.shape[1], np.empty((5, log_mu.shape[1]), np.float32)
+    log_prob, by_library, by_logit, by_theta, by_gate = out
+    n, room = logits.shape[1], np.empty((5, logits.shape[1]), np.float32)
     kept = (room[0], room[1], room[2], room[3], room[4])
     for i in range(first, last):
-        k, counted, slopes = i if len(theta) > 1 else 0, slice(ends[i], ends[i + 1]), (by_mu[i], by_theta[i], by_gate[i])
-        as_zeros(log_mu[i], gate[i], log_theta[k], theta[k], slopes, kept)
-        as_counted(x[counted], hit[counted] - i * n, log_mu[i], gate[i], log_theta[k], theta[k], slopes, kept)
+        k, counted, slopes = (
+            i if len(theta) > 1 else 0,
+            slice(ends[i], ends[i + 1]),
+            (by_logit[i], by_theta[i], by_gate[i]),
+        )
+        log_sum = log_sum_exp(logits[i], top[i])
+        given = (logits[i], library[i, 0] - log_sum, gate[i], log_theta[k], theta[k])
+        as_zeros(*given, slopes, kept)
+        as_counted(count[counted], hit[counted] - i * n, *given, slopes, kept)
+        by_library[i] = through_softmax(logits[i], log_sum, by_logit[i])
         total = 0.0
         for j in range(n):
             total += room[0, j]
         log_prob[i] = total
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #02559346
-def fused_slopes(x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> tuple[Tensor, ...]:
-    "As `zinb_slopes`, by compiled code."
-    given = [t.detach().contiguous().numpy() for t in (log_mu, gate, log_theta, log_theta.detach().exp())]
-    log_mu, gate, *dispersion = given
-    dispersion = [t.reshape(-1, log_mu.shape[1]) for t in dispersion]
-    ends, hit = np.arange(len(log_mu) + 1) * log_mu.shape[1], hit.numpy()
-    out = (np.empty(len(log_mu), np.float32), *(np.empty_like(log_mu) for _ in range(3)))
-    in_parts(counts_pass, ends, x.numpy(), hit, np.searchsorted(hit, ends), log_mu, gate, *dispersion, out)
-    return tuple(map(torch.from_numpy, out))
+def fused_slopes(count: Tensor, hit: Tensor, *parameters: Tensor) -> tuple[Tensor, ...]:
+    "Log-likelihood of cells and its derivatives by library (cells,), logits, log_theta and gate (cells, genes)."
+    logits, library, log_theta, gate = (t.detach().contiguous() for t in parameters)
+    dispersion = [t.reshape(-1, logits.shape[1]).numpy() for t in (log_theta, log_theta.exp())]
+    ends, hit = np.arange(len(logits) + 1) * logits.shape[1], hit.numpy()
+    out = [torch.empty(len(logits)) for _ in range(2)] + [torch.empty_like(logits) for _ in range(3)]
+    given = (*(t.numpy() for t in (logits, logits.amax(1), library, gate)), *dispersion, tuple(t.numpy() for t in out))
+    in_parts(counts_pass, ends, count.numpy(), hit, np.searchsorted(hit, ends), *given)
+    return tuple(out)
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #593ea269
 class FusedZeroInflated(torch.autograd.Function):
-    "Log-likelihood of zero-inflated counts in each cell, with its gradient."
+    "Log-likelihood of zero-inflated counts in each cell from the decoder's logits, with its gradient."
 
     @staticmethod
-    def forward(ctx, x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate: Tensor) -> Tensor:
-        lp, *ctx.slopes = fused_slopes(x, hit, log_mu, log_theta, gate)
+    def forward(ctx, count: Tensor, hit: Tensor, logits: Tensor, library: Tensor, log_theta: Tensor, gate: Tensor):
+        lp, *ctx.slopes = fused_slopes(count, hit, logits, library, log_theta, gate)
         ctx.one_for_all = log_theta.dim() == 1
         return lp
 
@@ -85,18 +113,17 @@ class FusedZeroInflated(torch.autograd.Function):
     def backward(ctx, scale: Tensor):
         if ctx.slopes is None:
             raise RuntimeError("The gradient was taken already; it is kept for one backward pass only.")
-        (by_mu, by_theta, by_gate), ctx.slopes = ctx.slopes, None
+        (by_library, by_logit, by_theta, by_gate), ctx.slopes = ctx.slopes, None
         of_cell = scale.unsqueeze(-1)
         by_theta = scale @ by_theta if ctx.one_for_all else by_theta.mul_(of_cell)
-        return None, None, by_mu.mul_(of_cell), by_theta, by_gate.mul_(of_cell)
+        return None, None, by_logit.mul_(of_cell), (by_library * scale).unsqueeze(-1), by_theta, by_gate.mul_(of_cell)
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #a538a174
 COUNTS_FROM = 250_000  # cells × genes of a mini-batch
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #7befdd5c
-def log_prob_of_counts(likelihood, x: Tensor, hit: Tensor, *parameters: Tensor | None) -> Tensor:  # (cells,)
-    "Log-likelihood of expression, by compiled code where that serves."
-    large = type(likelihood) is ZeroInflatedNegativeBinomial and parameters[0].numel() >= COUNTS_FROM
-    if large and all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (x, *parameters)):
-        return FusedZeroInflated.apply(x, hit, *parameters)
-    return likelihood.log_prob(x, hit, *parameters)
+def fuses_counts(likelihood, *parameters: Tensor | None) -> bool:
+    "Whether `FusedZeroInflated` may take the likelihood's place."
+    if type(likelihood) is not ZeroInflatedNegativeBinomial or parameters[0].numel() < COUNTS_FROM:
+        return False
+    return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in parameters)

@@ -23,9 +23,8 @@ from torch.distributions import Normal, kl_divergence
 
 from ..data.pairs import CellStore, ObservedPairs
 from .batch import splicing_batch
-from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
+from .decoders import SPLICING_DECODERS, DecodedCounts, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
-from .fused_counts import log_prob_of_counts
 from .fusion import MIXINGS, PENALTIES
 from splicevi.nn.likelihoods import (
     GENE_LIKELIHOODS,
@@ -426,12 +425,12 @@ def log_theta(self: SPLICEVAE, px: DecodedExpression, batch_index: Tensor | None
 # %% ../../nbs/40_nn/60_module.ipynb #b468b99f
 @patch
 def generative(self: SPLICEVAE, z, library, splicing, batch_index, cont_covs=None, cat_covs=None, label=None) -> dict:
-    "Parameters of the likelihoods: expression of all genes, and what is decoded at the observed pairs."
+    "What is decoded of the counts of all genes, and at the observed pairs."
     z, *cats = self.decoder_input(z, batch_index, cont_covs, cat_covs)
     out = {}
     if self.n_input_genes:
         px = self.expression_decoder(z, *cats)
-        out |= dict(px=px, log_mu=library + px.log_scale, log_theta=self.log_theta(px, batch_index, label))
+        out["counts"] = DecodedCounts(px.logits, library, self.log_theta(px, batch_index, label), px.gate)
     if self.n_input_junctions:
         out["pairs"] = self.splicing_decoder.at_pairs(z, splicing, *cats)
     return out
@@ -458,9 +457,7 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
     rec = {}
     if self.n_input_genes:
         x, hit, likelihood = tensors[REGISTRY_KEYS.X_KEY], tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
-        parameters = out["log_mu"], out["log_theta"], out["px"].gate
-        lp = log_prob_of_counts(likelihood, x.reshape(-1)[hit], hit, *parameters)
-        rec["expression"] = -lp * present[0]
+        rec["expression"] = -out["counts"].log_prob(likelihood, x.reshape(-1)[hit], hit) * present[0]
     if self.n_input_junctions:
         rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())
     return rec
