@@ -124,7 +124,7 @@ def test_gene_likelihood(build, likelihood):
 def test_dispersion(build, dispersion, shape):
     model = build(setup={"labels_key": "cell_type"}, dispersion=dispersion)
     if shape is None:
-        assert outputs(model)[2]["log_theta"].shape == (20, N_GENES) and not hasattr(model.module, "px_r")
+        assert outputs(model)[2]["counts"].log_theta.shape == (20, N_GENES) and not hasattr(model.module, "px_r")
         assert finite(fit(model))
         return
     assert model.module.px_r.shape == shape

@@ -32,11 +32,11 @@ def log_sum_exp(x: np.ndarray, top: float) -> float:
 @compiled(fastmath=FAST)
 def as_zeros(x, shift, gate, log_theta, theta, slopes, kept):
     "Log-likelihood of a cell's genes, all (genes,), as if none was counted, and its derivatives."
-    (by_mu, by_theta, by_gate), (value, soft, rest, low, keep) = slopes, kept
+    (by_mu, by_theta, by_gate), (value, soft, up, rest, low, keep) = slopes, kept
     for j in range(len(x)):
-        soft[j], up, rest[j] = softplus_of(x[j] + shift - log_theta[j])
+        soft[j], up[j], rest[j] = softplus_of(x[j] + shift - log_theta[j])
         low[j], keep[j], _ = softplus_of(-gate[j])
-        g, rise = -theta[j] * soft[j], theta[j] * up
+        g, rise = -theta[j] * soft[j], theta[j] * up[j]
         above, by_g, _ = softplus_of(g - gate[j])
         value[j] = above - low[j]
         by_mu[j], by_theta[j], by_gate[j] = -rise * by_g, (g + rise) * by_g, keep[j] - by_g
@@ -45,11 +45,11 @@ def as_zeros(x, shift, gate, log_theta, theta, slopes, kept):
 @compiled
 def as_counted(count, gene, x, shift, gate, log_theta, theta, slopes, kept):
     "The same at the genes that were counted."
-    (by_mu, by_theta, by_gate), (value, soft, rest, low, keep) = slopes, kept
+    (by_mu, by_theta, by_gate), (value, soft, up, rest, low, keep) = slopes, kept
     for q in range(len(count)):
         j = gene[q]
         log_choose, slope = multichoose(log_theta[j], theta[j], count[q])
-        g, fall, rise = -theta[j] * soft[j], count[q] * rest[j], theta[j] - theta[j] * rest[j]
+        g, fall, rise = -theta[j] * soft[j], count[q] * rest[j], theta[j] * up[j]
         value[j] = g - gate[j] - low[j] + log_choose + count[q] * (x[j] + shift - log_theta[j] - soft[j])
         by_mu[j], by_theta[j], by_gate[j] = fall - rise, g + rise + slope - fall, keep[j] - SINGLE(1)
 
@@ -69,8 +69,8 @@ def through_softmax(x: np.ndarray, log_sum: float, slope: np.ndarray) -> float:
 def counts_pass(first, last, count, hit, ends, logits, top, library, gate, log_theta, theta, out):
     "Log-likelihood of cells, and its gradients."
     log_prob, by_library, by_logit, by_theta, by_gate = out
-    n, room = logits.shape[1], np.empty((5, logits.shape[1]), np.float32)
-    kept = (room[0], room[1], room[2], room[3], room[4])
+    n, room = logits.shape[1], np.empty((6, logits.shape[1]), np.float32)
+    kept = (room[0], room[1], room[2], room[3], room[4], room[5])
     for i in range(first, last):
         k, counted, slopes = (
             i if len(theta) > 1 else 0,
