@@ -9,10 +9,10 @@ from torch.testing import assert_close
 from splicevi import SPLICEVI
 from splicevi.data import compiled as code
 from splicevi.datasets import simulate
-from splicevi.nn import fused
+from splicevi.nn import fused, fused_counts
 from splicevi.nn.batch import SplicingBatch
-from splicevi.nn.decoders import DecodedPairs
-from splicevi.nn.likelihoods import DirichletMultinomial
+from splicevi.nn.decoders import DecodedCounts, DecodedPairs
+from splicevi.nn.likelihoods import DirichletMultinomial, ZeroInflatedNegativeBinomial
 
 CELLS, EVENTS, WIDTH = 200, 40, 5  # over 10,000 pairs, which threads share
 
@@ -21,6 +21,7 @@ CELLS, EVENTS, WIDTH = 200, 40, 5  # over 10,000 pairs, which threads share
 def compiled(monkeypatch):
     "Compiled code also for small mini-batches."
     monkeypatch.setattr(fused, "FUSE_FROM", 0)
+    monkeypatch.setattr(fused_counts, "COUNTS_FROM", 0)
 
 
 @pytest.fixture(params=[1, 2])
@@ -100,6 +101,54 @@ def test_log_likelihood_and_gradients(compiled, threads, monkeypatch, one_for_al
     assert unseen.any() and not one[2][unseen].any() and not one[3][unseen].any()
 
 
+def counts_and_slopes(x, given, dtype):
+    "Log-likelihood of each cell's counts, and the gradients of a weighted sum of them."
+    hit = x.reshape(-1).nonzero().squeeze(1)
+    inputs = [t.to(dtype).requires_grad_() for t in given]
+    lp = DecodedCounts(*inputs).log_prob(ZeroInflatedNegativeBinomial(), x.reshape(-1)[hit].to(dtype), hit)
+    weights = torch.linspace(-1, 2, len(x), dtype=dtype)
+    return [t.double() for t in (lp.detach(), *torch.autograd.grad((lp * weights).sum(), inputs))], type(lp.grad_fn)
+
+
+@pytest.mark.parametrize("dispersion", ["gene", "gene-cell"])
+def test_counts_and_gradients(compiled, threads, dispersion):
+    "Those of double precision in PyTorch; a cell may have no counts at all, another a million of one gene."
+    torch.manual_seed(0)
+    x = torch.poisson(torch.rand(60, 401) ** 3 * 20)
+    x[3], x[4, 7] = 0, 1_000_000
+    log_theta = 3 * torch.randn(401 if dispersion == "gene" else x.shape)
+    given = 3 * torch.randn(x.shape), 6 + torch.randn(60, 1), log_theta, 5 * torch.randn(x.shape)
+    (one, by), (two, _) = (counts_and_slopes(x, given, d) for d in (torch.float32, torch.float64))
+    assert "FusedZeroInflated" in by.__name__
+    for a, b in zip(one, two):
+        assert_close(a, b, rtol=2e-5, atol=2e-6 * b.abs().max().item())
+
+
+def test_counts_at_the_limits(compiled):
+    "Means from e⁻⁸⁰ to 10⁶, inverse dispersions from 1e-4 to 10⁶, gates of ±80, counts to 10⁶: each gene by itself."
+    rng = np.random.default_rng(0)
+    n = 20_000
+    uniform = lambda low, high: torch.tensor(rng.uniform(low, high, (n, 1)).astype(np.float32))
+    x = torch.tensor(np.floor(np.exp(rng.uniform(-3, np.log(1e6), (n, 1)))))
+    given = torch.zeros(n, 1), uniform(-80, 14), uniform(-9, 14), uniform(-80, 80)
+    one, two = (counts_and_slopes(x, given, d)[0] for d in (torch.float32, torch.float64))
+    most = 1 + torch.maximum(x, given[1].exp()) * (1 + (given[1] - given[2]).abs()) + given[3].abs()
+    assert ((one[0] - two[0]).abs() <= 2e-6 * most.squeeze(1)).all()
+    largest = torch.stack([x.expand(n, 1), torch.ones(n, 1), *(b.abs() for b in two[1:])]).amax(0)
+    for a, b in zip(one[1:], two[1:]):
+        assert torch.isfinite(a).all() and ((a - b).abs() <= 1e-5 * (b.abs() + largest)).all()
+
+
+def test_counts_that_are_not_numbers_are_seen(compiled):
+    "A diverged decoder makes the likelihood of its cell NaN, so that training stops."
+    x = torch.poisson(torch.ones(4, 30))
+    for k in range(4):
+        given = [torch.randn(4, 30), torch.ones(4, 1), torch.zeros(30), torch.randn(4, 30)]
+        given[k].view(-1)[0] = torch.nan
+        lp = counts_and_slopes(x, given, torch.float32)[0][0]
+        assert torch.isnan(lp[0]) and (k == 2 or torch.isfinite(lp[1:]).all())
+
+
 def trained(data, **kwargs):
     scvi.settings.seed = 0
     SPLICEVI.setup_mudata(data, batch_key="batch")
@@ -114,6 +163,7 @@ def test_trainings_are_the_same(monkeypatch, kwargs):
     data = simulate(n_cells=120, n_genes=40, n_junctions=90, n_cell_types=3, n_batches=2, observed=0.4, seed=0)
     one, slow = trained(data, **kwargs)
     monkeypatch.setattr(fused, "FUSE_FROM", 0)
+    monkeypatch.setattr(fused_counts, "COUNTS_FROM", 0)
     two, fast = trained(data, **kwargs)
     np.testing.assert_allclose(fast, slow, rtol=1e-4)
     np.testing.assert_allclose(two.get_latent_representation(), one.get_latent_representation(), atol=2e-3)

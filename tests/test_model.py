@@ -107,10 +107,10 @@ def test_gene_likelihood(build, likelihood):
     from scvi.distributions import NegativeBinomial, ZeroInflatedNegativeBinomial
 
     tensors, _, out, loss = outputs(build(gene_likelihood=likelihood))
-    mu, x = out["log_mu"].exp(), tensors["X"]
-    theta = out["log_theta"].exp()
+    counts, x = out["counts"], tensors["X"]
+    mu, theta = counts.log_mu.exp(), counts.log_theta.exp()
     by_hand = {
-        "zinb": lambda: ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=out["px"].gate),
+        "zinb": lambda: ZeroInflatedNegativeBinomial(mu=mu, theta=theta, zi_logits=counts.gate),
         "nb": lambda: NegativeBinomial(mu=mu, theta=theta),
         "poisson": lambda: torch.distributions.Poisson(mu),
     }[likelihood]()
@@ -124,7 +124,7 @@ def test_gene_likelihood(build, likelihood):
 def test_dispersion(build, dispersion, shape):
     model = build(setup={"labels_key": "cell_type"}, dispersion=dispersion)
     if shape is None:
-        assert outputs(model)[2]["log_theta"].shape == (20, N_GENES) and not hasattr(model.module, "px_r")
+        assert outputs(model)[2]["counts"].log_theta.shape == (20, N_GENES) and not hasattr(model.module, "px_r")
         assert finite(fit(model))
         return
     assert model.module.px_r.shape == shape

@@ -112,8 +112,9 @@ def _draw(self: CriticismMixin, tensors: dict[str, Tensor], q: dict) -> dict[str
     z = q | {"z": m.transform(q["qz"].sample())}
     decoded = m.generative(**m._get_generative_input(tensors, z))
     if m.n_input_genes:
-        theta = None if m.gene_likelihood == "poisson" else decoded["log_theta"]
-        x = gene_counts(decoded["log_mu"], theta, decoded["px"].gate) * q["present"][0].unsqueeze(1)
+        counts = decoded["counts"]
+        theta = None if m.gene_likelihood == "poisson" else counts.log_theta
+        x = gene_counts(counts.log_mu, theta, counts.gate) * q["present"][0].unsqueeze(1)
         out["expression"] = (*x.nonzero(as_tuple=True), x[x > 0])
     if m.n_input_junctions:
         batch = splicing_batch(tensors)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['SPLICING_DECODERS', 'SampledProduct', 'pair_logits', 'with_covariates', 'DecodedPairs', 'SplicingDecoder',
            'linear_layer', 'LinearSplicingDecoder', 'hidden_layers', 'VanillaSplicingDecoder', 'DecodedExpression',
-           'ExpressionDecoder', 'start_at']
+           'ExpressionDecoder', 'DecodedCounts', 'start_at']
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #f004d991
 import warnings
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from .batch import SplicingBatch
 from .fused import FusedLogProb, fuses_likelihood
+from .fused_counts import FusedZeroInflated, fuses_counts
 from .likelihoods import SplicingLikelihood, at_least_single
 from .scvi_names import category_columns, first_linear
 
@@ -188,9 +189,13 @@ SPLICING_DECODERS = {"linear": LinearSplicingDecoder, "vanilla": VanillaSplicing
 class DecodedExpression(NamedTuple):
     "Outputs of an expression decoder for each cell and gene."
 
-    log_scale: Tensor  # (..., genes) log of the expression proportion, sums to one in a cell
+    logits: Tensor  # (..., genes) whose softmax is the expression
     gate: Tensor | None  # (..., genes) logit of the probability of a dropped count
     log_theta: Tensor | None  # (..., genes) log inverse dispersion, for dispersion "gene-cell"
+
+    @property
+    def log_scale(self) -> Tensor:  # (..., genes) log of the expression proportion, sums to one in a cell
+        return self.logits.log_softmax(-1)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #0c91cec9
 class ExpressionDecoder(nn.Module):
@@ -228,7 +233,25 @@ def forward(self: ExpressionDecoder, z: Tensor, *cats: Tensor) -> DecodedExpress
     scale, gate, log_theta = (
         None if head is None else head(z, *cats) for head in (self.scale, self.gate, self.dispersion)
     )
-    return DecodedExpression(at_least_single(scale).log_softmax(-1), at_least_single(gate), at_least_single(log_theta))
+    return DecodedExpression(*map(at_least_single, (scale, gate, log_theta)))
+
+# %% ../../nbs/40_nn/50_decoders.ipynb #1e5ab1d5
+class DecodedCounts(NamedTuple):
+    "What an expression decoder says about the counts of a mini-batch."
+
+    logits: Tensor  # (cells, genes) whose softmax is the expression
+    library: Tensor  # (cells, 1) log library size
+    log_theta: Tensor  # (genes,) or (cells, genes) log inverse dispersion
+    gate: Tensor | None  # (cells, genes) logit of the probability of a dropped count
+
+    @property
+    def log_mu(self) -> Tensor:  # (cells, genes)
+        return self.library + self.logits.log_softmax(-1)
+
+    def log_prob(self, likelihood, x: Tensor, hit: Tensor) -> Tensor:  # (cells,)
+        if fuses_counts(likelihood, *self):
+            return FusedZeroInflated.apply(x, hit, *self)
+        return likelihood.log_prob(x, hit, self.log_mu, self.log_theta, self.gate)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #deb1357f
 @patch

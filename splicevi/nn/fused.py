@@ -14,16 +14,19 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding_bag
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..data.compiled import compiled
 from .batch import SplicingBatch
+from .elementary import FAST, SINGLE, exp_of
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
 
 # %% auto #0
-__all__ = ['HALF_LOG_2PI', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'softmax_of',
-           'observation_terms', 'dot', 'cells_pass', 'sorted_by_junction', 'order_of', 'junctions_pass',
-           'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
+__all__ = ['HALF_LOG_2PI', 'OVER_FACTORIAL', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose',
+           'logits_of', 'below_largest', 'exponentials', 'observation_terms', 'ends_of', 'cells_pass',
+           'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse',
+           'fuses_likelihood']
 
 # %% ../../nbs/40_nn/25_fused.ipynb #143e71bd
 def in_parts(
@@ -44,6 +47,7 @@ def in_parts(
 
 # %% ../../nbs/40_nn/25_fused.ipynb #22004fc1
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+OVER_FACTORIAL = np.array([1 / math.factorial(k) for k in range(21)])
 
 # %% ../../nbs/40_nn/25_fused.ipynb #7b79568a
 @compiled
@@ -68,12 +72,14 @@ def multichoose(
     k: float,  # reads, above 0
 ) -> tuple[float, float]:
     "log of α multichoose k, and its derivative by log α."
-    if k <= 12 and k == math.floor(k):
-        product, slope = 1.0, 1.0
+    if k == 1:
+        return log_a, 1.0
+    if k < len(OVER_FACTORIAL) and a < 1e12 and k == math.floor(k):
+        product, sum_of_others = 1.0, 0.0
         for i in range(1, int(k)):
-            product *= (a + i) / (i + 1)
-            slope += a / (a + i)
-        return log_a + math.log(product), slope
+            sum_of_others = sum_of_others * (a + i) + product
+            product *= a + i
+        return log_a + math.log(product * OVER_FACTORIAL[int(k)]), 1 + a * sum_of_others / product
     t, low, b, high = a + k, a + 2, k + 2, a + k + 2
     rise = math.log1p(k / low)
     tail = math.log((1 + a * k / (t + 1)) / (t * b * math.sqrt(b)))
@@ -82,76 +88,94 @@ def multichoose(
     steps = k * (0.5 / (low * high) + 1 / ((a + 1) * (t + 1)))
     return value, a * (rise + steps + digamma_rest(low) - digamma_rest(high)) + k / t
 
-# %% ../../nbs/40_nn/25_fused.ipynb #2d759fbb
-@compiled
-def softmax_of(x: np.ndarray, e: np.ndarray, n: int) -> float:  # log of the normaliser
-    "Exponentials of the first `n` logits over the largest, in `e`, divided by their sum."
-    top, total = -np.inf, 0.0
-    for i in range(n):
-        top = max(top, x[i])
-    for i in range(n):
-        e[i] = math.exp(x[i] - top)
-        total += e[i]
-    for i in range(n):
-        e[i] /= total
-    return top + math.log(total)
+# %% ../../nbs/40_nn/25_fused.ipynb #3e86f935
+@compiled(fastmath=FAST)
+def logits_of(h: np.ndarray, weight: np.ndarray, bias: np.ndarray, junction: np.ndarray, x: np.ndarray) -> None:
+    "Write h · weight[junction] + bias[junction]."
+    for q in range(len(junction)):
+        j = junction[q]
+        total = bias[j]
+        for d in range(len(h)):
+            total += h[d] * weight[j, d]
+        x[q] = total
 
-# %% ../../nbs/40_nn/25_fused.ipynb #444673a1
+# %% ../../nbs/40_nn/25_fused.ipynb #c8004d7e
+@compiled
+def below_largest(x: np.ndarray, ends: np.ndarray) -> None:
+    "Subtract from the logits of each observation the largest of them."
+    for o in range(len(ends) - 1):
+        top = SINGLE(-np.inf)
+        for q in range(ends[o], ends[o + 1]):
+            top = max(top, x[q])
+        for q in range(ends[o], ends[o + 1]):
+            x[q] -= top
+
+# %% ../../nbs/40_nn/25_fused.ipynb #028471c1
+@compiled(fastmath=FAST)
+def exponentials(x: np.ndarray, e: np.ndarray) -> None:
+    "Write the exponentials of numbers that are not positive."
+    for q in range(len(x)):
+        e[q] = exp_of(x[q])
+
+# %% ../../nbs/40_nn/25_fused.ipynb #bc41cbea
 @compiled
 def observation_terms(
-    x: np.ndarray,  # (n, or more) logits; gradient by them on return
-    p: np.ndarray,  # (n, or more) for PSI
-    y: np.ndarray,  # (n,) reads
+    start: int,  # first junction of the event
+    stop: int,  # and the one after its last
+    x: np.ndarray,  # (junctions,) logits below the largest; gradient by them on return
+    e: np.ndarray,  # (junctions,) their exponentials
+    y: np.ndarray,  # (junctions,) reads
     log_c: float,  # log concentration
 ) -> tuple[float, float]:  # log-likelihood, its derivative by the log concentration
     "One event in one cell."
-    n, c, value, total, slopes = len(y), math.exp(log_c), 0.0, 0.0, 0.0
-    log_z = softmax_of(x, p, n)
-    for i in range(n):
+    c, z, value, total, slopes = math.exp(log_c), 0.0, 0.0, 0.0, 0.0
+    for i in range(start, stop):
+        z += e[i]
+    shift, share = log_c - math.log(z), 1 / z
+    for i in range(start, stop):
         slope = 0.0
         if y[i] > 0:
-            term, slope = multichoose(log_c + x[i] - log_z, c * p[i], float(y[i]))
+            term, slope = multichoose(shift + x[i], c * share * e[i], float(y[i]))
             value, total, slopes = value + term, total + y[i], slopes + slope
         x[i] = slope
     term, slope = multichoose(log_c, c, total)
-    for i in range(n):
-        x[i] -= p[i] * slopes
+    share *= slopes
+    for i in range(start, stop):
+        x[i] -= share * e[i]
     return value - term, slopes - slope
 
-# %% ../../nbs/40_nn/25_fused.ipynb #77169dad
-@compiled(fastmath={"reassoc", "contract"})
-def dot(a: np.ndarray, b: np.ndarray) -> np.float32:
-    "Scalar product, in an order that the processor likes."
-    out = np.float32(0)
-    for i in range(len(a)):
-        out += a[i] * b[i]
-    return out
+# %% ../../nbs/40_nn/25_fused.ipynb #602cc5dd
+@compiled
+def ends_of(observation: np.ndarray, ends: np.ndarray) -> int:  # how many there are
+    "Write where each observation's pairs start, and where the last one's end."
+    n = 0
+    for q in range(len(observation)):
+        if q == 0 or observation[q] != observation[q - 1]:
+            ends[n] = q
+            n += 1
+    ends[n] = len(observation)
+    return n
 
-# %% ../../nbs/40_nn/25_fused.ipynb #a942c3aa
+# %% ../../nbs/40_nn/25_fused.ipynb #90640082
 @compiled
 def cells_pass(first, last, h, weight, bias, junction, indptr, observation, y, event, log_c, out):
-    "Log-likelihood of cells, and its gradients by logits, log concentrations of observations, and `h`."
-    log_prob, by_logit, by_log_c, by_h = out
-    x, p, row = np.empty(64), np.empty(64), np.empty(h.shape[1], np.float32)
+    "Log-likelihood of cells, and its gradients by logits and log concentrations of observations."
+    log_prob, by_logit, by_log_c = out
+    room = np.diff(indptr[first : last + 1]).max()
+    e, ends = np.empty(room, np.float32), np.empty(room + 1, np.int64)
     for i in range(first, last):
-        start, end, total = indptr[i], indptr[i + 1], 0.0
-        row[:] = 0
-        while start < end:
-            o, stop = observation[start], start
-            while stop < end and observation[stop] == o:
-                stop += 1
-            if stop - start > len(x):
-                x, p = np.empty(2 * (stop - start)), np.empty(2 * (stop - start))
-            for q in range(start, stop):
-                x[q - start] = dot(h[i], weight[junction[q]]) + bias[junction[q]]
-            value, by_log_c[o] = observation_terms(x, p, y[start:stop], float(log_c[event[o] if len(log_c) > 1 else 0]))
+        mine, total = slice(indptr[i], indptr[i + 1]), 0.0
+        x, j, o, reads = by_logit[mine], junction[mine], observation[mine], y[mine]
+        logits_of(h[i], weight, bias, j, x)
+        n = ends_of(o, ends)
+        below_largest(x, ends[: n + 1])
+        exponentials(x, e)
+        for k in range(n):
+            q = o[ends[k]]
+            log_c_here = float(log_c[event[q] if len(log_c) > 1 else 0])
+            value, by_log_c[q] = observation_terms(ends[k], ends[k + 1], x, e, reads, log_c_here)
             total += value
-            for q in range(start, stop):
-                by_logit[q] = x[q - start]
-                for d in range(len(row)):
-                    row[d] += by_logit[q] * weight[junction[q], d]
-            start = stop
-        log_prob[i], by_h[i] = total, row
+        log_prob[i] = total
 
 # %% ../../nbs/40_nn/25_fused.ipynb #8554f8e5
 @compiled
@@ -172,41 +196,23 @@ def sorted_by_junction(junction: np.ndarray, n_junctions: int) -> tuple[np.ndarr
 _ORDERS = WeakTensorKeyDictionary()  # junctions of a mini-batch -> its pairs by junction
 
 
-def order_of(junction: Tensor, n_junctions: int) -> tuple[np.ndarray, np.ndarray]:
-    "`sorted_by_junction` of a mini-batch, done once."
-    if junction not in _ORDERS:
-        _ORDERS[junction] = sorted_by_junction(junction.numpy(), n_junctions)
-    return _ORDERS[junction]
-
-# %% ../../nbs/40_nn/25_fused.ipynb #11afa383
-@compiled
-def junctions_pass(first, last, ends, order, cell, value, scale, h, by_weight, by_bias):
-    "Sums over the pairs of junctions of value · scale[cell] · h[cell], and of value · scale[cell]."
-    row = np.empty(h.shape[1], np.float32)
-    for j in range(first, last):
-        row[:] = 0
-        total = np.float32(0)
-        for t in range(ends[j], ends[j + 1]):
-            i = cell[order[t]]
-            v = value[order[t]] * scale[i]
-            total += v
-            for d in range(len(row)):
-                row[d] += v * h[i, d]
-        by_weight[j], by_bias[j] = row, total
+def order_of(batch: SplicingBatch, n_junctions: int) -> tuple[Tensor, Tensor, Tensor]:
+    "Where each junction's pairs start in the order of junctions, that order, and their cells; sorted once."
+    if batch.junction not in _ORDERS:
+        ends, order = map(torch.from_numpy, sorted_by_junction(batch.junction.numpy(), n_junctions))
+        _ORDERS[batch.junction] = ends[:-1], order, batch.cell.index_select(0, order)
+    return _ORDERS[batch.junction]
 
 # %% ../../nbs/40_nn/25_fused.ipynb #2c85a5bb
 def sums_by_junction(
     batch: SplicingBatch,
-    value: np.ndarray,  # (pairs,)
-    scale: np.ndarray,  # (cells,)
-    h: np.ndarray,  # (cells, k)
+    value: Tensor,  # (pairs,)
+    h: Tensor,  # (cells, k)
     n_junctions: int,
-) -> tuple[Tensor, Tensor]:  # (junctions, k), (junctions,)
-    "For each junction, the sum of value · scale · h over its pairs, and of value · scale."
-    out = np.empty((n_junctions, h.shape[1]), np.float32), np.empty(n_junctions, np.float32)
-    ends, order = order_of(batch.junction, n_junctions)
-    in_parts(junctions_pass, ends, ends, order, batch.cell.numpy(), value, scale, h, *out)
-    return tuple(map(torch.from_numpy, out))
+) -> Tensor:  # (junctions, k)
+    "For each junction, the sum of value · h over its pairs."
+    starts, order, cell = order_of(batch, n_junctions)
+    return embedding_bag(cell, h, starts, mode="sum", per_sample_weights=value.index_select(0, order))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #8d120878
 class FusedLogProb(torch.autograd.Function):
@@ -216,24 +222,24 @@ class FusedLogProb(torch.autograd.Function):
     def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, log_c: Tensor, batch: SplicingBatch) -> Tensor:
         given = [t.detach().contiguous().numpy() for t in (h, weight, bias)]
         pairs = [t.numpy() for t in (batch.junction, batch.indptr, batch.observation, batch.y, batch.observation_event)]
-        sizes = (batch.n_cells, len(batch.y), len(batch.observation_total), tuple(h.shape))
-        out = tuple(np.zeros(n, np.float32 if i else float) for i, n in enumerate(sizes))
-        in_parts(cells_pass, pairs[1], *given, *pairs, log_c.detach().numpy().reshape(-1), out)
+        out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
+        arrays = tuple(t.numpy() for t in out)
+        in_parts(cells_pass, pairs[1], *given, *pairs, log_c.detach().numpy().reshape(-1), arrays)
         ctx.save_for_backward(h, weight, log_c)
         ctx.batch, ctx.slopes = batch, out[1:]
-        return torch.from_numpy(out[0]).to(h.dtype)
+        return out[0]
 
     @staticmethod
     @once_differentiable
     def backward(ctx, scale: Tensor):
-        (h, weight, log_c), batch = ctx.saved_tensors, ctx.batch
-        by_logit, by_log_c, by_h = ctx.slopes
-        scale = scale.contiguous().numpy()
-        sums = sums_by_junction(batch, by_logit, scale, h.detach().contiguous().numpy(), weight.shape[0])
-        by_log_c = by_log_c * scale[batch.observation_cell.numpy()].astype(float)
-        event = batch.observation_event.numpy() if log_c.numel() > 1 else np.zeros(len(by_log_c), int)
-        by_log_c = torch.from_numpy(np.bincount(event, by_log_c, minlength=log_c.numel())).to(log_c.dtype)
-        return torch.from_numpy(by_h * scale[:, None]), *sums, by_log_c.reshape(log_c.shape), None
+        (h, weight, log_c), batch, (by_logit, by_log_c) = ctx.saved_tensors, ctx.batch, ctx.slopes
+        scale = scale.unsqueeze(1)
+        sums = sums_by_junction(batch, by_logit, torch.cat([h * scale, scale], 1), len(weight))
+        by_h = embedding_bag(batch.junction, weight, batch.indptr[:-1], mode="sum", per_sample_weights=by_logit) * scale
+        by_log_c = (by_log_c * scale[:, 0].index_select(0, batch.observation_cell)).double()
+        at = batch.observation_event if log_c.numel() > 1 else torch.zeros_like(batch.observation_event)
+        by_log_c = torch.bincount(at, by_log_c, minlength=log_c.numel()).to(log_c.dtype)
+        return by_h, sums[:, :-1], sums[:, -1], by_log_c.reshape(log_c.shape), None
 
 # %% ../../nbs/40_nn/25_fused.ipynb #21b42aa7
 class PooledCodes(torch.autograd.Function):
@@ -242,16 +248,12 @@ class PooledCodes(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weight: Tensor, codes: Tensor, batch: SplicingBatch) -> Tensor:
         ctx.weight, ctx.batch, ctx.n = weight, batch, len(codes)
-        return torch.nn.functional.embedding_bag(
-            batch.junction, codes, batch.indptr[:-1], mode="sum", per_sample_weights=weight
-        )
+        return embedding_bag(batch.junction, codes, batch.indptr[:-1], mode="sum", per_sample_weights=weight)
 
     @staticmethod
     @once_differentiable
     def backward(ctx, slope: Tensor):
-        slope, weight = slope.contiguous().numpy(), ctx.weight.detach().contiguous().numpy()
-        ones = np.ones(ctx.batch.n_cells, np.float32)
-        return None, sums_by_junction(ctx.batch, weight, ones, slope, ctx.n)[0], None
+        return None, sums_by_junction(ctx.batch, ctx.weight, slope.contiguous(), ctx.n), None
 
 # %% ../../nbs/40_nn/25_fused.ipynb #e9a1123b
 FUSE_FROM = 50_000  # pairs of a mini-batch

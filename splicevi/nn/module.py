@@ -23,7 +23,7 @@ from torch.distributions import Normal, kl_divergence
 
 from ..data.pairs import CellStore, ObservedPairs
 from .batch import splicing_batch
-from .decoders import SPLICING_DECODERS, DecodedExpression, ExpressionDecoder, start_at
+from .decoders import SPLICING_DECODERS, DecodedCounts, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
 from splicevi.nn.likelihoods import (
@@ -320,14 +320,14 @@ def _categories(self: SPLICEVAE, batch_index: Tensor | None, cat_covs: Tensor | 
 
 # %% ../../nbs/40_nn/60_module.ipynb #8e423472
 @patch
-def _encode(self: SPLICEVAE, x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
+def _encode(self: SPLICEVAE, log_x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
     "Means, variances (2, cells, latent) and presence (2, cells) of expression and splicing."
     cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
     cont = cont_covs if self.encode_covariates and self.n_continuous_cov else None
     encoded = []
-    if x is not None:
-        log_x = x.log1p() if cont is None else torch.cat([x.log1p(), cont], 1)
-        encoded.append((*posterior(self.z_encoder_expression, log_x, *cats), x.sum(1) > 0))
+    if log_x is not None:
+        inputs = log_x if cont is None else torch.cat([log_x, cont], 1)
+        encoded.append((*posterior(self.z_encoder_expression, inputs, *cats), log_x.sum(1) > 0))
     if splicing is not None:
         encoded.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
     return tuple(at_least_single(torch.stack(t)) for t in zip(*encoded))
@@ -352,18 +352,20 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
 def posterior_mean(self: SPLICEVAE, tensors: dict[str, Tensor]) -> Tensor:  # (cells, latent)
     "Mean latent point of each cell of a mini-batch; draws no random number."
     x, splicing = tensors.get(REGISTRY_KEYS.X_KEY), splicing_batch(tensors)
-    mean, _ = self._mix(*self._encode(x, splicing, **covariates(tensors)))
+    log_x = None if x is None else x.log1p()
+    mean, _ = self._mix(*self._encode(log_x, splicing, **covariates(tensors)))
     return self.transform(mean)
 
 # %% ../../nbs/40_nn/60_module.ipynb #8904c740
 @patch
-def _library(self: SPLICEVAE, x, batch_index, cat_covs, size_factor) -> Tensor | None:
+def _library(self: SPLICEVAE, x, log_x, batch_index, cat_covs, size_factor) -> Tensor | None:
     "Log library size, (cells, 1); None without expression."
     if x is None:
         return None
     if self.use_size_factor_key:
         return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
-    return self.library_encoder(x, *(self._categories(batch_index, cat_covs) if self.encode_covariates else ()))
+    cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
+    return self.library_encoder(x, *cats, log_x=log_x)
 
 # %% ../../nbs/40_nn/60_module.ipynb #5ef09604
 @patch
@@ -379,11 +381,12 @@ def inference(
     library: bool = True,  # whether library sizes are wanted
 ) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
-    mean, var, present = self._encode(x, splicing, batch_index, cont_covs, cat_covs)
+    log_x = None if x is None else x.log1p()
+    mean, var, present = self._encode(log_x, splicing, batch_index, cont_covs, cat_covs)
     joint_mean, joint_var = self._mix(mean, var, present)
     qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
     z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
-    library = self._library(x, batch_index, cat_covs, size_factor) if library else None
+    library = self._library(x, log_x, batch_index, cat_covs, size_factor) if library else None
     return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=library)
 
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282
@@ -422,12 +425,12 @@ def log_theta(self: SPLICEVAE, px: DecodedExpression, batch_index: Tensor | None
 # %% ../../nbs/40_nn/60_module.ipynb #b468b99f
 @patch
 def generative(self: SPLICEVAE, z, library, splicing, batch_index, cont_covs=None, cat_covs=None, label=None) -> dict:
-    "Parameters of the likelihoods: expression of all genes, and what is decoded at the observed pairs."
+    "What is decoded of the counts of all genes, and at the observed pairs."
     z, *cats = self.decoder_input(z, batch_index, cont_covs, cat_covs)
     out = {}
     if self.n_input_genes:
         px = self.expression_decoder(z, *cats)
-        out |= dict(px=px, log_mu=library + px.log_scale, log_theta=self.log_theta(px, batch_index, label))
+        out["counts"] = DecodedCounts(px.logits, library, self.log_theta(px, batch_index, label), px.gate)
     if self.n_input_junctions:
         out["pairs"] = self.splicing_decoder.at_pairs(z, splicing, *cats)
     return out
@@ -454,8 +457,7 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
     rec = {}
     if self.n_input_genes:
         x, hit, likelihood = tensors[REGISTRY_KEYS.X_KEY], tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
-        lp = likelihood.log_prob(x.reshape(-1)[hit], hit, out["log_mu"], out["log_theta"], out["px"].gate)
-        rec["expression"] = -lp * present[0]
+        rec["expression"] = -out["counts"].log_prob(likelihood, x.reshape(-1)[hit], hit) * present[0]
     if self.n_input_junctions:
         rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())
     return rec

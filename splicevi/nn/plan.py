@@ -128,7 +128,8 @@ def _parameter_groups(self: SplicingTrainingPlan) -> list[dict]:
     for n, p in self.module.named_parameters():
         if p.requires_grad:
             groups[self._kind(n, p)].append(p)
-    return [{"params": p, "name": kind, **kinds[kind]} for kind, p in groups.items() if p]
+    fused = {"fused": True} if self.device.type == "cpu" and self.optimizer_name != "Custom" else {}
+    return [{"params": p, "name": kind, **kinds[kind], **fused} for kind, p in groups.items() if p]
 
 # %% ../../nbs/40_nn/80_plan.ipynb #c99a5bef
 @patch

@@ -21,8 +21,8 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place',
            'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking',
            'set_up_again', 'register_again', 'without_states', 'without_identity', 'is_latest', 'is_internal',
-           'replace_content', 'first_linear', 'category_columns', 'is_masked', 'unmask', 'end_training', 'counts_done',
-           'go_on_from', 'callback_state', 'set_callback_state']
+           'replace_content', 'first_linear', 'category_columns', 'fully_connected', 'is_masked', 'unmask',
+           'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -337,6 +337,16 @@ def first_linear(layers: nn.Module) -> nn.Linear:
 def category_columns(layers: nn.Module) -> list[int]:
     "Columns that each covariate has in fully connected layers; none if it has one category."
     return list(layers.n_cat_list)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #e8f1c857
+def fully_connected(layers: nn.Module, x: Tensor, *cats: Tensor) -> Tensor:
+    "What fully connected layers make of their input, which is not copied where no covariate has categories."
+    if x.dim() != 2 or any(k > 1 for k in category_columns(layers)):
+        return layers(x, *cats)
+    for block in layers.fc_layers:
+        for layer in block:
+            x = x if layer is None else layer(x)
+    return x
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #08e84475
 def is_masked(p: Tensor) -> bool:
