@@ -18,6 +18,7 @@ from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
 from splicevi.data.pairs import CellStore, EventOrder, event_codes, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
+from splicevi.model.parts import Parts, Together
 from splicevi.model.psi import event_concentration
 from splicevi.model.splicing_test import DifferentialMixin, SplicingTest
 from splicevi.nn.loader import get_store
@@ -308,7 +309,7 @@ def test_corrected_reads_are_the_dense_definition(model, mdata):
     x = mdata["splicing"].layers["cell_by_junction_matrix"]
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     pair = Comparison(rows, np.flatnonzero(mdata.obs["cell_type"] == "type_2"))
-    data, ask = model._compared(mdata, pair), SplicingTest(weights="reads")
+    data, ask = model._compared(mdata, Together([pair], mdata.n_obs)), SplicingTest(weights="reads")
     moved, event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
     names = ["batch_1", "batch_2", "batch_3"]
     psi = {b: model.get_normalized_splicing(transform_batch=b, return_numpy=True) for b in (None, *names)}
@@ -496,6 +497,85 @@ def test_one_modality(mdata):
     expression = trained(assemble_mudata({"rna": mdata["rna"].copy()}, mdata.obs), epochs=1)
     with pytest.raises(ValueError, match="no splicing modality"):
         expression.differential_splicing(**PAIR)
+
+
+# ---------------------------------------------------------------- splicing: several comparisons share what is decoded
+
+
+@pytest.fixture
+def decoded(monkeypatch):
+    "Cells of each mini-batch that is decoded."
+    found, plain = [], DifferentialMixin._psi
+    spy = lambda self, inputs, events: found.append(len(inputs[0])) or plain(self, inputs, events)
+    monkeypatch.setattr(DifferentialMixin, "_psi", spy)
+    return found
+
+
+@pytest.fixture
+def eight(mdata):
+    "Groups of 5 to 120 cells, and donors."
+    rng, size = np.random.default_rng(0), [120, 100, 70, 50, 30, 15, 10, 5]
+    obs = dict(eight=rng.permutation(np.repeat(list("abcdefgh"), size)), donor=rng.integers(0, 3, 400).astype(str))
+    before, mdata.obs = mdata.obs, mdata.obs.assign(**obs)
+    yield dict(groupby="eight", silent=True, n_draws=100)
+    mdata.obs = before
+
+
+@pytest.mark.parametrize(
+    ("options", "cells"),
+    [
+        (dict(), 400),
+        (dict(group2="a"), 400 - 120),
+        (dict(prior="model"), 400),  # and those that it was trained on
+        (dict(batch_correction=True), 400 * (1 + 4)),
+        (dict(batch_correction=True, prior="reads", batchid1="batch_1", weights="reads"), 400 * (2 + 4)),
+        (dict(batch_correction=True, prior="reads", sample_key="donor"), 400 * 4),
+    ],
+    ids=str,
+)
+def test_many_comparisons_decode_each_cell_once(model, mdata, eight, decoded, options, cells):
+    "The tables are those of the comparisons one by one, also where groups are of very different size."
+    table = model.differential_splicing(**eight, **options)
+    assert sum(decoded) == cells + ("model" in options.values()) * len(model.train_indices)
+    for group in "bh":
+        alone = model.differential_splicing(**eight, group1=group, **options)
+        mine = table[table["group1"] == group]
+        numbers = alone.select_dtypes("number").columns
+        assert len(numbers) > 10 and np.allclose(mine[numbers], alone[numbers], atol=1e-4, equal_nan=True), group
+
+
+def test_many_comparisons_share_a_sample(model, mdata, eight, decoded, monkeypatch):
+    "What they find of the events is what each finds by itself, of as many cells; each part has a say."
+    spreads = []
+    kept = lambda spread: spreads.append(spread) or kinds_by_spread(spread)
+    monkeypatch.setattr("splicevi.model.splicing_test.kinds_by_spread", kept)
+    monkeypatch.setattr("splicevi.model.splicing_test.CELLS_ELSEWHERE", 160)
+    monkeypatch.setattr("splicevi.model.splicing_test.TO_VARY", 10)
+    model.differential_splicing(**eight)
+    assert sum(decoded) == 5 * 20 + 15 + 10 + 5
+    together = spreads.copy()
+    decoded.clear(), spreads.clear()
+    for group in "abcdefgh":
+        model.differential_splicing(**eight, group1=group)
+    assert sum(decoded) == 80 + 80 + 70 + 50 + 30 + 15 + 10 + 5 + 8 * 80
+    near = [stats.spearmanr(a, b).statistic for a, b in zip(together, spreads, strict=True)]
+    assert min(near) > 0.9 and np.mean(near) > 0.97, near
+
+
+def test_markers_decode_each_cell_once(model, mdata, eight, decoded):
+    "Pairs of eight groups are 28 comparisons."
+    model.markers("eight", groups=list("abcde"), silent=True)
+    assert sum(decoded) == mdata.n_obs
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(0, 4))
+def test_parts_are_the_cells_with_the_same_labels(seed, n_cells, n_labels):
+    "Against sorted rows of labels."
+    labels = np.random.default_rng(seed).integers(-1, 3, (n_labels, n_cells))
+    parts = Parts(labels, n_cells)
+    rows, code, size = np.unique(labels, axis=1, return_inverse=True, return_counts=True)
+    assert (parts.code == code.ravel()).all() and (parts.size == size).all() and (parts.label == rows.T).all()
 
 
 # ---------------------------------------------------------------- errors
@@ -925,12 +1005,12 @@ def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
     own = DifferentialMixin._decoded_sums
 
     def swapped(self, adata, rows, *args, **options):
-        if options:  # how much PSI varies among other cells
+        if options["squares"]:  # how much PSI varies among other cells
             return own(self, adata, rows, *args, **options)
         kind = mdata.obs["cell_type"].to_numpy()
         other = {"type_1": "type_2", "type_2": "type_1"}[kind[rows[0]]]
         rows = np.flatnonzero(kind == other)
-        return own(self, adata, rows, np.full((1, len(rows)), 1 / len(rows), np.float32), *args[1:])
+        return own(self, adata, rows, np.full((1, len(rows)), 1 / len(rows), np.float32), *args[1:], **options)
 
     if wrong:
         monkeypatch.setattr(DifferentialMixin, "_decoded_sums", swapped)
@@ -985,7 +1065,7 @@ def test_kinds_of_events_come_from_cells_that_are_not_compared(mdata, model, mon
     model.differential_splicing(**PAIR, prior="reads")
     assert len(seen) == 1
     model.differential_splicing(idx1=first, silent=True)
-    assert sorted(seen[1]) == list(range(mdata.n_obs))
+    assert (seen[1] == first).all() and sorted(np.concatenate(seen[1:])) == list(range(mdata.n_obs))
 
 
 def test_training_cells_are_known_by_name(mdata, model, tmp_path):

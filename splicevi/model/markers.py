@@ -19,6 +19,7 @@ from ..data.arguments import COUNT, FLAG, MAYBE_COUNT, Text, takes
 from ..data.events import junction_frame
 from .decode import pick
 from .docs import docs, explain
+from .parts import Together
 from .splicing_test import SELDOM, SPLICING_TEST, DifferentialMixin, SplicingTest
 from ..tl.groups import Comparison, check_groups, group_reads, group_sizes, in_group
 from ..tl.markers import MarkerReads, candidates, marker_table, sides
@@ -73,9 +74,9 @@ def _pairs(
 ) -> tuple[np.ndarray, np.ndarray]:  # (groups, groups, junctions) probability to be higher, and PSI
     "Compare each group with each other one."
     higher, psi = (np.full((n, n, len(wanted)), v, np.float32) for v in (np.nan, 0))
-    codes, pairs = self._chosen_batches(test), list(zip(combinations(range(n), 2), found))
-    for (g, h), pair in track(pairs, style="tqdm", description="pairs", disable=test.silent):
-        data = self._compared(adata, pair, donor)
+    codes, compared = self._chosen_batches(test), self._all_compared(adata, Together(found, adata.n_obs, donor))
+    pairs = zip(combinations(range(n), 2), compared)
+    for (g, h), data in track(pairs, style="tqdm", description="pairs", disable=test.silent, total=len(found)):
         contrast = self._contrast(data, wanted, test, codes, np.random.default_rng(test.seed))
         of, ours = sides(contrast, test.delta, test.n_draws, test.seed), contrast.junctions < self.n_junctions
         at = np.searchsorted(wanted, contrast.junctions[ours])

@@ -71,7 +71,7 @@ def _program_pass(
     self: ProgramsMixin, adata, rows: np.ndarray, space: str, batch_size: int | None, silent: bool
 ) -> _Pass:
     "Latent points and batches of the cells, and how decoded PSI and expression go with them."
-    out, events = _Pass(self.summary_stats.n_batch), self._whole_events(np.arange(self.n_junctions))
+    out, events = _Pass(self.summary_stats.n_batch), self._whole_events()
     for tensors, q in self._posteriors(adata, rows, batch_size, silent=silent):
         z = self._summarised(self._posterior_of(q, space), True).cpu().numpy()
         batch = tensors[REGISTRY_KEYS.BATCH_KEY].cpu().numpy().ravel().astype(int)

@@ -40,20 +40,23 @@ class WholeEvents:
         self.decode = np.flatnonzero(np.isin(event, event[wanted])) if grouped else np.unique(wanted)
         self.event = np.unique(event[self.decode], return_inverse=True)[1]
         self.pick = np.searchsorted(self.decode, wanted)
+        self.as_decoded = np.array_equal(self.decode, wanted)
 
 # %% ../../nbs/50_model/56_psi.ipynb #cbf82dd2
 class SplicingMixin(DecodeMixin):
     "Decoded PSI."
 
-    def _whole_events(self, wanted: np.ndarray) -> WholeEvents:
-        "The events that have to be decoded for some junctions."
+    def _whole_events(self, wanted: np.ndarray | None = None) -> WholeEvents:
+        "The events that have to be decoded for some junctions; for all of them by default."
+        wanted = np.arange(self.n_junctions) if wanted is None else wanted
         return WholeEvents(wanted, self.module.junc2atse.cpu().numpy(), self.module.grouped)
 
     def _psi(self, inputs: tuple[Tensor, ...], events: WholeEvents) -> Tensor:  # (..., junctions)
         "PSI of the wanted junctions from the inputs of the decoder."
         at = lambda a: torch.as_tensor(a, device=self.device)
         logits = self.module.splicing_decoder.all_logits(*inputs, junctions=at(events.decode))
-        return self.module.psi(logits, at(events.event))[..., at(events.pick)]
+        psi = self.module.psi(logits, at(events.event))
+        return psi if events.as_decoded else psi[..., at(events.pick)]
 
 # %% ../../nbs/50_model/56_psi.ipynb #2788077a
 explain(

@@ -12,28 +12,27 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from fastcore.basics import patch
 from scipy import stats
 from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'CELLS_ELSEWHERE', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test',
-           'ComparedReads', 'DifferentialMixin', 'even_sample', 'dealt_batches', 'DecodedContrast', 'cells_elsewhere',
-           'proba_columns', 'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer',
-           'top_junctions', 'checks_last']
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
+           'DifferentialMixin', 'DecodedContrast', 'proba_columns', 'effect_columns', 'read_columns', 'batch_agreement',
+           'donor_columns', 'Answer', 'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
 from ..data.arguments import COUNT, MAYBE_COUNT, SHARED, ListOf, OneOf, Text, takes
 from ..data.pairs import CellStore, EventOrder
 from .along import ALONG_ARGUMENTS, check_along, curves_table
-from .decode import columns_of, covariates, pick, seeded
+from .decode import columns_of, pick, seeded
 from .designs import DESIGN, Asked, cells_asked
 from .docs import docs, explain
 from .expression_test import TEST, FoldChangeMixin, Test
-from .psi import SplicingMixin, WholeEvents, event_concentration
+from .parts import CELLS_ELSEWHERE, TO_AVERAGE, TO_VARY, PartsMixin, Together, compared_samples
+from .psi import event_concentration
 from .words import TableWords
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
@@ -53,7 +52,7 @@ from splicevi.tl.groups import (
     stack_tables,
 )
 from ..tl.model_prior import PooledContrast, kinds_by_spread
-from ..tl.replicates import Samples, donor_codes, donors_in, samples_of
+from ..tl.replicates import Samples, donor_codes
 from ..tl.scatter import RHO, DonorReads, donor_reads, p_of_events, with_rest
 from ..tl.strata import STRATUM_FIELDS, standardised
 
@@ -130,15 +129,15 @@ class ComparedReads:
     batch: np.ndarray  # (cells,) batch codes
     concentration: np.ndarray  # (events,) c
     samples: Samples  # of the donors, or the two groups
+    together: Together  # the comparisons of the call
+    number: int = 0  # of this one among them
     asked: Asked | None = None  # of a design
     donors: DonorReads | None = None  # what the donors are worth, when that is known
     p_value: np.ndarray | None = None  # (events,) of the test of donors
 
     @cached_property
     def group(self) -> np.ndarray:  # (cells,) 0 and 1; -1: in neither
-        group = np.full(self.adata.n_obs, -1)
-        group[self.pair.rows1], group[self.pair.rows2] = 0, 1
-        return group
+        return self.pair.codes(self.adata.n_obs)
 
     @cached_property
     def reads(self) -> GroupReads:  # (2, junctions)
@@ -161,20 +160,16 @@ def compare(
     return donor_reads(a, self.samples.group, self.samples.donor, event)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #19cded24
-class DifferentialMixin(FoldChangeMixin, SplicingMixin):
+class DifferentialMixin(FoldChangeMixin, PartsMixin):
     "Differential expression and splicing."
 
-    def _compared(
-        self, adata, pair: Comparison, donor: np.ndarray | None = None, asked: Asked | None = None
-    ) -> ComparedReads:
-        "Reads of a comparison, with what the model knows of them."
+    def _compared(self, adata, together: Together, number: int = 0) -> ComparedReads:
+        "Reads of one of the comparisons of a call, with what the model knows of them."
+        pair, asked = together.pairs[number], together.asked[number]
         batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
-        store = self.reads(adata)
-        samples = samples_of(pair, np.zeros(adata.n_obs, int) if donor is None else donor)
-        if max(donors_in(samples)[:2]) == 1:  # nothing to know of donors
-            samples = samples_of(pair, np.zeros(adata.n_obs, int))
+        store, samples = self.reads(adata), compared_samples(pair, together.donor, adata.n_obs)
         batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
-        return ComparedReads(adata, pair, store, batch, c, samples, asked)
+        return ComparedReads(adata, pair, store, batch, c, samples, together, number, asked)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cb47b67e
 @patch
@@ -198,91 +193,6 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
         weighted = data.reads.weighted(test.weights)
     return self._event_reads(*weighted)
 
-# %% ../../nbs/50_model/70_splicing_test.ipynb #ff02e4a4
-@patch
-@torch.inference_mode()
-def _decoded_sums(
-    self: DifferentialMixin,
-    adata,
-    rows: np.ndarray,  # cells
-    weights: np.ndarray,  # (rows of weights, cells)
-    codes: list[int | None],  # batches to decode under
-    events: WholeEvents,  # of the wanted junctions
-    use_z_mean: bool,
-    batch_size: int | None,
-    squares: bool = False,
-) -> np.ndarray:  # (rows of weights, junctions), or with the squares (rows of weights, 2 junctions)
-    "Weighted sums of decoded PSI over the cells, and of their squares."
-    total, start = 0, 0
-    for tensors, q in self._posteriors(adata, rows, batch_size):
-        z = self._points_to_decode(q, use_z_mean)
-        psi = sum(self._psi(self._decoder_inputs(tensors, z, c), events) for c in codes) / len(codes)
-        psi = torch.cat([psi, psi**2], dim=1) if squares else psi
-        part = torch.as_tensor(weights[:, start : start + len(psi)], dtype=psi.dtype, device=psi.device)
-        total, start = total + (part @ psi).cpu().numpy(), start + len(psi)
-    return total
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #a1578ff1
-def even_sample(
-    rows: np.ndarray,  # cells
-    code: np.ndarray,  # (cells,) 0, 1, …: batch of each
-    most: int | None,  # cells in all; None: all of them
-    rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:  # cells, and (batches, cells) weights that average each batch
-    "A sample of cells with as many from each batch."
-    n = code.max() + 1
-    each = None if most is None else max(most // n, 1)
-    sampled = [sample_rows(rows[code == k], each, rng) for k in range(n)]
-    weights = np.repeat(np.eye(n, dtype=np.float32), [len(s) for s in sampled], axis=1)
-    return np.concatenate(sampled), weights / weights.sum(1, keepdims=True)
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #d0d3bfe0
-def dealt_batches(
-    size: np.ndarray,  # (strata,) cells of each
-    codes: list[int],  # batches to average over
-    most: int | None,  # times that the cells of a stratum are decoded, about; None: as often as there are batches
-    rng: np.random.Generator,
-) -> np.ndarray:  # (cells, batches) codes, -1: none
-    "Batches to decode each cell under: all of them, or some, in turn."
-    every, start, turn = np.asarray(codes), 0, 0
-    out = np.full((size.sum(), len(every)), -1)
-    for n in size:
-        m = len(every) if most is None else int(np.clip(most // n, 1, len(every)))
-        turns = (turn + np.arange(n * m).reshape(n, m)) % len(every)
-        out[start : start + n, :m] = every if m == len(every) else rng.permutation(every[turns])
-        start, turn = start + n, turn + n * m
-    return out[:, (out >= 0).any(0)]
-
-# %% ../../nbs/50_model/70_splicing_test.ipynb #945974ec
-@patch
-@torch.inference_mode()
-def _own_and_average(
-    self: DifferentialMixin,
-    adata,
-    rows: np.ndarray,  # cells
-    weights: np.ndarray,  # (strata, cells)
-    dealt: np.ndarray,  # (cells, batches) codes of batches to decode each cell under, -1: none
-    batch_size: int | None,
-) -> np.ndarray:  # (2, strata, junctions)
-    "Weighted sums over cells of PSI decoded under their own batch, and of the mean over the batches dealt to them."
-    total, start = np.zeros((2, len(weights), self.n_junctions)), 0
-    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
-    share = weights / (dealt >= 0).sum(1)
-    for tensors, q in self._posteriors(adata, rows, batch_size):
-        z, given = self._points_to_decode(q, True), covariates(tensors)
-        mine = slice(start, start + len(z))
-        start, some = mine.stop, np.flatnonzero(weights[:, mine].any(1))
-        for under, w in ((None, weights), *((codes, share) for codes in dealt[mine].T)):
-            at = np.arange(len(z)) if under is None else np.flatnonzero(under >= 0)
-            if not len(at):
-                continue
-            part = torch.as_tensor(w[some][:, mine][:, at], dtype=z.dtype, device=z.device)
-            inputs = ({k: v[at] for k, v in given.items()}, z[at], None if under is None else under[at])
-            total[int(under is not None), some] += (
-                (part @ self._psi(self._decoder_inputs(*inputs), every)).cpu().numpy()
-            )
-    return total
-
 # %% ../../nbs/50_model/70_splicing_test.ipynb #784c4b7d
 @patch
 def _corrected_reads(
@@ -299,10 +209,8 @@ def _corrected_reads(
     group[rows] = code
     sums = group_reads(data.store, group, len(present), data.concentration, STRATUM_FIELDS[test.weights])
     a, event = self._event_reads(*sums.weighted(test.weights))
-    cells, weights = even_sample(rows, code, test.n_samples_overall, rng)
-    most = None if test.n_samples_overall is None else max(test.n_samples_overall // len(present), 1)
-    dealt = dealt_batches((weights > 0).sum(1), codes, most, rng)
-    own, average = self._own_and_average(data.adata, cells, weights, dealt, test.batch_size)
+    parts, most = data.together.samples, test.n_samples_overall
+    own, average = self._batches_of_sample(data.adata, parts, rows, data.batch, codes, most, rng, test.batch_size)
     if self.junction_events is None:
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
     return batch_corrected_reads(a, own, average, event), event
@@ -366,33 +274,16 @@ def _decoded_contrast(
             psi.append(self._decoded_sums(data.adata, some, weights, under, events, False, test.batch_size))
     return DecodedContrast(np.stack(psi), junctions, event[junctions])
 
-# %% ../../nbs/50_model/70_splicing_test.ipynb #264b6ee1
-CELLS_ELSEWHERE = 2000  # are enough to tell which events vary
-
-
-def cells_elsewhere(
-    group: np.ndarray,  # (cells,) 0 and 1: the compared groups, -1: neither
-    most: int | None,  # cells in all; None: all of them
-    rng: np.random.Generator,
-    least: int = 100,  # cells in neither that suffice
-) -> tuple[np.ndarray, np.ndarray]:  # cells, and (sets, cells) weights that average each set
-    "A sample of the cells in neither group, or of both groups where hardly any are left."
-    label = np.where(group < 0, 0, -1)
-    label = group if (label == 0).sum() < least else label
-    return even_sample(np.flatnonzero(label >= 0), label[label >= 0], most, rng)
-
 # %% ../../nbs/50_model/70_splicing_test.ipynb #29962658
 @patch
 def _kinds(
     self: DifferentialMixin, data: ComparedReads, event: np.ndarray, test: SplicingTest, rng: np.random.Generator
 ) -> np.ndarray:  # (events,)
     "Events by how much their decoded PSI varies where nothing is compared."
-    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
+    parts, sets = data.together.groups, data.together.elsewhere
     most = min(test.n_samples_overall or CELLS_ELSEWHERE, CELLS_ELSEWHERE)
-    cells, even = cells_elsewhere(data.group, most, rng)
-    sums = self._decoded_sums(data.adata, cells, even, [None], every, True, test.batch_size, squares=True)
-    mean, square = np.split(sums, 2, axis=1)
-    spread, events = np.maximum(square - mean**2, 0).mean(0) ** 0.5, EventOrder(event)
+    self._decode_once(data.adata, parts, sets, most, TO_VARY, rng, test.batch_size, squares=True)
+    spread, events = parts.spread(sets[data.number]), EventOrder(event)
     return kinds_by_spread(events.max(np.resize(spread, len(event))[events.order]))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9ea98f61
@@ -405,6 +296,18 @@ def _training_cells(self: DifferentialMixin, adata) -> np.ndarray:  # (cells,) b
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c2ca134d
 @patch
+def _predicted(
+    self: DifferentialMixin, data: ComparedReads, test: SplicingTest, rng: np.random.Generator
+) -> np.ndarray:  # (2, junctions)
+    "Mean decoded PSI of both groups' training cells."
+    parts, sets, most = data.together.fitted, data.together.fitted_sides, test.n_samples_overall
+    most = None if most is None else 2 * most
+    self._decode_once(data.adata, parts, sets, most, TO_AVERAGE, rng, test.batch_size)
+    psi = parts.means(sets[data.number])
+    return np.concatenate([psi, 1 - psi], axis=1) if self.junction_events is None else psi
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #f7cd09e6
+@patch
 def _with_prediction(
     self: DifferentialMixin,
     data: ComparedReads,
@@ -414,20 +317,15 @@ def _with_prediction(
     rng: np.random.Generator,
 ) -> PooledContrast:
     "The posterior with the model's prediction as a second opinion."
-    ours, reads, predicted = self._training_cells(data.adata), [], []
+    if data.together.ours is None:
+        data.together.ours = self._training_cells(data.adata)
+    ours, reads = data.together.ours, []
     for part in (ours, ~ours):
         sums = group_reads(
             data.store, np.where(part, data.group, -1), 2, data.concentration, STRATUM_FIELDS[test.weights]
         )
         reads.append(self._event_reads(*sums.weighted(test.weights))[0])
-    every = WholeEvents(np.arange(self.n_junctions), self.module.junc2atse.cpu().numpy())
-    for rows in data.pair[:2]:
-        some = sample_rows(rows[ours[rows]] if ours[rows].any() else rows, test.n_samples_overall, rng)
-        even = np.full((1, len(some)), 1 / len(some), np.float32)
-        predicted.append(self._decoded_sums(data.adata, some, even, [None], every, True, test.batch_size)[0])
-    psi = np.stack(predicted)
-    psi = np.concatenate([psi, 1 - psi], axis=1) if self.junction_events is None else psi
-    return PooledContrast(contrast, *reads, psi, kind)
+    return PooledContrast(contrast, *reads, self._predicted(data, test, rng), kind)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c6bf0171
 @patch
@@ -660,7 +558,8 @@ explain(
     splicing_kwargs="""
     **kwargs
         ``n_draws`` (1000): draws of the posterior. ``n_samples_overall`` (5000): cells of a group to decode at most,
-        and decodings of them under other batches; `None` for all. ``no_change`` (0.05): largest difference that
+        and decodings of them under other batches; `None` for all. Several comparisons share the cells that are
+        decoded: 1000 or more of each group, where it has so many. ``no_change`` (0.05): largest difference that
         counts as none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change
         is learned for kinds of them, by how much their decoded PSI varies among other cells; ``"model"``: the groups'
         decoded PSI are a second opinion as well, its weight learned from validation cells; ``"reads"``: nothing of
@@ -801,14 +700,12 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #936f075b
 @patch
-def _all_compared(
-    self: DifferentialMixin, adata, found: list[Comparison], donor: np.ndarray | None, asked: Sequence[Asked | None]
-) -> Iterator[ComparedReads]:
+def _all_compared(self: DifferentialMixin, adata, together: Together) -> Iterator[ComparedReads]:
     "Reads of one comparison after another; groups that are each compared with all others are added up once."
-    alone = donor is None and not any(asked)
+    alone, found = together.donor is None and not any(together.asked), together.pairs
     code, sums = rest_codes(found, adata.n_obs) if alone else None, None
-    for k, (pair, one) in enumerate(zip(found, asked)):
-        data = self._compared(adata, pair, donor, one)
+    for k in range(len(found)):
+        data = self._compared(adata, together, k)
         if code is not None:
             if sums is None:
                 sums = group_reads(data.store, code, len(found) + 1, data.concentration)
@@ -827,7 +724,7 @@ def _splicing_tables(
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
     (found, donor, asked), (make, finished) = question, self._in_words(adata, test)
-    data = self._all_compared(adata, found, donor, asked)
+    data = self._all_compared(adata, Together(found, adata.n_obs, donor, asked))
     tables = [make(adata, self._answer(one, wanted, test, codes), wanted, test) for one in data]
     table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
     table = checks_last(finished(table, found))

@@ -82,6 +82,14 @@ def name(self: Comparison) -> str:
     "As it stands in the tables."
     return f"{self.group1} vs {self.group2}"
 
+# %% ../../nbs/30_tl/20_groups.ipynb #38e5035c
+@patch
+def codes(self: Comparison, n_cells: int) -> np.ndarray:  # (cells,) 0 and 1; -1: in neither
+    "Which group each cell is in."
+    code = np.full(n_cells, -1)
+    code[self.rows1], code[self.rows2] = 0, 1
+    return code
+
 # %% ../../nbs/30_tl/20_groups.ipynb #5c49b679
 def check_comparison(
     c: Comparison,
