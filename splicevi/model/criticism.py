@@ -256,7 +256,7 @@ def latent_posteriors(
     warn_untrained(self)
     adata = self._validate_anndata(adata)
     with torch.inference_mode():
-        found = [q["qz"] for _, q in self._posteriors(adata, self._rows(adata, indices), batch_size)]
+        found = [q["qz"] for _, q in self._posteriors(adata, self._rows(adata, indices), batch_size, encoded_only=True)]
     return distributions.Normal(torch.cat([q.loc for q in found]), torch.cat([q.scale for q in found]))
 
 # %% ../../nbs/50_model/58_criticism.ipynb #7fe212e4

@@ -154,13 +154,20 @@ def seeded(seed: int | None) -> Iterator[None]:
 # %% ../../nbs/50_model/50_decode.ipynb #73b89a7b
 @patch
 def _posteriors(
-    self: DecodeMixin, adata, rows, batch_size, n_samples: int = 1, silent: bool = True, **kwargs
+    self: DecodeMixin,
+    adata,
+    rows,
+    batch_size,
+    n_samples: int = 1,
+    silent: bool = True,
+    encoded_only: bool = False,  # whether nothing but the encoders will look at the cells' reads
+    **kwargs,  # to the module's inference
 ) -> Iterator[tuple[dict, dict]]:
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     device = self.device  # found by looking at every weight
-    loader = make_loader(self, adata, rows, batch_size, compact=device.type != "cpu")
+    loader = make_loader(self, adata, rows, batch_size, compact=device.type != "cpu", for_encoders=encoded_only)
     kept = {}
     with eval_mode(self.module):
         for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):

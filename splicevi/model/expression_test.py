@@ -245,7 +245,7 @@ def _expected_counts(
     "Counts of each gene that the decoder expects of the cells of each part together, before dropout."
     rows, start = np.flatnonzero(part >= 0), 0
     total = np.zeros((len(codes), part.max() + 1, self.n_genes))
-    for tensors, q in self._posteriors(adata, rows, test.batch_size, silent=test.silent):
+    for tensors, q in self._posteriors(adata, rows, test.batch_size, silent=test.silent, encoded_only=True):
         z = self._points_to_decode(q, True)
         some, at = np.unique(part[rows[start : start + len(z)]], return_inverse=True)
         start, at = start + len(z), torch.as_tensor(at, device=z.device)

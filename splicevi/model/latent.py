@@ -74,7 +74,7 @@ def _summarised(self: LatentMixin, posterior: Normal, give_mean: bool) -> Tensor
 @torch.inference_mode()
 def _latent_parts(self: LatentMixin, how: Decode, adata, rows, modality: str, give_mean: bool) -> Iterator[np.ndarray]:
     "Latent points of the cells of one mini-batch after another."
-    for _, q in self._posteriors(adata, rows, how.batch_size, silent=how.silent, library=False):
+    for _, q in self._posteriors(adata, rows, how.batch_size, silent=how.silent, encoded_only=True, library=False):
         yield self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy()
 
 # %% ../../nbs/50_model/52_latent.ipynb #01354b4b
@@ -158,5 +158,5 @@ def get_library_size_factors(
     warn_untrained(self)
     self.need("expression")
     adata = self._validate_anndata(adata)
-    posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size)
+    posteriors = self._posteriors(adata, self._rows(adata, indices), batch_size, encoded_only=True)
     return {"expression": np.concatenate([q["library"].exp().squeeze(-1).cpu().numpy() for _, q in posteriors])}

@@ -172,7 +172,7 @@ class PartsMixin(SplicingMixin):
     ) -> np.ndarray:  # (rows of weights, junctions), or with the squares (rows of weights, 2 junctions)
         "Weighted sums of decoded PSI over the cells, and of their squares."
         total, start = 0, 0
-        for tensors, q in self._posteriors(adata, rows, batch_size):
+        for tensors, q in self._posteriors(adata, rows, batch_size, encoded_only=True):
             z = self._points_to_decode(q, use_z_mean)
             psi, *others = (self._psi(self._decoder_inputs(tensors, z, c), events) for c in codes)
             psi = sum(others, psi) / len(codes) if others else psi
@@ -264,7 +264,7 @@ def _own_and_average(
     "Weighted sums over cells of PSI decoded under their own batch, and of the mean over the batches dealt to them."
     total, start = np.zeros((2, len(weights), self.n_junctions)), 0
     every, share = self._whole_events(), weights / (dealt >= 0).sum(1)
-    for tensors, q in self._posteriors(adata, rows, batch_size):
+    for tensors, q in self._posteriors(adata, rows, batch_size, encoded_only=True):
         z, given = self._points_to_decode(q, True), covariates(tensors)
         mine = slice(start, start + len(z))
         start, some = mine.stop, np.flatnonzero(weights[:, mine].any(1))

@@ -72,7 +72,7 @@ def _program_pass(
 ) -> _Pass:
     "Latent points and batches of the cells, and how decoded PSI and expression go with them."
     out, events = _Pass(self.summary_stats.n_batch), self._whole_events()
-    for tensors, q in self._posteriors(adata, rows, batch_size, silent=silent):
+    for tensors, q in self._posteriors(adata, rows, batch_size, silent=silent, encoded_only=True):
         z = self._summarised(self._posterior_of(q, space), True).cpu().numpy()
         batch = tensors[REGISTRY_KEYS.BATCH_KEY].cpu().numpy().ravel().astype(int)
         inputs = self._decoder_inputs(tensors, self._points_to_decode(q, True), None)

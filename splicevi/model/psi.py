@@ -282,7 +282,10 @@ def get_normalized_splicing_DM(
 def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None) -> LatentPoints:
     "Posterior means of all cells, to be decoded many times, a few junctions at a time."
     adata, rows, _ = self._begin(Decode(adata))
-    parts = [(self._points_to_decode(q, True), covariates(t)) for t, q in self._posteriors(adata, rows, batch_size)]
+    parts = [
+        (self._points_to_decode(q, True), covariates(t))
+        for t, q in self._posteriors(adata, rows, batch_size, encoded_only=True)
+    ]
     return LatentPoints(
         torch.cat([z.cpu() for z, _ in parts]), {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}
     )

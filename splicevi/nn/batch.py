@@ -15,7 +15,7 @@ __all__ = ['PAIR', 'SplicingBatch', 'toy_batch', 'filled_in', 'splicing_batch']
 
 # %% ../../nbs/40_nn/10_batch.ipynb #7f0e5a93
 class SplicingBatch(NamedTuple):
-    "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event)."
+    "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event); None for fields that nothing asks for."
 
     cell: Tensor  # (pairs,) row of the mini-batch
     junction: Tensor  # (pairs,) int32 junction index
@@ -79,4 +79,4 @@ def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
         return None
     if PAIR + "cell" not in tensors:
         tensors.update(filled_in(tensors))
-    return SplicingBatch(*(tensors[PAIR + f] for f in SplicingBatch._fields))
+    return SplicingBatch(*(tensors.get(PAIR + f) for f in SplicingBatch._fields))

@@ -47,8 +47,9 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'RO
            'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi', 'pairs_from_totals',
            'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum',
            'register_store', 'looked_at_once', 'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once',
-           'compact_arrays', 'splicing_arrays', 'expression_arrays', 'is_streamed', 'Window', 'read_window',
-           'CellDataset', 'one_ahead', 'near_order', 'CellLoader', 'share_of_rank', 'CellSplitter']
+           'compact_arrays', 'copy_for_encoders', 'arrays_for_encoders', 'splicing_arrays', 'expression_arrays',
+           'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order', 'CellLoader',
+           'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -340,34 +341,65 @@ def compact_arrays(store: CellStore, rows: np.ndarray, at: np.ndarray) -> dict[s
         observation_indptr=indptr.astype(np.int32),
     )
 
+# %% ../../nbs/40_nn/70_loader.ipynb #305362d8
+@compiled
+def copy_for_encoders(first, last, rows, starts, pairs, observations, out):
+    "Write what encoders ask of the pairs of cells `first` to `last` of a mini-batch."
+    (from_indptr, from_junction, from_y), (from_observations, from_event, from_total, event_size) = pairs, observations
+    cell, junction, n, psi = out
+    for i in range(first, last):
+        p, source = starts[i], from_indptr[rows[i]]
+        for o in range(from_observations[rows[i]], from_observations[rows[i] + 1]):
+            total = from_total[o]
+            for _ in range(event_size[from_event[o]]):
+                cell[p], junction[p], n[p], psi[p] = i, from_junction[source], total, from_y[source] / total
+                p, source = p + 1, source + 1
+
+# %% ../../nbs/40_nn/70_loader.ipynb #dd2dcaa4
+def arrays_for_encoders(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of `SplicingBatch` that encoders ask for."
+    p, dtypes = store.pairs, dict(cell=np.int64, junction=store.pairs.junction.dtype, n=np.float32, psi=np.float32)
+    out = {k: np.empty(int(indptr[-1]), t) for k, t in dtypes.items()}
+    observations = (p.observation_indptr, p.observation_event, p.observation_total, p.event_size)
+    given = (rows, indptr, (p.indptr, p.junction, p.y), observations)
+    in_parts(copy_for_encoders, indptr, *given, tuple(out.values()))
+    return out
+
 # %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
 def splicing_arrays(
     store: CellStore,
     rows: np.ndarray,  # (cells,) rows of the data set
     compact: bool = False,  # only what the rest follows from, see `splicevi.nn.batch.filled_in`
+    for_encoders: bool = False,  # whether other fields than theirs may be missing
 ) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
     "The observed pairs of some cells."
     p = store.pairs
     indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
     at_once = is_large(indptr[-1]) and not compact
     if at_once:
-        out = arrays_at_once(store, rows, indptr)
+        out = (arrays_for_encoders if for_encoders else arrays_at_once)(store, rows, indptr)
     if not at_once or store.psi is not None:
         at = take_ranges(p.indptr, rows)[0]
     if not at_once:
         out = compact_arrays(store, rows, at) if compact else arrays_by_numpy(store, rows, at, indptr)
     if store.psi is not None:
         out["psi"] = store.psi[at]
-    hit = np.flatnonzero(out["y"])
-    return out | {"indptr": indptr.astype(np.int32), "hit": hit.astype(np.int32) if compact else hit}
+    out["indptr"] = indptr.astype(np.int32)
+    if "y" in out:
+        out["hit"] = np.flatnonzero(out["y"]).astype(np.int32 if compact else np.int64, copy=False)
+    return out
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
     x,  # (cells, genes) CSR or dense
     rows: np.ndarray,  # (cells,)
+    hits: bool = True,  # whether to find the counts that are not 0
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
     block = x[rows]
+    if not hits:
+        block = block.toarray() if sp.issparse(block) else block
+        return {REGISTRY_KEYS.X_KEY: np.ascontiguousarray(block, np.float32)}
     if sp.issparse(block):
         block = block.tocsr()
         block.sum_duplicates()
@@ -412,6 +444,7 @@ class CellDataset(torch.utils.data.Dataset):
     "Mini-batches of cells: observed pairs, gene counts and covariates."
 
     compact = False  # whether mini-batches are, for a graphics card
+    for_encoders = False  # whether nothing else will look at the reads
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
         self.indices, self.store, self.window = np.asarray(indices), get_store(manager), None
@@ -426,9 +459,10 @@ class CellDataset(torch.utils.data.Dataset):
         out = self._covariates_of(rows) | {ROWS: rows}
         store, rows = self._held(rows)
         if store.x is not None:
-            out |= expression_arrays(store.x, rows)
+            out |= expression_arrays(store.x, rows, not self.for_encoders)
         if store.pairs is not None:
-            out |= {PAIR + k: v for k, v in splicing_arrays(store, rows, self.compact).items()}
+            pairs = splicing_arrays(store, rows, self.compact, self.for_encoders)
+            out |= {PAIR + k: v for k, v in pairs.items()}
         return out
 
     def _held(self, rows: np.ndarray) -> tuple[CellStore, np.ndarray]:
@@ -489,9 +523,11 @@ def near_order(
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
-    def __init__(self, adata_manager: AnnDataManager, *args, compact: bool = False, **kwargs):
+    def __init__(
+        self, adata_manager: AnnDataManager, *args, compact: bool = False, for_encoders: bool = False, **kwargs
+    ):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
-        self.dataset.compact = compact
+        self.dataset.compact, self.dataset.for_encoders = compact, for_encoders
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         if is_streamed(self.dataset.store):

@@ -19,7 +19,7 @@ from ..data.pairs import EventOrder
 from .batch_effects import worth_of_reads
 from .event_test import common_psi
 from .replicates import donor_codes, names_donors
-from .scatter import RHO, DonorReads, directions, log_positive, scatter_chance, shares
+from .scatter import RHO, DonorReads, directions, kinds_by_use, log_positive, scatter_chance, shares
 
 # %% auto #0
 __all__ = ['design_formula', 'design_columns', 'as_factors', 'varying', 'Design', 'design_of', 'Basis', 'Solved', 'solve',
@@ -332,7 +332,7 @@ def designed_reads(
     rank, known = ranks(basis, (n > 0).astype(float))
     every = np.ones(len(a)) if group is None else (group >= 0).astype(float)
     weights = every, every if group is None else (group == 1).astype(float)
-    parts = (psi, n, common_psi(a, events))
+    parts, kind = (psi, n, p := common_psi(a, events)), kinds_by_use(p, events)
     reads, log = zip(*(_at_scatter(parts, basis, weights, rank, events, rho) for rho in RHO))
     reads = np.array(reads) * known[events.code]
-    return DonorReads(reads[..., events.rank], scatter_chance(np.stack(log, 1)), np.full(len(rank), paired))
+    return DonorReads(reads[..., events.rank], scatter_chance(np.stack(log, 1), kind), np.full(len(rank), paired))

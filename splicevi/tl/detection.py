@@ -18,10 +18,10 @@ from ..core import KEYS, Limits, obs_column, shortlist
 from ..data.arguments import COUNT, SHARED, Is, ListOf, Text, takes
 from ..data.pairs import CellStore, EventOrder, event_codes, modality_pairs
 from .concentration import group_concentration, smooth
-from .event_test import Contrast, effect_posterior
+from .event_test import Contrast, common_psi, effect_posterior
 from .groups import Comparison, call_at_fdr, comparisons, group_reads, group_sizes
 from .replicates import Samples, donor_codes, donors_in, samples_of, with_donor
-from .scatter import RHO, between_donors, donor_reads, in_both, scatter_chance, within_donors
+from .scatter import RHO, between_donors, donor_reads, in_both, kinds_by_use, scatter_chance, within_donors
 
 # %% auto #0
 __all__ = ['MOST_PSI', 'MORE', 'POWER', 'expected_worth', 'shifted_psi', 'event_draws', 'scattered_psi', 'Design',
@@ -109,7 +109,8 @@ def donor_scatter(
     events: EventOrder,
 ) -> tuple[np.ndarray, np.ndarray]:  # (events,) between donors, and between the two samples of one
     "How much donors scatter, and how much what they do in the two groups does."
-    expected = lambda levels: scatter_chance(levels.log) @ RHO
+    kind = kinds_by_use(common_psi(a, events), events)
+    expected = lambda levels: scatter_chance(levels.log, kind) @ RHO
     total, both = expected(between_donors(a, s.group, events)), in_both(s.group, s.donor)
     own = np.minimum(expected(within_donors(a[both], events)), total) if both.shape[1] > 1 else 0 * total
     return total - own, own

@@ -14,11 +14,12 @@ from scipy import stats
 from ..data.pairs import EventOrder
 from .batch_effects import worth_of_reads
 from .event_test import common_psi
+from .model_prior import kinds_by_spread
 
 # %% auto #0
 __all__ = ['RHO', 'directions', 'log_positive', 'log_scatter', 'Levels', 'shares', 'between_donors', 'in_both', 'within_donors',
-           'scatter_chance', 'information', 'DonorReads', 'donor_reads', 'deviance', 'event_p_values', 'with_rest',
-           'apart', 'combined', 'p_of_events']
+           'scatter_chance', 'kinds_by_use', 'information', 'DonorReads', 'donor_reads', 'deviance', 'event_p_values',
+           'with_rest', 'apart', 'combined', 'p_of_events']
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #ebc830b9
 RHO = (0.0, *(1 / (1 + 2.0**k) for k in range(8, -1, -1)))  # shares of the variance that donors may scatter with
@@ -111,11 +112,17 @@ def within_donors(
 # %% ../../nbs/30_tl/37_scatter.ipynb #24c018a3
 def scatter_chance(
     log: np.ndarray,  # (events, rho) log-likelihood of the scatter
+    kind: np.ndarray | None = None,  # (events,) 0, 1, …: kind of each; None: all of one
     strength: float = 4.0,  # events that even weights count for
     tolerance: float = 1e-6,
     max_iter: int = 1000,
 ) -> np.ndarray:  # (events, rho)
     "Probability of each scatter, for each event."
+    if kind is not None and kind.any():
+        out = np.empty_like(log)
+        for k in range(kind.max() + 1):
+            out[kind == k] = scatter_chance(log[kind == k], None, strength, tolerance, max_iter)
+        return out
     like = np.exp(log - log.max(1, keepdims=True))
     weights = start = np.full(log.shape[1], 1 / log.shape[1])
     for _ in range(max_iter):
@@ -125,6 +132,14 @@ def scatter_chance(
         weights = new
     r = like * weights
     return r / r.sum(1, keepdims=True)
+
+# %% ../../nbs/30_tl/37_scatter.ipynb #feb9e9b2
+def kinds_by_use(
+    p: np.ndarray,  # (junctions,) common PSI, in the order of events
+    events: EventOrder,
+) -> np.ndarray:  # (events,) 0, 1, …: kind
+    "Events cut into kinds of the same size, from those with one dominant junction to those that use several."
+    return kinds_by_spread(events.sum(p * (1 - p)))
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #040e94f0
 def information(
@@ -154,11 +169,11 @@ def donor_reads(
     "Reads of two groups, with donors and not cells as the replicates."
     events, both = EventOrder(event), in_both(group, donor)
     a = np.asarray(a, np.float64)[:, events.order]
-    nested = between_donors(a, group, events)
-    chance, reads, paired = scatter_chance(nested.log), nested.reads, np.zeros(len(events.size), bool)
+    nested, kind = between_donors(a, group, events), kinds_by_use(common_psi(a, events), events)
+    chance, reads, paired = scatter_chance(nested.log, kind), nested.reads, np.zeros(len(events.size), bool)
     if both.shape[1] > 1:
         crossed = within_donors(a[both], events)
-        own = scatter_chance(crossed.log)
+        own = scatter_chance(crossed.log, kind)
         paired = information(crossed, own, events) > information(nested, chance, events)
         chance = np.where(paired[:, None], own, chance)
         reads = np.where(paired[events.code], crossed.reads, reads)
