@@ -107,14 +107,9 @@ def test_errors_and_power_grid(n_donors, crossed):
     found = figures(n_donors, crossed, seeds=12 if n_donors < 20 else 6, least=0)
     print(n_donors, "crossed" if crossed else "nested", found.round(3).to_dict())
     assert 0.03 <= found["p < 0.05"] <= 0.06 and found["called"] <= 0.001, found
-    assert found["false"] <= 0.06 and found["covered"] >= 0.92, found
-    short = {
-        "intervals are too wide": found["covered"] > 0.98,
-        "reads find less than pseudobulk": found["power, reads"] < found["power, beta-binomial"] - 0.01,
-        "cells find less than pseudobulk": found["power, cells"] < found["power, beta-binomial"] - 0.03,
-    }
-    if any(short.values()):  # with 10 nested donors 0.978 of the changes, pseudobulk 0.993
-        pytest.xfail("; ".join(k for k, v in short.items() if v))
+    assert found["false"] <= 0.06 and 0.92 <= found["covered"] <= 0.98, found
+    assert found["power, reads"] >= found["power, beta-binomial"] - 0.01, found  # two standard errors
+    assert found["power, cells"] >= found["power, beta-binomial"] - 0.03, found
 
 
 def test_paired_donors_tell_more_than_strangers():
