@@ -332,7 +332,7 @@ def designed_reads(
     rank, known = ranks(basis, (n > 0).astype(float))
     every = np.ones(len(a)) if group is None else (group >= 0).astype(float)
     weights = every, every if group is None else (group == 1).astype(float)
-    parts, kind = (psi, n, p := common_psi(a, events)), kinds_by_use(p, events)
+    parts, kind = (psi, n, p := common_psi(a, events)), None if paired else kinds_by_use(p, events)
     reads, log = zip(*(_at_scatter(parts, basis, weights, rank, events, rho) for rho in RHO))
     reads = np.array(reads) * known[events.code]
     return DonorReads(reads[..., events.rank], scatter_chance(np.stack(log, 1), kind), np.full(len(rank), paired))

@@ -110,8 +110,8 @@ def donor_scatter(
 ) -> tuple[np.ndarray, np.ndarray]:  # (events,) between donors, and between the two samples of one
     "How much donors scatter, and how much what they do in the two groups does."
     kind = kinds_by_use(common_psi(a, events), events)
-    expected = lambda levels: scatter_chance(levels.log, kind) @ RHO
-    total, both = expected(between_donors(a, s.group, events)), in_both(s.group, s.donor)
+    expected = lambda levels, kind=None: scatter_chance(levels.log, kind) @ RHO
+    total, both = expected(between_donors(a, s.group, events), kind), in_both(s.group, s.donor)
     own = np.minimum(expected(within_donors(a[both], events)), total) if both.shape[1] > 1 else 0 * total
     return total - own, own
 

@@ -173,7 +173,7 @@ def donor_reads(
     chance, reads, paired = scatter_chance(nested.log, kind), nested.reads, np.zeros(len(events.size), bool)
     if both.shape[1] > 1:
         crossed = within_donors(a[both], events)
-        own = scatter_chance(crossed.log, kind)
+        own = scatter_chance(crossed.log)
         paired = information(crossed, own, events) > information(nested, chance, events)
         chance = np.where(paired[:, None], own, chance)
         reads = np.where(paired[events.code], crossed.reads, reads)
