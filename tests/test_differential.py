@@ -21,6 +21,7 @@ from splicevi.datasets import simulate
 from splicevi.model.parts import Parts, Together
 from splicevi.model.psi import event_concentration
 from splicevi.model.splicing_test import DifferentialMixin, SplicingTest
+from splicevi.nn import loader
 from splicevi.nn.loader import get_store
 from splicevi.tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from splicevi.tl.donors import likelihood_ratio
@@ -236,6 +237,26 @@ def test_several_groups_stack(model):
     assert list(
         model.differential_splicing(groupby="cell_type", group2="type_2", silent=True, n_draws=20)["group1"].unique()
     ) == ["type_1", "type_3"]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda m: m.differential_splicing(groupby="cell_type", silent=True),
+        lambda m: m.differential_splicing(groupby="cell_type", prior="model", silent=True),
+        lambda m: m.differential_splicing(groupby="cell_type", batch_correction=True, silent=True),
+        lambda m: m.differential_expression(groupby="cell_type", silent=True),
+        lambda m: m.markers("cell_type", silent=True),
+    ],
+    ids=["splicing", "prediction", "batches", "expression", "markers"],
+)
+def test_data_are_looked_at_once_a_call(model, monkeypatch, call):
+    "Whether they were edited is asked by each call, not for each comparison or part of the cells."
+    seen, look = [], loader._fingerprint
+    monkeypatch.setattr(loader, "_fingerprint", lambda *a, **k: seen.append(1) or look(*a, **k))
+    for n in (1, 2):
+        call(model)
+        assert len(seen) == n
 
 
 def test_delta(model, ds):

@@ -686,7 +686,8 @@ def differential_expression(
     test, cells = pick(ExpressionTest, locals(), extra=kwargs), cells_asked(locals())
     self._can_answer(test)
     adata = self._validate_anndata(adata)
-    return self._expression_tables(adata, self._question(adata, test, cells), test)
+    with self.data_unchanged():
+        return self._expression_tables(adata, self._question(adata, test, cells), test)
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #af50e622
 checked = takes(bayes_names, **TEST, **DESIGN, **BAYES)

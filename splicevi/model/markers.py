@@ -222,7 +222,8 @@ def markers(
     adata = self._validate_anndata(adata)
     groups = groups if groups is None or (np.iterable(groups) and not isinstance(groups, str)) else [groups]
     members = marker_groups(adata.obs, groupby, groups)
-    found, at = self._markers(adata, members, test, groupby, min_cells)
+    with self.data_unchanged():
+        found, at = self._markers(adata, members, test, groupby, min_cells)
     event = self.module.junc2atse.cpu().numpy()[at]
     frame = junction_frame(self.feature_table("splicing", adata)).iloc[at]
     return top_rows(marker_table(found, event, frame, test.fdr_target), only_called, n_top)

@@ -748,9 +748,10 @@ def _asked_table(
     self: DifferentialMixin, adata, cells: dict, wanted: np.ndarray, test: SplicingTest, codes: tuple | None
 ) -> pd.DataFrame:
     "The table of curves, or of comparisons."
-    if test.along is not None:
-        return self._along_table(adata, wanted, test)
-    return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)
+    with self.data_unchanged():
+        if test.along is not None:
+            return self._along_table(adata, wanted, test)
+        return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch
