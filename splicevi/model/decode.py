@@ -15,13 +15,14 @@ import numpy as np
 import pandas as pd
 import torch
 from fastcore.basics import patch
-from scvi import REGISTRY_KEYS
+from scvi import REGISTRY_KEYS, settings
 from scvi.utils import track
 from torch import Tensor
 
 from ..core import shortlist
 from .outputs import Output
-from ..nn.encoders import codes_kept
+from ..nn.encoders import codes_kept, codes_of
+from ..nn.loader import side_by_side
 from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
 
@@ -166,16 +167,21 @@ def _posteriors(
     "Tensors and posteriors of each mini-batch."
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
-    device = self.device  # found by looking at every weight
-    loader = make_loader(self, adata, rows, batch_size, compact=device.type != "cpu", for_encoders=encoded_only)
-    kept = {}
+    device, mode = self.device, torch.is_inference_mode_enabled()  # a device is found by looking at every weight
+    on_cpu, kwargs, kept = device.type == "cpu", kwargs | dict(n_samples=0), codes_of(self.module)
+    if encoded_only and batch_size is None:
+        batch_size = 4 * settings.batch_size  # as there are neither gradients nor decoded features
+
+    def encode(tensors: dict[str, Tensor]) -> tuple[dict, dict]:
+        tensors = {k: v.to(device) for k, v in tensors.items()}
+        with torch.inference_mode(mode), codes_kept(kept):
+            return tensors, self.module.inference(**inference_input(self.module, tensors) | kwargs)
+
+    loader = make_loader(self, adata, rows, batch_size, compact=not on_cpu, for_encoders=encoded_only)
+    batches = track(loader, style="tqdm", description="Decoding", disable=silent)
     with eval_mode(self.module):
-        for tensors in track(loader, style="tqdm", description="Decoding", disable=silent):
-            tensors = {k: v.to(device) for k, v in tensors.items()}
-            given = inference_input(self.module, tensors) | dict(n_samples=n_samples) | kwargs
-            with codes_kept(self.module, kept):
-                q = self.module.inference(**given)
-            yield tensors, q
+        for tensors, q in (side_by_side if encoded_only and on_cpu else map)(encode, batches):
+            yield tensors, q | {"z": self.module.draw(q["qz"], n_samples)}
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

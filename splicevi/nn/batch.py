@@ -8,14 +8,17 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+from fastcore.basics import patch
+from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['PAIR', 'SplicingBatch', 'toy_batch', 'filled_in', 'splicing_batch']
+__all__ = ['PAIR', 'LOG_COUNTS', 'COUNT_TOTALS', 'SplicingBatch', 'toy_batch', 'splicing_batch', 'LogCounts', 'log_counts',
+           'gene_counts']
 
 # %% ../../nbs/40_nn/10_batch.ipynb #7f0e5a93
 class SplicingBatch(NamedTuple):
-    "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event); None for fields that nothing asks for."
+    "Observed (cell, junction) pairs of a mini-batch, sorted by (cell, event)."
 
     cell: Tensor  # (pairs,) row of the mini-batch
     junction: Tensor  # (pairs,) int32 junction index
@@ -28,6 +31,8 @@ class SplicingBatch(NamedTuple):
     observation_event: Tensor  # (observations,) event index
     observation_total: Tensor  # (observations,) reads of the group
     hit: Tensor  # (pairs with reads,) positions where y > 0
+    observation_size: Tensor | None = None  # (observations,) int32 pairs of the group
+    observation_indptr: Tensor | None = None  # (cells + 1,) int32 where each cell's observations start
 
     @property
     def n_cells(self):
@@ -57,26 +62,56 @@ def toy_batch(y=(3.0, 1, 0, 5, 2, 4, 0, 1), dtype=torch.float32) -> SplicingBatc
 PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
 
 # %% ../../nbs/40_nn/10_batch.ipynb #999424cc
-def filled_in(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    "The fields that a compact mini-batch lacks."
-    get = lambda name: tensors[PAIR + name]
-    junction, y, total, size = map(get, ("junction", "y", "observation_total", "observation_size"))
+@patch
+def filled(self: SplicingBatch) -> SplicingBatch:
+    "With the fields that a compact mini-batch lacks."
+    if self.cell is not None:
+        return self
     spread = lambda counts, n: torch.repeat_interleave(
-        torch.arange(len(counts), device=y.device), counts.long(), output_size=n
+        torch.arange(len(counts), device=self.y.device), counts.long(), output_size=n
     )
-    observation = spread(size, len(junction))
-    observation_cell = spread(get("observation_indptr").diff(), len(total))
-    out = {"cell": observation_cell[observation], "n": total[observation], "hit": get("hit").long()}
-    out |= {"observation": observation, "observation_cell": observation_cell}
-    out["observation_event"] = get("observation_event").long()
-    out["psi"] = tensors.get(PAIR + "psi", y / out["n"])
-    return {PAIR + k: v for k, v in out.items()}
+    observation = spread(self.observation_size, len(self.junction))
+    observation_cell = spread(self.observation_indptr.diff(), len(self.observation_total))
+    n = self.observation_total[observation]
+    return self._replace(
+        cell=observation_cell[observation],
+        n=n,
+        psi=self.y / n if self.psi is None else self.psi,
+        observation=observation,
+        observation_cell=observation_cell,
+        observation_event=self.observation_event.long(),
+        hit=None if self.hit is None else self.hit.long(),
+    )
 
 # %% ../../nbs/40_nn/10_batch.ipynb #16909694
 def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
     if PAIR + "junction" not in tensors:
         return None
-    if PAIR + "cell" not in tensors:
-        tensors.update(filled_in(tensors))
-    return SplicingBatch(*(tensors.get(PAIR + f) for f in SplicingBatch._fields))
+    batch = SplicingBatch(*(tensors.get(PAIR + f) for f in SplicingBatch._fields))
+    if batch.cell is None and batch.hit is not None:
+        batch = batch.filled()
+        tensors.update({PAIR + k: v for k, v in batch._asdict().items()})
+    return batch
+
+# %% ../../nbs/40_nn/10_batch.ipynb #88a1c71f
+LOG_COUNTS, COUNT_TOTALS = "log_counts", "count_totals"  # among the tensors of a mini-batch, in place of the counts
+
+
+class LogCounts(NamedTuple):
+    "What encoders ask of the gene counts of a mini-batch."
+
+    log: Tensor  # (cells, genes) log(1 + counts)
+    total: Tensor  # (cells, 1) counts of each cell
+
+
+def log_counts(x: Tensor | LogCounts | None) -> LogCounts | None:  # x: (cells, genes) counts
+    "The same of counts; None if there are none."
+    return LogCounts(x.log1p(), x.sum(1, keepdim=True)) if isinstance(x, Tensor) else x
+
+# %% ../../nbs/40_nn/10_batch.ipynb #4d34b2d8
+def gene_counts(tensors: dict[str, Tensor]) -> Tensor | LogCounts | None:
+    "The gene counts among the tensors of a mini-batch, or what encoders ask of them; None if the data have no genes."
+    if LOG_COUNTS in tensors:
+        return LogCounts(tensors[LOG_COUNTS], tensors[COUNT_TOTALS])
+    return tensors.get(REGISTRY_KEYS.X_KEY)

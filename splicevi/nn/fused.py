@@ -266,8 +266,8 @@ def is_large(n_pairs: int) -> bool:
 # %% ../../nbs/40_nn/25_fused.ipynb #a9a28f7f
 def may_fuse(batch: SplicingBatch, *tensors: Tensor) -> bool:
     "Whether a mini-batch is large enough for compiled code, and its tensors are on the processor in single precision."
-    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (batch.psi, *tensors))
-    return plain and is_large(len(batch.psi)) and not torch.is_autocast_enabled("cpu")
+    plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (batch.y, *tensors))
+    return plain and is_large(len(batch.junction)) and not torch.is_autocast_enabled("cpu")
 
 # %% ../../nbs/40_nn/25_fused.ipynb #8773b97b
 def fuses_likelihood(likelihood: SplicingLikelihood, batch: SplicingBatch, *tensors: Tensor) -> bool:

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Barrier
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -25,6 +27,7 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
 from ..core import KEYS, user_level
+from ..data.compiled import compiled
 from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
@@ -39,17 +42,17 @@ from splicevi.data.pairs import (
     without_event,
 )
 from ..data.store import PairsOnDisk, stored_pairs
-from .batch import PAIR
-from .fused import compiled, in_parts, is_large
+from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
+from .fused import in_parts, is_large
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
            'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi', 'pairs_from_totals',
            'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum',
-           'register_store', 'looked_at_once', 'get_store', 'arrays_by_numpy', 'copy_cells', 'arrays_at_once',
-           'compact_arrays', 'copy_for_encoders', 'arrays_for_encoders', 'splicing_arrays', 'expression_arrays',
-           'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'near_order', 'CellLoader',
-           'share_of_rank', 'CellSplitter']
+           'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy', 'copy_cells',
+           'arrays_at_once', 'stretch_of', 'compact_arrays', 'splicing_arrays', 'expression_arrays', 'log_counts_pass',
+           'log_count_arrays', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead',
+           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -271,6 +274,11 @@ def get_store(manager: AnnDataManager) -> CellStore:
         seen.add(manager)
     return known["store"]
 
+# %% ../../nbs/40_nn/70_loader.ipynb #4a39a9c5
+def row_starts(indptr: np.ndarray, rows: np.ndarray) -> np.ndarray:  # (k + 1,)
+    "Where the rows' stretches start, one after the other."
+    return indptr_of(indptr[rows + 1] - indptr[rows])
+
 # %% ../../nbs/40_nn/70_loader.ipynb #54c82df2
 def arrays_by_numpy(store: CellStore, rows: np.ndarray, at: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
     "The fields of `SplicingBatch` of some cells, whose pairs are at `at`."
@@ -314,7 +322,7 @@ def copy_cells(first, last, rows, pairs, observations, out):
 def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
     "As `arrays_by_numpy`, by compiled code."
     p, n_pairs = store.pairs, int(indptr[-1])
-    starts = indptr_of(p.observation_indptr[rows + 1] - p.observation_indptr[rows])
+    starts = row_starts(p.observation_indptr, rows)
     of_pairs = dict(
         cell=np.int64, junction=p.junction.dtype, y=p.y.dtype, n=p.y.dtype, psi=p.y.dtype, observation=np.int64
     )
@@ -327,65 +335,50 @@ def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> di
     return out
 
 # %% ../../nbs/40_nn/70_loader.ipynb #5ba0ab34
-def compact_arrays(store: CellStore, rows: np.ndarray, at: np.ndarray) -> dict[str, np.ndarray]:
-    "The fields of some cells, whose pairs are at `at`, from which a device derives the others."
+def stretch_of(
+    indptr: np.ndarray,  # (rows + 1,) where each row's stretch starts
+    rows: np.ndarray,  # (k,) wanted rows
+) -> slice | np.ndarray:
+    "Positions of the rows' stretches, one after the other: a slice, if the rows follow each other."
+    if len(rows) and (np.diff(rows) == 1).all():
+        return slice(indptr[rows[0]], indptr[rows[-1] + 1])
+    return take_ranges(indptr, rows)[0]
+
+# %% ../../nbs/40_nn/70_loader.ipynb #8166eaef
+def compact_arrays(store: CellStore, rows: np.ndarray) -> dict[str, np.ndarray]:
+    "The fields of some cells from which the others follow."
     p = store.pairs
-    observations, indptr = take_ranges(p.observation_indptr, rows)
+    at, observations = stretch_of(p.indptr, rows), stretch_of(p.observation_indptr, rows)
     event = p.observation_event[observations]
     return dict(
         junction=p.junction[at],
         y=p.y[at],
-        observation_event=event.astype(np.int32),
+        observation_event=event.astype(np.int32, copy=False),
         observation_total=p.observation_total[observations],
-        observation_size=p.event_size[event].astype(np.int32),
-        observation_indptr=indptr.astype(np.int32),
+        observation_size=p.event_size.astype(np.int32, copy=False)[event],
+        observation_indptr=row_starts(p.observation_indptr, rows).astype(np.int32),
     )
-
-# %% ../../nbs/40_nn/70_loader.ipynb #305362d8
-@compiled
-def copy_for_encoders(first, last, rows, starts, pairs, observations, out):
-    "Write what encoders ask of the pairs of cells `first` to `last` of a mini-batch."
-    (from_indptr, from_junction, from_y), (from_observations, from_event, from_total, event_size) = pairs, observations
-    cell, junction, n, psi = out
-    for i in range(first, last):
-        p, source = starts[i], from_indptr[rows[i]]
-        for o in range(from_observations[rows[i]], from_observations[rows[i] + 1]):
-            total = from_total[o]
-            for _ in range(event_size[from_event[o]]):
-                cell[p], junction[p], n[p], psi[p] = i, from_junction[source], total, from_y[source] / total
-                p, source = p + 1, source + 1
-
-# %% ../../nbs/40_nn/70_loader.ipynb #dd2dcaa4
-def arrays_for_encoders(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
-    "The fields of `SplicingBatch` that encoders ask for."
-    p, dtypes = store.pairs, dict(cell=np.int64, junction=store.pairs.junction.dtype, n=np.float32, psi=np.float32)
-    out = {k: np.empty(int(indptr[-1]), t) for k, t in dtypes.items()}
-    observations = (p.observation_indptr, p.observation_event, p.observation_total, p.event_size)
-    given = (rows, indptr, (p.indptr, p.junction, p.y), observations)
-    in_parts(copy_for_encoders, indptr, *given, tuple(out.values()))
-    return out
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
 def splicing_arrays(
     store: CellStore,
     rows: np.ndarray,  # (cells,) rows of the data set
-    compact: bool = False,  # only what the rest follows from, see `splicevi.nn.batch.filled_in`
-    for_encoders: bool = False,  # whether other fields than theirs may be missing
+    compact: bool = False,  # only what the rest follows from, see `SplicingBatch.filled`
+    for_encoders: bool = False,  # whether nothing else will look at the reads
 ) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
     "The observed pairs of some cells."
-    p = store.pairs
-    indptr = indptr_of(p.indptr[rows + 1] - p.indptr[rows])
-    at_once = is_large(indptr[-1]) and not compact
-    if at_once:
-        out = (arrays_for_encoders if for_encoders else arrays_at_once)(store, rows, indptr)
-    if not at_once or store.psi is not None:
-        at = take_ranges(p.indptr, rows)[0]
-    if not at_once:
-        out = compact_arrays(store, rows, at) if compact else arrays_by_numpy(store, rows, at, indptr)
+    p, compact = store.pairs, compact or for_encoders
+    indptr = row_starts(p.indptr, rows)
+    if compact:
+        out = compact_arrays(store, rows)
+    elif is_large(indptr[-1]):
+        out = arrays_at_once(store, rows, indptr)
+    else:
+        out = arrays_by_numpy(store, rows, take_ranges(p.indptr, rows)[0], indptr)
     if store.psi is not None:
-        out["psi"] = store.psi[at]
+        out["psi"] = store.psi[stretch_of(p.indptr, rows)]
     out["indptr"] = indptr.astype(np.int32)
-    if "y" in out:
+    if not for_encoders:
         out["hit"] = np.flatnonzero(out["y"]).astype(np.int32 if compact else np.int64, copy=False)
     return out
 
@@ -393,13 +386,9 @@ def splicing_arrays(
 def expression_arrays(
     x,  # (cells, genes) CSR or dense
     rows: np.ndarray,  # (cells,)
-    hits: bool = True,  # whether to find the counts that are not 0
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
     block = x[rows]
-    if not hits:
-        block = block.toarray() if sp.issparse(block) else block
-        return {REGISTRY_KEYS.X_KEY: np.ascontiguousarray(block, np.float32)}
     if sp.issparse(block):
         block = block.tocsr()
         block.sum_duplicates()
@@ -409,9 +398,52 @@ def expression_arrays(
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
+# %% ../../nbs/40_nn/70_loader.ipynb #56945e6b
+LOG1P = np.log1p(np.arange(256, dtype=np.float32))
+
+
+@compiled
+def log_counts_pass(first, last, rows, indptr, indices, counts, log, total):
+    "Write the logarithms of the counts of cells `first` to `last` of a mini-batch, and their totals."
+    for i in range(first, last):
+        mine, row, seen = slice(indptr[rows[i]], indptr[rows[i] + 1]), log[i], 0.0
+        row[:] = 0
+        for gene, count in zip(indices[mine], counts[mine]):
+            k = int(count)
+            row[gene] = LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
+            seen += count
+        total[i, 0] = seen
+
+# %% ../../nbs/40_nn/70_loader.ipynb #ab58b332
+def log_count_arrays(
+    x,  # (cells, genes) CSR or dense
+    rows: np.ndarray,  # (cells,)
+) -> dict[str, np.ndarray]:
+    "What encoders ask of the gene counts of some cells."
+    plain = sp.issparse(x) and x.format == "csr" and x.has_canonical_format
+    if plain and is_large((ends := row_starts(x.indptr, rows))[-1]):
+        log, total = np.empty((len(rows), x.shape[1]), np.float32), np.empty((len(rows), 1), np.float32)
+        in_parts(log_counts_pass, ends, rows, x.indptr, x.indices, x.data, log, total)
+        return {LOG_COUNTS: log, COUNT_TOTALS: total}
+    block = x[rows]
+    block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
+    return {LOG_COUNTS: np.log1p(block), COUNT_TOTALS: block.sum(1, keepdims=True)}
+
 # %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
 ROWS = "rows"  # rows of the data set among the tensors of a mini-batch, for messages
+
+# %% ../../nbs/40_nn/70_loader.ipynb #86889445
+def covariates_at(
+    manager: AnnDataManager,
+    rows: np.ndarray,  # (cells,)
+) -> dict[str, np.ndarray]:  # registry key to (cells, columns)
+    "Batch, covariates and size factors of some cells, in the order of the rows."
+    keys = [k for k in manager.data_registry if k not in OURS]
+    if not keys:
+        return {}
+    wanted, back = np.unique(rows, return_inverse=True)
+    return {k: v[back] for k, v in manager.create_torch_dataset(data_and_attributes=keys)[wanted].items()}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #a2e78168
 def is_streamed(store: CellStore) -> bool:
@@ -448,18 +480,17 @@ class CellDataset(torch.utils.data.Dataset):
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
         self.indices, self.store, self.window = np.asarray(indices), get_store(manager), None
-        others = [k for k in manager.data_registry if k not in OURS]
-        self.covariates = manager.create_torch_dataset(data_and_attributes=others) if others else None
+        self.covariates = covariates_at(manager, self.indices)
 
     def __len__(self):
         return len(self.indices)
 
     def __getitem__(self, at) -> dict[str, np.ndarray]:
         rows = np.atleast_1d(self.indices[at])
-        out = self._covariates_of(rows) | {ROWS: rows}
+        out = {k: v[np.atleast_1d(at)] for k, v in self.covariates.items()} | {ROWS: rows}
         store, rows = self._held(rows)
         if store.x is not None:
-            out |= expression_arrays(store.x, rows, not self.for_encoders)
+            out |= (log_count_arrays if self.for_encoders else expression_arrays)(store.x, rows)
         if store.pairs is not None:
             pairs = splicing_arrays(store, rows, self.compact, self.for_encoders)
             out |= {PAIR + k: v for k, v in pairs.items()}
@@ -473,13 +504,6 @@ class CellDataset(torch.utils.data.Dataset):
             window = read_window(self.store, rows)
             return window.store, window.find(rows)
         return self.window.store, at
-
-    def _covariates_of(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        "Batch, covariates and size factors in the order of the rows."
-        if self.covariates is None:
-            return {}
-        wanted, back = np.unique(rows, return_inverse=True)
-        return {k: v[back] for k, v in self.covariates[wanted].items()}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #c0d7c59d
 class _Cells:
@@ -499,6 +523,39 @@ def one_ahead(items: Iterator) -> Iterator:
         while (item := coming.result()) is not None:
             coming = pool.submit(next, items, None)
             yield item
+
+# %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
+def side_by_side(
+    work: Callable,  # of one item
+    items: Iterable,
+) -> Iterator:
+    "Results of work on items, in their order, several at a time: as many as PyTorch has threads."
+    threads = torch.get_num_threads()
+    if threads == 1:
+        yield from map(work, items)
+        return
+    started, under_way = Barrier(threads + 1), deque()
+
+    def start() -> None:
+        torch.get_num_threads()  # else PyTorch looks later, and takes the number of all
+        torch.set_num_threads(1)
+        started.wait()
+
+    with ThreadPoolExecutor(threads, "splicevi-encoder", start) as pool:
+        for _ in range(threads):
+            pool.submit(int)
+        started.wait()
+        torch.set_num_threads(threads)
+        try:
+            for item in items:
+                under_way.append(pool.submit(work, item))
+                if len(under_way) > threads:
+                    yield under_way.popleft().result()
+            while under_way:
+                yield under_way.popleft().result()
+        finally:
+            for waiting in under_way:
+                waiting.cancel()
 
 # %% ../../nbs/40_nn/70_loader.ipynb #cb3719df
 STRETCH = 64  # cells that follow each other in the file and stay together in a window

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from ..data.pairs import CellStore, ObservedPairs
-from .batch import splicing_batch
+from .batch import gene_counts, log_counts, splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedCounts, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
@@ -306,7 +306,7 @@ def covariates(tensors: dict[str, Tensor]) -> dict[str, Tensor | None]:
 def _get_inference_input(self: SPLICEVAE, tensors: dict[str, Tensor], **kwargs) -> dict:
     "What the encoders need of a mini-batch."
     return dict(
-        x=tensors.get(REGISTRY_KEYS.X_KEY),
+        x=gene_counts(tensors),
         splicing=splicing_batch(tensors),
         size_factor=tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY),
         **covariates(tensors),
@@ -320,14 +320,14 @@ def _categories(self: SPLICEVAE, batch_index: Tensor | None, cat_covs: Tensor | 
 
 # %% ../../nbs/40_nn/60_module.ipynb #8e423472
 @patch
-def _encode(self: SPLICEVAE, log_x, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
+def _encode(self: SPLICEVAE, counts, splicing, batch_index, cont_covs, cat_covs) -> tuple[Tensor, Tensor, Tensor]:
     "Means, variances (2, cells, latent) and presence (2, cells) of expression and splicing."
     cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
     cont = cont_covs if self.encode_covariates and self.n_continuous_cov else None
     encoded = []
-    if log_x is not None:
-        inputs = log_x if cont is None else torch.cat([log_x, cont], 1)
-        encoded.append((*posterior(self.z_encoder_expression, inputs, *cats), log_x.sum(1) > 0))
+    if counts is not None:
+        inputs = counts.log if cont is None else torch.cat([counts.log, cont], 1)
+        encoded.append((*posterior(self.z_encoder_expression, inputs, *cats), counts.total[:, 0] > 0))
     if splicing is not None:
         encoded.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
     return tuple(at_least_single(torch.stack(t)) for t in zip(*encoded))
@@ -351,21 +351,26 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
 @patch
 def posterior_mean(self: SPLICEVAE, tensors: dict[str, Tensor]) -> Tensor:  # (cells, latent)
     "Mean latent point of each cell of a mini-batch; draws no random number."
-    x, splicing = tensors.get(REGISTRY_KEYS.X_KEY), splicing_batch(tensors)
-    log_x = None if x is None else x.log1p()
-    mean, _ = self._mix(*self._encode(log_x, splicing, **covariates(tensors)))
+    counts, splicing = log_counts(gene_counts(tensors)), splicing_batch(tensors)
+    mean, _ = self._mix(*self._encode(counts, splicing, **covariates(tensors)))
     return self.transform(mean)
 
 # %% ../../nbs/40_nn/60_module.ipynb #8904c740
 @patch
-def _library(self: SPLICEVAE, x, log_x, batch_index, cat_covs, size_factor) -> Tensor | None:
+def _library(self: SPLICEVAE, counts, batch_index, cat_covs, size_factor) -> Tensor | None:
     "Log library size, (cells, 1); None without expression."
-    if x is None:
+    if counts is None:
         return None
     if self.use_size_factor_key:
         return (size_factor[:, :1] * self.library_scale).clamp_min(1e-8).log()
     cats = self._categories(batch_index, cat_covs) if self.encode_covariates else ()
-    return self.library_encoder(x, *cats, log_x=log_x)
+    return self.library_encoder(counts, *cats)
+
+# %% ../../nbs/40_nn/60_module.ipynb #4e052259
+@patch
+def draw(self: SPLICEVAE, qz: Normal, n_samples: int = 1) -> Tensor:  # (cells, latent), several: (samples, …)
+    "Latent points from a posterior."
+    return self.transform(qz.rsample((n_samples,) if n_samples > 1 else ()))
 
 # %% ../../nbs/40_nn/60_module.ipynb #5ef09604
 @patch
@@ -377,16 +382,16 @@ def inference(
     cont_covs=None,
     cat_covs=None,
     size_factor=None,
-    n_samples: int = 1,
+    n_samples: int = 1,  # 0: none is drawn
     library: bool = True,  # whether library sizes are wanted
 ) -> dict:
     "Posteriors of each modality and of both together, a sample of the latter, and log library sizes."
-    log_x = None if x is None else x.log1p()
-    mean, var, present = self._encode(log_x, splicing, batch_index, cont_covs, cat_covs)
+    counts = log_counts(x)
+    mean, var, present = self._encode(counts, splicing, batch_index, cont_covs, cat_covs)
     joint_mean, joint_var = self._mix(mean, var, present)
     qz = Normal(joint_mean, joint_var.sqrt(), validate_args=False)
-    z = self.transform(qz.rsample((n_samples,)) if n_samples > 1 else qz.rsample())
-    library = self._library(x, log_x, batch_index, cat_covs, size_factor) if library else None
+    z = self.draw(qz, n_samples) if n_samples else None
+    library = self._library(counts, batch_index, cat_covs, size_factor) if library else None
     return dict(qz=qz, qz_m=qz.loc, z=z, mean=mean, var=var, present=present, library=library)
 
 # %% ../../nbs/40_nn/60_module.ipynb #1db1b282

@@ -12,8 +12,8 @@ import pandas as pd
 import plotly.graph_objects as go
 from fastcore.basics import patch
 
-from ..core import shortlist
-from ..data.arguments import Is, Limits, OneOf, takes
+from ..core import Limits, shortlist
+from ..data.arguments import Is, OneOf, takes
 from .arc_layout import Axis, arc, arc_layout, event_axis, tick_rows
 from .style import colors, empty_figure, need_columns, plain, region, styled, text_width, theme, visible
 
