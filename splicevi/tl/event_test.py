@@ -20,9 +20,9 @@ from .concentration import log_dirichlet_multinomial, smooth
 
 # %% auto #0
 __all__ = ['GRID', 'LEAST_DRAWS', 'common_psi', 'log_flat', 'center_reads', 'log_evidence', 'responsibilities', 'Prior',
-           'starting_weights', 'fit_prior', 'weights_by_kind', 'component_draws', 'psi_draws', 'MixedDraws', 'Effect',
-           'summarise_junctions', 'EventEffect', 'summarise_events', 'Contrast', 'joined', 'draws_of_events',
-           'by_draws', 'effect_posterior', 'called']
+           'starting_weights', 'mixture_weights', 'fit_prior', 'weights_by_kind', 'component_draws', 'psi_shapes',
+           'dirichlet_draws', 'MixedDraws', 'Effect', 'summarise_junctions', 'EventEffect', 'summarise_events',
+           'Contrast', 'joined', 'draws_of_events', 'by_draws', 'effect_posterior', 'called']
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #895ed69f
 def common_psi(
@@ -91,23 +91,35 @@ def starting_weights(
     "Three quarters of the weight for no change, and equal weights for the rest."
     return np.array([0.75, *[0.25 / n] * n])
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #92e98bf8
+def mixture_weights(
+    evidence: np.ndarray,  # (events, components) log-likelihoods
+    start: np.ndarray,  # (components,) weights before anything is known
+    strength: float,  # events that these count for
+    tolerance: float = 1e-6,
+    max_iter: int = 1000,
+) -> np.ndarray:  # (components,)
+    "Weights of the components of a mixture that explain all events best, by expectation and maximisation."
+    likelihood, weights = np.exp(evidence - evidence.max(1, keepdims=True)), start
+    for _ in range(max_iter):
+        new = weights * (likelihood / (likelihood @ weights)[:, None]).sum(0)
+        new = (new + strength * start) / (len(evidence) + strength)
+        if np.abs(new - weights).max() < tolerance:
+            break
+        weights = new
+    return new
+
 # %% ../../nbs/30_tl/30_event_test.ipynb #7a4f1573
 def fit_prior(
     evidence: np.ndarray,  # (events, 1 + grid) of `log_evidence`
     grid: tuple[float, ...] = GRID,
     strength: float = 4.0,  # events that the prior of the weights counts for
-    tolerance: float = 1e-6,
-    max_iter: int = 1000,
     start: np.ndarray | None = None,  # (1 + grid,) prior of the weights; None: `starting_weights`
 ) -> Prior:
     "Weights of the components that explain all events best."
-    weights = start = starting_weights(len(grid)) if start is None else start
-    for _ in range(max_iter):
-        new = (responsibilities(evidence, weights).sum(0) + strength * start) / (len(evidence) + strength)
-        if np.abs(new - weights).max() < tolerance:
-            break
-        weights = new
-    return Prior(tuple(grid), new)
+    return Prior(
+        tuple(grid), mixture_weights(evidence, starting_weights(len(grid)) if start is None else start, strength)
+    )
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #f455abf2
 def weights_by_kind(
@@ -140,7 +152,7 @@ def component_draws(
     return np.minimum(found - np.arange(len(r)) * r.shape[1], r.shape[1] - 1)
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #3ecc3688
-def psi_draws(
+def psi_shapes(
     a: np.ndarray,  # (levels, 2, junctions) effective reads
     r: np.ndarray,  # (events, levels, grid) weight of each change
     grid: tuple[float, ...],
@@ -148,13 +160,19 @@ def psi_draws(
     n_draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (2, draws, junctions) float32
-    "Draws of both groups' PSI, given that they differ."
+    "Parameters of the Dirichlet of both groups' PSI, given that they differ, under draws of the components."
     shape = np.stack([a + g * center_reads(a, g, events)[1][:, None] for g in grid], 1).astype(np.float32)
     shape = shape.reshape(-1, *a.shape[1:])
     component = component_draws(r.reshape(len(r), -1), n_draws, rng)[:, events.code]
-    gamma = [np.take_along_axis(shape[:, k], component, 0) for k in (0, 1)]
-    gamma = [np.maximum(rng.standard_gamma(k, dtype=np.float32), 1e-30) for k in gamma]
-    return np.stack([x / events.sum(x)[:, events.code] for x in gamma])
+    return np.stack([np.take_along_axis(shape[:, k], component, 0) for k in (0, 1)])
+
+
+def dirichlet_draws(shape: np.ndarray, events: EventOrder, rng: np.random.Generator) -> np.ndarray:
+    "A draw of the PSI of each event's junctions, in single precision; shape: (..., junctions) parameters."
+    gamma = np.maximum(rng.standard_gamma(shape, dtype=np.float32), 1e-30)
+    for x in gamma.reshape(-1, *gamma.shape[-2:]):  # a group at a time
+        x /= events.sum(x)[:, events.code]
+    return gamma
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #4c0ac1fd
 class MixedDraws:
@@ -270,6 +288,8 @@ class Contrast:
         of_level = self.joint.sum(2)[self.events.code].T
         self.p = sum(w * common_psi(k, self.events) for w, k in zip(of_level, self.a))
 
+    none = property(lambda self: self.r[:, 0])  # (events,) probability of no change
+
 # %% ../../nbs/30_tl/30_event_test.ipynb #5e621f11
 @patch
 def only(
@@ -292,6 +312,18 @@ def restrict(
     "The same for the events of some junctions only."
     return self.only(np.unique(self.events.code[np.isin(self.junctions, junctions)]))
 
+# %% ../../nbs/30_tl/30_event_test.ipynb #e00b6bfe
+@patch
+def shapes(
+    self: Contrast,
+    block: slice,  # events by number
+    n_draws: int,
+    rng: np.random.Generator,
+) -> np.ndarray:  # (2, draws, junctions)
+    "Parameters of the PSI of the events of a block, given a change."
+    span, part = self.events.span(block)
+    return psi_shapes(self.a[..., span], self.joint[block][..., 1:], self.prior.grid, part, n_draws, rng)
+
 # %% ../../nbs/30_tl/30_event_test.ipynb #df015f49
 @patch
 def draws(
@@ -302,8 +334,8 @@ def draws(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     "PSI draws of the events of a block, probability of no change of these events, and common PSI."
     span, part = self.events.span(block)
-    psi = psi_draws(self.a[..., span], self.joint[block][..., 1:], self.prior.grid, part, n_draws, rng)
-    return psi, self.r[block][:, 0], self.p[span]
+    psi = dirichlet_draws(self.shapes(block, n_draws, rng), part, rng)
+    return psi, self.none[block], self.p[span]
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #c7d74cd8
 def joined(
@@ -330,9 +362,9 @@ def draws_of_events(
 # %% ../../nbs/30_tl/30_event_test.ipynb #14f3bd4c
 def by_draws(contrast: Contrast, n_draws: int) -> list[tuple[Contrast, int, np.ndarray]]:
     "Parts of a contrast, their draws, and their events; all of one that has its draws already."
-    if not isinstance(contrast, Contrast):
+    if not hasattr(contrast, "only"):
         return [(contrast, n_draws, np.arange(len(contrast.events.size)))]
-    need = draws_of_events(contrast.r[:, 0], n_draws)
+    need = draws_of_events(contrast.none, n_draws)
     parts = [(int(n), np.flatnonzero(need == n)) for n in np.unique(need)]
     return [(contrast.only(events), n, events) for n, events in parts]
 

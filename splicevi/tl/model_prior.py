@@ -13,10 +13,18 @@ from scipy.special import logsumexp
 
 from ..data.pairs import EventOrder
 from .concentration import log_dirichlet_multinomial
-from .event_test import Contrast, component_draws, log_evidence, log_flat, responsibilities
+from splicevi.tl.event_test import (
+    Contrast,
+    component_draws,
+    dirichlet_draws,
+    log_evidence,
+    log_flat,
+    mixture_weights,
+    responsibilities,
+)
 
 # %% auto #0
-__all__ = ['WORTH', 'kinds_by_spread', 'log_predicted', 'learned_weights', 'PooledContrast', 'predicted_draws']
+__all__ = ['WORTH', 'kinds_by_spread', 'log_predicted', 'learned_weights', 'log_advantage', 'PooledContrast', 'predicted_shapes']
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #4734f1a3
 def kinds_by_spread(
@@ -49,18 +57,22 @@ def learned_weights(
     log: np.ndarray,  # (events, 1 + worths) of `log_predicted`, of events with held-out reads
     share: float = 0.05,  # of the model before anything is known
     strength: float = 20.0,  # events that this counts for
-    tolerance: float = 1e-6,
-    max_iter: int = 1000,
 ) -> np.ndarray:  # (1 + worths,)
     "Weights of the test and of the model's predictions."
     k = log.shape[1] - 1
-    weights = start = np.array([1 - share, *[share / k] * k])
-    for _ in range(max_iter):
-        new = (responsibilities(log, weights).sum(0) + strength * start) / (len(log) + strength)
-        if np.abs(new - weights).max() < tolerance:
-            break
-        weights = new
-    return new
+    return mixture_weights(log, np.array([1 - share, *[share / k] * k]), strength)
+
+# %% ../../nbs/30_tl/33_model_prior.ipynb #35f352d6
+def log_advantage(
+    contrast: Contrast,  # of all reads, at one level
+    fitted: np.ndarray,  # (2, junctions) reads that the model was fitted to, in the order of events
+    held: np.ndarray,  # (2, junctions) reads that it was not
+    m: np.ndarray,  # (2, junctions) PSI that the model predicts
+) -> tuple[np.ndarray, np.ndarray]:  # (events, 1 + worths) each: by held-out reads, and by those that say less for it
+    "What reads say for each worth of a model's prediction, beside the test."
+    given = ((fitted, held), (np.zeros_like(fitted), fitted + held))
+    by_held, by_all = (log - log[:, :1] for log in (log_predicted(contrast, *reads, m) for reads in given))
+    return by_held, np.minimum(by_held, by_all)
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #cabc56ff
 class PooledContrast:
@@ -78,26 +90,32 @@ class PooledContrast:
         self.contrast, self.held = contrast, np.asarray(held, np.float64)[:, order]
         m = np.maximum(np.asarray(predicted, np.float64)[:, order], 1e-4)
         self.m = m / ev.sum(m)[:, ev.code]
-        log = log_predicted(contrast, np.asarray(fitted, np.float64)[:, order], self.held, self.m)
+        log, least = log_advantage(contrast, np.asarray(fitted, np.float64)[:, order], self.held, self.m)
         seen, kind = ev.sum(self.held).any(0), np.zeros(len(log), int) if kind is None else kind
         self.weights = np.stack([learned_weights(log[seen & (kind == k)]) for k in range(kind.max(initial=0) + 1)])
-        self.r = responsibilities(log, self.weights[kind])
+        self.r = responsibilities(least, self.weights[kind])
 
     events = property(lambda self: self.contrast.events)
     junctions = property(lambda self: self.contrast.junctions)
+    none = property(lambda self: self.r[:, 0] * self.contrast.none)  # (events,) probability of no change
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #40c8bf28
 @patch
-def restrict(self: PooledContrast, junctions: np.ndarray) -> PooledContrast:
-    "The same for the events of some junctions only; what was learned is still that of all."
-    keep = np.unique(self.events.code[np.isin(self.junctions, junctions)])
-    at, out = np.isin(self.events.code, keep), copy(self)
-    out.contrast = self.contrast.restrict(junctions)
-    out.held, out.m, out.r = self.held[:, at], self.m[:, at], self.r[keep]
+def only(self: PooledContrast, events: np.ndarray) -> PooledContrast:  # events: ascending
+    "The same for some events only; what was learned is still that of all."
+    at, out = np.isin(self.events.code, events), copy(self)
+    out.contrast = self.contrast.only(events)
+    out.held, out.m, out.r = self.held[:, at], self.m[:, at], self.r[events]
     return out
 
+
+@patch
+def restrict(self: PooledContrast, junctions: np.ndarray) -> PooledContrast:
+    "The same for the events of some junctions only."
+    return self.only(np.unique(self.events.code[np.isin(self.junctions, junctions)]))
+
 # %% ../../nbs/30_tl/33_model_prior.ipynb #84395215
-def predicted_draws(
+def predicted_shapes(
     m: np.ndarray,  # (2, junctions) predicted PSI
     held: np.ndarray,  # (2, junctions) held-out reads
     r: np.ndarray,  # (events, worths) probability of each worth
@@ -105,19 +123,17 @@ def predicted_draws(
     n_draws: int,
     rng: np.random.Generator,
 ) -> np.ndarray:  # (2, draws, junctions)
-    "Draws of both groups' PSI from a prediction and held-out reads."
-    h = np.array(WORTH)[component_draws(r + 1e-12, n_draws, rng)][:, events.code]
-    gamma = [np.maximum(rng.standard_gamma(h * p + y), 1e-30).astype(np.float32) for p, y in zip(m, held)]
-    return np.stack([x / events.sum(x)[:, events.code] for x in gamma])
+    "Parameters of the Dirichlet of both groups' PSI by a prediction and held-out reads, under draws of its worth."
+    h = np.array(WORTH, np.float32)[component_draws(r + 1e-12, n_draws, rng)][:, events.code]
+    return h * m[:, None].astype(np.float32) + held[:, None].astype(np.float32)
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #46068da7
 @patch
 def draws(self: PooledContrast, block: slice, n_draws: int, rng: np.random.Generator) -> tuple:
     "PSI draws of the events of a block, probability of no change of these events, and common PSI."
-    psi, none, p = self.contrast.draws(block, n_draws, rng)
     span, part = self.events.span(block)
-    own = predicted_draws(self.m[:, span], self.held[:, span], self.r[block][:, 1:], part, n_draws, rng)
-    of_model = 1 - self.r[block][:, 0]
-    change = of_model + (1 - of_model) * (1 - none)
-    pick = rng.random((n_draws, len(none))) < of_model / np.maximum(change, 1e-12)
-    return np.where(pick[:, part.code], own, psi), (1 - of_model) * none, p
+    of_model, none = 1 - self.r[block][:, 0], self.none[block]
+    pick = rng.random((n_draws, len(none))) < of_model / np.maximum(1 - none, 1e-12)
+    by_model = predicted_shapes(self.m[:, span], self.held[:, span], self.r[block][:, 1:], part, n_draws, rng)
+    shape = np.where(pick[:, part.code], by_model, self.contrast.shapes(block, n_draws, rng))
+    return dirichlet_draws(shape, part, rng), none, self.contrast.p[span]
