@@ -1,10 +1,23 @@
 """The benchmarks: what they measure follows from what they are given; times, where a machine does nothing else."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from splicevi.bench.speed import DenseReference, Size, Stepper, data_of, exponents, main, measure, model_of, peer_class
+from splicevi.bench.speed import (
+    FULL,
+    DenseReference,
+    Size,
+    Stepper,
+    data_of,
+    exponents,
+    main,
+    measure,
+    model_of,
+    peer_class,
+)
 from splicevi.bench.truth import losses, plain_psi, thinned
 from splicevi.datasets import simulate
 
@@ -115,6 +128,7 @@ def test_cost_follows_the_observed_pairs(steppers):
 @pytest.mark.timed
 def test_exponents_of_a_step():
     "A step grows with pairs and junctions as 0.8 to 1.1, and not with the cells in the data."
-    sizes = (Size(512, 20_000, 0.036), Size(512, 80_000, 0.036), Size(1536, 20_000, 0.036))
+    base = FULL[1]
+    sizes = (base, replace(base, n_junctions=3 * base.n_junctions), replace(base, n_cells=3 * base.n_cells))
     found = exponents(measure(sizes, 5)).loc["step"]
     assert 0.8 <= found["pairs and junctions"] <= 1.1 and abs(found["cells"]) <= 0.1, found.to_dict()

@@ -38,11 +38,11 @@ from ..tl.heldout import imputation, predicted_psi
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['STATUS', 'CLEAR', 'QUICK', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'TASKS', 'COLORS', 'memory', 'new_peak',
-           'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of', 'model_of', 'Stepper', 'dense_step',
-           'import_task', 'tasks_of', 'measure', 'exponent', 'series', 'exponents', 'profile', 'peer_class',
-           'named_model', 'EpochTimes', 'run_of', 'compare_peer', 'compare_quality', 'cost_lines', 'cost_figure',
-           'Speed', 'speed_page', 'main']
+__all__ = ['STATUS', 'CLEAR', 'QUICK', 'WIDTH', 'DENSITY', 'BATCH', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'TASKS',
+           'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of',
+           'model_of', 'Stepper', 'dense_step', 'import_task', 'tasks_of', 'measure', 'exponent', 'series', 'exponents',
+           'profile', 'peer_class', 'named_model', 'EpochTimes', 'run_of', 'compare_peer', 'compare_quality',
+           'cost_lines', 'cost_figure', 'Speed', 'speed_page', 'main']
 
 # %% ../../nbs/90_bench/20_speed.ipynb #d798529a
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -221,10 +221,11 @@ def tasks_of(size: Size) -> tuple[SPLICEVI, dict[str, Callable]]:
 
 # %% ../../nbs/90_bench/20_speed.ipynb #c1c8a65f
 QUICK = (Size(256, 500, 0.1), Size(256, 2000, 0.1))
+WIDTH, DENSITY, BATCH = 90_000, 0.036, 256  # about those of the publication
 FULL = (
-    *(Size(512, n, 0.036) for n in (5_000, 20_000, 80_000)),  # pairs and junctions
-    *(Size(512, 20_000, o) for o in (0.009, 0.144)),  # pairs alone
-    *(Size(n, 20_000, 0.036) for n in (1024, 2048)),  # cells
+    *(Size(512, n, DENSITY, batch_size=BATCH) for n in (WIDTH // 3, WIDTH, 3 * WIDTH)),  # pairs and junctions
+    *(Size(512, WIDTH, o, batch_size=BATCH) for o in (DENSITY / 3, 3 * DENSITY)),  # pairs alone
+    *(Size(n, WIDTH, DENSITY, batch_size=BATCH) for n in (1024, 2048)),  # cells
 )
 PUBLISHED = Size(2048, 89_831, 0.036, 10_572, 256)  # genes and junctions of the publication
 ONCE = ("test", "simulate", "import")  # tasks too long to repeat
