@@ -7,10 +7,11 @@ import torch
 from torch.testing import assert_close
 
 from splicevi import SPLICEVI
+from splicevi.core import KEYS
 from splicevi.data import compiled as code
 from splicevi.datasets import simulate
 from splicevi.nn import fused, fused_counts
-from splicevi.nn.batch import SplicingBatch
+from splicevi.nn.batch import SplicingBatch, splicing_batch
 from splicevi.nn.decoders import DecodedCounts, DecodedPairs
 from splicevi.nn.likelihoods import DirichletMultinomial, ZeroInflatedNegativeBinomial
 
@@ -66,7 +67,7 @@ def mini_batch(most: float, seed: int = 0, whole: bool = True) -> SplicingBatch:
 
 
 def in_double(batch: SplicingBatch) -> SplicingBatch:
-    return SplicingBatch(*(t.double() if t.is_floating_point() else t for t in batch[:11]))
+    return SplicingBatch(*(t.double() if t.is_floating_point() else t for t in batch))
 
 
 def answers(batch, given, weights):
@@ -197,19 +198,32 @@ def test_without_a_folder_for_the_cache(monkeypatch):
     assert code.compiled(lambda x: x + 1)(2) == 3
 
 
-def test_loader_gives_the_same_mini_batches(monkeypatch):
-    "The compiled gathering of pairs, with cells named twice and out of order."
+@pytest.mark.parametrize("rows", [[5, 2, 2, 59, 0], [7, 8, 9]])
+@pytest.mark.parametrize("layer", [False, True])
+def test_loader_gives_the_same_mini_batches(monkeypatch, rows, layer):
+    "Large ones are compact: every field that follows, with cells named twice and out of order, and a layer of PSI."
     data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
-    SPLICEVI.setup_mudata(data)
+    names = {}
+    if layer:
+        junctions = data["splicing"]
+        y = junctions.layers[KEYS.junction_counts].toarray()
+        junctions.layers["other"] = np.where(y > 0, np.random.default_rng(0).uniform(0.1, 0.9, y.shape), 0)
+        names = dict(junc_ratio_layer="other")
+    SPLICEVI.setup_mudata(data, **names)
     model = SPLICEVI(data, n_latent=3)
-    rows = np.array([5, 2, 2, 59, 0])
-    ask = lambda: next(iter(model._make_data_loader(adata=model.adata, indices=rows, batch_size=5)))
+    ask = lambda: next(iter(model._make_data_loader(adata=model.adata, indices=np.array(rows), batch_size=5)))
     slow = ask()
     monkeypatch.setattr(fused, "FUSE_FROM", 0)
     fast = ask()
-    assert slow.keys() == fast.keys()
-    for k in slow:
-        assert torch.equal(slow[k], fast[k]) and slow[k].dtype == fast[k].dtype, k
+    assert "pairs_cell" in slow and "pairs_cell" not in fast
+    for k in set(slow) & set(fast):
+        assert torch.equal(slow[k].to(fast[k].dtype), fast[k]), k
+    one, other = splicing_batch(slow), splicing_batch(fast)
+    for k in SplicingBatch._fields:
+        a, b = getattr(one, k), getattr(other, k)
+        assert torch.equal(a, b) and a.dtype == b.dtype, k
+    assert torch.equal(fast["x_count"], slow["X"].reshape(-1)[slow["x_hit"]])
+    assert other.of_reads != layer
 
 
 def test_a_loader_left_early_leaves_no_thread():

@@ -8,13 +8,12 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from fastcore.basics import patch
 from scvi import REGISTRY_KEYS
 from torch import Tensor
 
 # %% auto #0
-__all__ = ['PAIR', 'LOG_COUNTS', 'COUNT_TOTALS', 'SplicingBatch', 'toy_batch', 'splicing_batch', 'LogCounts', 'log_counts',
-           'gene_counts']
+__all__ = ['PAIR', 'MADE', 'LOG_COUNTS', 'COUNT_TOTALS', 'SplicingBatch', 'toy_batch', 'spread', 'CompactBatch', 'splicing_batch',
+           'LogCounts', 'log_counts', 'gene_counts']
 
 # %% ../../nbs/40_nn/10_batch.ipynb #7f0e5a93
 class SplicingBatch(NamedTuple):
@@ -31,12 +30,19 @@ class SplicingBatch(NamedTuple):
     observation_event: Tensor  # (observations,) event index
     observation_total: Tensor  # (observations,) reads of the group
     hit: Tensor  # (pairs with reads,) positions where y > 0
-    observation_size: Tensor | None = None  # (observations,) int32 pairs of the group
-    observation_indptr: Tensor | None = None  # (cells + 1,) int32 where each cell's observations start
 
     @property
     def n_cells(self):
         return self.indptr.numel() - 1
+
+    @property
+    def observation_size(self) -> Tensor:  # (observations,) int32 pairs of the group
+        return self.observation.bincount(minlength=len(self.observation_total)).int()
+
+    @property
+    def observation_indptr(self) -> Tensor:  # (cells + 1,) int32 where each cell's observations start
+        counts = self.observation_cell.bincount(minlength=self.n_cells)
+        return torch.cat([counts.new_zeros(1), counts.cumsum(0)]).int()
 
 # %% ../../nbs/40_nn/10_batch.ipynb #ad6768fd
 def toy_batch(y=(3.0, 1, 0, 5, 2, 4, 0, 1), dtype=torch.float32) -> SplicingBatch:
@@ -61,38 +67,49 @@ def toy_batch(y=(3.0, 1, 0, 5, 2, 4, 0, 1), dtype=torch.float32) -> SplicingBatc
 # %% ../../nbs/40_nn/10_batch.ipynb #7b094486
 PAIR = "pairs_"  # prefix of the fields of `SplicingBatch` among the tensors of a mini-batch
 
+# %% ../../nbs/40_nn/10_batch.ipynb #ccd53afc
+def spread(counts: Tensor, n: int) -> Tensor:  # (n,)
+    "0, 1, …, each as often as counted; n is the sum of the counts, for which a device would have to be asked."
+    return torch.arange(len(counts), device=counts.device).repeat_interleave(counts.long(), output_size=n)
+
+
+MADE = dict(
+    cell=lambda b: spread(b.indptr.diff(), len(b.junction)),
+    observation=lambda b: spread(b.observation_size, len(b.junction)),
+    observation_cell=lambda b: spread(b.observation_indptr.diff(), len(b.observation_total)),
+    n=lambda b: b.observation_total[b.observation],
+    psi=lambda b: b.y / b.n if b.of_reads else b.psi_layer,
+    hit=lambda b: b.y.nonzero().squeeze(1),
+)
+
 # %% ../../nbs/40_nn/10_batch.ipynb #999424cc
-@patch
-def filled(self: SplicingBatch) -> SplicingBatch:
-    "With the fields that a compact mini-batch lacks."
-    if self.cell is not None:
-        return self
-    spread = lambda counts, n: torch.repeat_interleave(
-        torch.arange(len(counts), device=self.y.device), counts.long(), output_size=n
-    )
-    observation = spread(self.observation_size, len(self.junction))
-    observation_cell = spread(self.observation_indptr.diff(), len(self.observation_total))
-    n = self.observation_total[observation]
-    return self._replace(
-        cell=observation_cell[observation],
-        n=n,
-        psi=self.y / n if self.psi is None else self.psi,
-        observation=observation,
-        observation_cell=observation_cell,
-        observation_event=self.observation_event.long(),
-        hit=None if self.hit is None else self.hit.long(),
-    )
+class CompactBatch:
+    "The same from few fields; the others are made when something asks for them, once a mini-batch."
+
+    def __init__(self, tensors: dict[str, Tensor]):
+        self.tensors = tensors
+
+    n_cells = property(lambda self: self.indptr.numel() - 1)
+    of_reads = property(lambda self: PAIR + "psi_layer" not in self.tensors)  # whether PSI is y / n
+
+    def __getattr__(self, name: str) -> Tensor:
+        key = PAIR + name
+        if name.startswith("__") or name == "tensors" or (key not in self.tensors and name not in MADE):
+            raise AttributeError(name)
+        if key not in self.tensors:
+            self.tensors[key] = MADE[name](self)
+        elif name in ("hit", "observation_event"):
+            self.tensors[key] = self.tensors[key].long()
+        return self.tensors[key]
 
 # %% ../../nbs/40_nn/10_batch.ipynb #16909694
-def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | None:
+def splicing_batch(tensors: dict[str, Tensor]) -> SplicingBatch | CompactBatch | None:
     "The observed pairs among the tensors of a mini-batch, None if the data have no splicing."
     if PAIR + "junction" not in tensors:
         return None
-    batch = SplicingBatch(*(tensors.get(PAIR + f) for f in SplicingBatch._fields))
-    if batch.cell is None and batch.hit is not None:
-        batch = batch.filled()
-        tensors.update({PAIR + k: v for k, v in batch._asdict().items()})
-    return batch
+    if PAIR + "observation_size" in tensors:
+        return CompactBatch(tensors)
+    return SplicingBatch(*(tensors[PAIR + f] for f in SplicingBatch._fields))
 
 # %% ../../nbs/40_nn/10_batch.ipynb #88a1c71f
 LOG_COUNTS, COUNT_TOTALS = "log_counts", "count_totals"  # among the tensors of a mini-batch, in place of the counts

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from ..data.compiled import compiled
-from .batch import LogCounts, SplicingBatch
+from .batch import CompactBatch, LogCounts, SplicingBatch
 from .elementary import FAST
 from .fused import PooledCodes, in_parts, may_fuse
 from .scvi_names import fully_connected
@@ -64,15 +64,12 @@ def residuals_pass(first, last, indptr, junction, psi, n, psi_mean, kappa, r):
 # %% ../../nbs/40_nn/40_encoders.ipynb #b7e309f0
 def residuals(batch: SplicingBatch, psi_mean: Tensor, kappa: float) -> Tensor:  # (pairs,)
     "Depth-aware residuals of a mini-batch."
-    of_reads = batch.psi is None
-    if not may_fuse(batch, batch.y if of_reads else batch.psi, psi_mean):
-        batch = batch.filled()
+    if not may_fuse(batch, psi_mean):
         return depth_aware_residual(batch.psi, batch.n, psi_mean.index_select(0, batch.junction), kappa)
     r, indptr = psi_mean.new_empty(len(batch.junction)), batch.indptr.numpy()
-    if of_reads:
+    work, names = residuals_pass, ("psi", "n")
+    if isinstance(batch, CompactBatch) and batch.of_reads:
         work, names = residuals_of_reads, ("y", "observation_indptr", "observation_size", "observation_total")
-    else:
-        work, names, batch = residuals_pass, ("psi", "n"), batch.filled()
     pairs = [getattr(batch, name).numpy() for name in ("junction", *names)]
     in_parts(work, indptr, indptr, *pairs, psi_mean.detach().numpy(), np.float32(kappa), r.numpy())
     return r
@@ -176,7 +173,7 @@ class MLPInteraction(nn.Module):
 
     def forward(self, embedding: Tensor, psi_mean: Tensor, batch: SplicingBatch, max_nobs: int = -1) -> Tensor:
         unit = F.normalize(embedding, dim=1)
-        pooled, batch = embedding.new_zeros(batch.n_cells, embedding.shape[1]), batch.filled()
+        pooled = embedding.new_zeros(batch.n_cells, embedding.shape[1])
         for start, stop in stretches(batch.junction.numel(), max_nobs):
             psi = batch.psi[start:stop].unsqueeze(1)
             h = self.h(torch.cat([psi, psi * unit[batch.junction[start:stop]]], 1))
@@ -267,7 +264,6 @@ class VanillaEncoder(nn.Module):
         self.encoder = Encoder(n_junctions + n_cont, n_latent, **kwargs)
 
     def forward(self, batch: SplicingBatch, *cats: Tensor, cont: Tensor | None = None):
-        batch = batch.filled()
         x = batch.psi.new_zeros(batch.n_cells, self.n_junctions)
         x[batch.cell, batch.junction.long()] = batch.psi
         return posterior(self.encoder, x if cont is None else torch.cat([x, cont], 1), *cats)

@@ -146,32 +146,28 @@ def observation_terms(
 
 # %% ../../nbs/40_nn/25_fused.ipynb #602cc5dd
 @compiled
-def ends_of(observation: np.ndarray, ends: np.ndarray) -> int:  # how many there are
+def ends_of(size: np.ndarray, ends: np.ndarray) -> None:
     "Write where each observation's pairs start, and where the last one's end."
-    n = 0
-    for q in range(len(observation)):
-        if q == 0 or observation[q] != observation[q - 1]:
-            ends[n] = q
-            n += 1
-    ends[n] = len(observation)
-    return n
+    ends[0] = 0
+    for k in range(len(size)):
+        ends[k + 1] = ends[k] + size[k]
 
 # %% ../../nbs/40_nn/25_fused.ipynb #90640082
 @compiled
-def cells_pass(first, last, h, weight, bias, junction, indptr, observation, y, event, log_c, out):
+def cells_pass(first, last, h, weight, bias, junction, indptr, observations, size, y, event, log_c, out):
     "Log-likelihood of cells, and its gradients by logits and log concentrations of observations."
     log_prob, by_logit, by_log_c = out
     room = np.diff(indptr[first : last + 1]).max()
     e, ends = np.empty(room, np.float32), np.empty(room + 1, np.int64)
     for i in range(first, last):
-        mine, total = slice(indptr[i], indptr[i + 1]), 0.0
-        x, j, o, reads = by_logit[mine], junction[mine], observation[mine], y[mine]
+        mine, start, total = slice(indptr[i], indptr[i + 1]), observations[i], 0.0
+        x, j, reads, n = by_logit[mine], junction[mine], y[mine], observations[i + 1] - start
         logits_of(h[i], weight, bias, j, x)
-        n = ends_of(o, ends)
+        ends_of(size[start : start + n], ends)
         below_largest(x, ends[: n + 1])
         exponentials(x, e)
         for k in range(n):
-            q = o[ends[k]]
+            q = start + k
             log_c_here = float(log_c[event[q] if len(log_c) > 1 else 0])
             value, by_log_c[q] = observation_terms(ends[k], ends[k + 1], x, e, reads, log_c_here)
             total += value
@@ -179,18 +175,21 @@ def cells_pass(first, last, h, weight, bias, junction, indptr, observation, y, e
 
 # %% ../../nbs/40_nn/25_fused.ipynb #8554f8e5
 @compiled
-def sorted_by_junction(junction: np.ndarray, n_junctions: int) -> tuple[np.ndarray, np.ndarray]:
-    "Where each junction's pairs start in the order of junctions, and that order."
-    ends, order = np.zeros(n_junctions + 1, np.int64), np.empty(len(junction), np.int32)
+def sorted_by_junction(junction: np.ndarray, indptr: np.ndarray, n_junctions: int) -> tuple:
+    "Where each junction's pairs start in the order of junctions, that order, and the cells of the pairs in it."
+    ends, order = np.zeros(n_junctions + 1, np.int32), np.empty(len(junction), np.int32)
+    cell = np.empty_like(order)
     for j in junction:
         ends[j + 1] += 1
     for j in range(n_junctions):
         ends[j + 1] += ends[j]
     at = ends[:-1].copy()
-    for q in range(len(junction)):
-        order[at[junction[q]]] = q
-        at[junction[q]] += 1
-    return ends, order
+    for i in range(len(indptr) - 1):
+        for q in range(indptr[i], indptr[i + 1]):
+            k = at[junction[q]]
+            order[k], cell[k] = q, i
+            at[junction[q]] = k + 1
+    return ends, order, cell
 
 # %% ../../nbs/40_nn/25_fused.ipynb #640cf632
 _ORDERS = WeakTensorKeyDictionary()  # junctions of a mini-batch -> its pairs by junction
@@ -199,8 +198,9 @@ _ORDERS = WeakTensorKeyDictionary()  # junctions of a mini-batch -> its pairs by
 def order_of(batch: SplicingBatch, n_junctions: int) -> tuple[Tensor, Tensor, Tensor]:
     "Where each junction's pairs start in the order of junctions, that order, and their cells; sorted once."
     if batch.junction not in _ORDERS:
-        ends, order = map(torch.from_numpy, sorted_by_junction(batch.junction.numpy(), n_junctions))
-        _ORDERS[batch.junction] = ends[:-1], order, batch.cell.index_select(0, order)
+        found = sorted_by_junction(batch.junction.numpy(), batch.indptr.numpy(), n_junctions)
+        ends, order, cell = map(torch.from_numpy, found)
+        _ORDERS[batch.junction] = ends[:-1], order, cell
     return _ORDERS[batch.junction]
 
 # %% ../../nbs/40_nn/25_fused.ipynb #2c85a5bb
@@ -221,7 +221,8 @@ class FusedLogProb(torch.autograd.Function):
     @staticmethod
     def forward(ctx, h: Tensor, weight: Tensor, bias: Tensor, log_c: Tensor, batch: SplicingBatch) -> Tensor:
         given = [t.detach().contiguous().numpy() for t in (h, weight, bias)]
-        pairs = [t.numpy() for t in (batch.junction, batch.indptr, batch.observation, batch.y, batch.observation_event)]
+        names = ("junction", "indptr", "observation_indptr", "observation_size", "y", "observation_event")
+        pairs = [getattr(batch, name).numpy() for name in names]
         out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
         arrays = tuple(t.numpy() for t in out)
         in_parts(cells_pass, pairs[1], *given, *pairs, log_c.detach().numpy().reshape(-1), arrays)

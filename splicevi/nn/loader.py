@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from threading import Barrier
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -49,10 +50,11 @@ from .fused import in_parts, is_large
 __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
            'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi', 'pairs_from_totals',
            'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum',
-           'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy', 'copy_cells',
-           'arrays_at_once', 'stretch_of', 'compact_arrays', 'splicing_arrays', 'expression_arrays', 'log_counts_pass',
-           'log_count_arrays', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead',
-           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'CellSplitter']
+           'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy', 'copy_stretches',
+           'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once',
+           'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at', 'is_streamed', 'Window',
+           'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order', 'CellLoader', 'share_of_rank',
+           'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -300,87 +302,96 @@ def arrays_by_numpy(store: CellStore, rows: np.ndarray, at: np.ndarray, indptr: 
         observation_total=total,
     )
 
-# %% ../../nbs/40_nn/70_loader.ipynb #f340e08e
-@compiled
-def copy_cells(first, last, rows, pairs, observations, out):
-    "Write the pairs of cells `first` to `last` of a mini-batch, and what is known of each."
-    starts, from_indptr, from_junction, from_y = pairs
-    observation_starts, from_observations, from_event, from_total, event_size = observations
-    cell, junction, y, n, psi, observation, observation_cell, observation_event, observation_total = out
-    for i in range(first, last):
-        p, source, t = starts[i], from_indptr[rows[i]], observation_starts[i]
-        for o in range(from_observations[rows[i]], from_observations[rows[i] + 1]):
-            total = from_total[o]
-            observation_cell[t], observation_event[t], observation_total[t] = i, from_event[o], total
-            for _ in range(event_size[from_event[o]]):
-                cell[p], junction[p], observation[p] = i, from_junction[source], t
-                y[p], n[p], psi[p] = from_y[source], total, from_y[source] / total
-                p, source = p + 1, source + 1
-            t += 1
-
-# %% ../../nbs/40_nn/70_loader.ipynb #f32179b7
-def arrays_at_once(store: CellStore, rows: np.ndarray, indptr: np.ndarray) -> dict[str, np.ndarray]:
-    "As `arrays_by_numpy`, by compiled code."
-    p, n_pairs = store.pairs, int(indptr[-1])
-    starts = row_starts(p.observation_indptr, rows)
-    of_pairs = dict(
-        cell=np.int64, junction=p.junction.dtype, y=p.y.dtype, n=p.y.dtype, psi=p.y.dtype, observation=np.int64
-    )
-    of_observations = dict(observation_cell=np.int64, observation_event=np.int64, observation_total=p.y.dtype)
-    out = {k: np.empty(n_pairs, t) for k, t in of_pairs.items()}
-    out |= {k: np.empty(int(starts[-1]), t) for k, t in of_observations.items()}
-    pairs = (indptr, p.indptr, p.junction, p.y)
-    observations = (starts, p.observation_indptr, p.observation_event, p.observation_total, p.event_size)
-    in_parts(copy_cells, indptr, rows, pairs, observations, tuple(out.values()))
-    return out
-
 # %% ../../nbs/40_nn/70_loader.ipynb #5ba0ab34
-def stretch_of(
-    indptr: np.ndarray,  # (rows + 1,) where each row's stretch starts
+@compiled
+def copy_stretches(first, last, starts, source_starts, source, out):
+    "Write stretches of an array one after the other."
+    for i in range(first, last):
+        n = starts[i + 1] - starts[i]
+        out[starts[i] : starts[i] + n] = source[source_starts[i] : source_starts[i] + n]
+
+
+def stretches_of(
+    array: np.ndarray,
+    indptr: np.ndarray,  # (rows + 1,) where each row's stretch of it starts
     rows: np.ndarray,  # (k,) wanted rows
-) -> slice | np.ndarray:
-    "Positions of the rows' stretches, one after the other: a slice, if the rows follow each other."
+) -> np.ndarray:
+    "The rows' stretches of an array, one after the other; a view, if the rows follow each other."
     if len(rows) and (np.diff(rows) == 1).all():
-        return slice(indptr[rows[0]], indptr[rows[-1] + 1])
-    return take_ranges(indptr, rows)[0]
+        return array[indptr[rows[0]] : indptr[rows[-1] + 1]]
+    starts = row_starts(indptr, rows)
+    if not is_large(starts[-1]):
+        return array[take_ranges(indptr, rows)[0]]
+    out = np.empty(starts[-1], array.dtype)
+    in_parts(copy_stretches, starts, starts, indptr[rows], array, out)
+    return out
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8166eaef
 def compact_arrays(store: CellStore, rows: np.ndarray) -> dict[str, np.ndarray]:
-    "The fields of some cells from which the others follow."
+    "The fields of some cells from which the others follow, see `splicevi.nn.batch.CompactBatch`."
     p = store.pairs
-    at, observations = stretch_of(p.indptr, rows), stretch_of(p.observation_indptr, rows)
-    event = p.observation_event[observations]
-    return dict(
-        junction=p.junction[at],
-        y=p.y[at],
+    of_pairs, of_observations = (partial(stretches_of, indptr=s, rows=rows) for s in (p.indptr, p.observation_indptr))
+    event = of_observations(p.observation_event)
+    out = dict(
+        junction=of_pairs(p.junction),
+        y=of_pairs(p.y),
         observation_event=event.astype(np.int32, copy=False),
-        observation_total=p.observation_total[observations],
+        observation_total=of_observations(p.observation_total),
         observation_size=p.event_size.astype(np.int32, copy=False)[event],
         observation_indptr=row_starts(p.observation_indptr, rows).astype(np.int32),
     )
+    return out if store.psi is None else out | {"psi_layer": of_pairs(store.psi)}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3ea00d41
 def splicing_arrays(
     store: CellStore,
     rows: np.ndarray,  # (cells,) rows of the data set
-    compact: bool = False,  # only what the rest follows from, see `SplicingBatch.filled`
-    for_encoders: bool = False,  # whether nothing else will look at the reads
-) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`
+    compact: bool = False,  # only what the rest follows from, on the way to a graphics card
+    for_encoders: bool = False,  # the same where nothing else will look at the reads
+) -> dict[str, np.ndarray]:  # the fields of `SplicingBatch`, or of `CompactBatch`
     "The observed pairs of some cells."
-    p, compact = store.pairs, compact or for_encoders
-    indptr = row_starts(p.indptr, rows)
-    if compact:
+    p, indptr = store.pairs, row_starts(store.pairs.indptr, rows)
+    if compact or for_encoders or is_large(indptr[-1]):
         out = compact_arrays(store, rows)
-    elif is_large(indptr[-1]):
-        out = arrays_at_once(store, rows, indptr)
+        if compact and not for_encoders:  # a device would have to be asked how many there are
+            out["hit"] = np.flatnonzero(out["y"]).astype(np.int32, copy=False)
     else:
-        out = arrays_by_numpy(store, rows, take_ranges(p.indptr, rows)[0], indptr)
-    if store.psi is not None:
-        out["psi"] = store.psi[stretch_of(p.indptr, rows)]
-    out["indptr"] = indptr.astype(np.int32)
-    if not for_encoders:
-        out["hit"] = np.flatnonzero(out["y"]).astype(np.int32 if compact else np.int64, copy=False)
-    return out
+        at = take_ranges(p.indptr, rows)[0]
+        out = arrays_by_numpy(store, rows, at, indptr)
+        out["hit"] = np.flatnonzero(out["y"])
+        if store.psi is not None:
+            out["psi"] = store.psi[at]
+    return out | {"indptr": indptr.astype(np.int32)}
+
+# %% ../../nbs/40_nn/70_loader.ipynb #7d7bc207
+def ends_if_large(x, rows: np.ndarray) -> np.ndarray | None:  # (cells + 1,)
+    "Where the counts of each cell start, one after the other, if they are many and can be taken as they lie."
+    if sp.issparse(x) and x.format == "csr" and x.has_canonical_format:
+        ends = row_starts(x.indptr, rows)
+        return ends if is_large(ends[-1]) else None
+    return None
+
+
+@compiled
+def counts_pass(first, last, rows, ends, indptr, indices, counts, x, hit, count, complete):
+    "Write the counts of cells `first` to `last` of a mini-batch, and where they are."
+    for i in range(first, last):
+        row, q = x[i], ends[i]
+        row[:] = 0
+        for p in range(indptr[rows[i]], indptr[rows[i] + 1]):
+            if counts[p] != 0:
+                row[indices[p]] = count[q] = counts[p]
+                hit[q] = i * x.shape[1] + indices[p]
+                q += 1
+        complete[i] = q == ends[i + 1]
+
+
+def counts_at_once(x, rows: np.ndarray, ends: np.ndarray) -> dict[str, np.ndarray] | None:
+    "As `expression_arrays` of a CSR matrix, by compiled code; None if it holds zeros."
+    block, complete = np.empty((len(rows), x.shape[1]), np.float32), np.empty(len(rows), bool)
+    hit, count = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.float32)
+    in_parts(counts_pass, ends, rows, ends, x.indptr, x.indices, x.data, block, hit, count, complete)
+    return {REGISTRY_KEYS.X_KEY: block, "x_hit": hit, "x_count": count} if complete.all() else None
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
@@ -388,6 +399,8 @@ def expression_arrays(
     rows: np.ndarray,  # (cells,)
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
+    if (ends := ends_if_large(x, rows)) is not None and (found := counts_at_once(x, rows, ends)) is not None:
+        return found
     block = x[rows]
     if sp.issparse(block):
         block = block.tocsr()
@@ -420,8 +433,7 @@ def log_count_arrays(
     rows: np.ndarray,  # (cells,)
 ) -> dict[str, np.ndarray]:
     "What encoders ask of the gene counts of some cells."
-    plain = sp.issparse(x) and x.format == "csr" and x.has_canonical_format
-    if plain and is_large((ends := row_starts(x.indptr, rows))[-1]):
+    if (ends := ends_if_large(x, rows)) is not None:
         log, total = np.empty((len(rows), x.shape[1]), np.float32), np.empty((len(rows), 1), np.float32)
         in_parts(log_counts_pass, ends, rows, x.indptr, x.indices, x.data, log, total)
         return {LOG_COUNTS: log, COUNT_TOTALS: total}
