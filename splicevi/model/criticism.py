@@ -16,7 +16,7 @@ from torch import Tensor, distributions
 
 from ..core import Limits, obs_column
 from ..data.arguments import MAYBE_COUNT, Text, takes
-from .decode import seeded
+from .decode import many_cells, seeded
 from .docs import docs, explain
 from .latent import LatentMixin
 from ..nn.batch import splicing_batch
@@ -256,7 +256,8 @@ def latent_posteriors(
     warn_untrained(self)
     adata = self._validate_anndata(adata)
     with torch.inference_mode():
-        found = [q["qz"] for _, q in self._posteriors(adata, self._rows(adata, indices), batch_size, encoded_only=True)]
+        rows, many = self._rows(adata, indices), many_cells(batch_size)
+        found = [q["qz"] for _, q in self._posteriors(adata, rows, many, encoded_only=True)]
     return distributions.Normal(torch.cat([q.loc for q in found]), torch.cat([q.scale for q in found]))
 
 # %% ../../nbs/50_model/58_criticism.ipynb #7fe212e4

@@ -27,8 +27,8 @@ from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
 
 # %% auto #0
-__all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'seeded', 'covariates',
-           'LatentPoints', 'mean_or_samples', 'as_frame']
+__all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'seeded', 'many_cells',
+           'covariates', 'LatentPoints', 'mean_or_samples', 'as_frame']
 
 # %% ../../nbs/50_model/50_decode.ipynb #afb7eb04
 def columns_of(
@@ -169,8 +169,6 @@ def _posteriors(
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     device, mode = self.device, torch.is_inference_mode_enabled()  # a device is found by looking at every weight
     on_cpu, kwargs, kept = device.type == "cpu", kwargs | dict(n_samples=0), codes_of(self.module)
-    if encoded_only and batch_size is None:
-        batch_size = 4 * settings.batch_size  # as there are neither gradients nor decoded features
 
     def encode(tensors: dict[str, Tensor]) -> tuple[dict, dict]:
         tensors = {k: v.to(device) for k, v in tensors.items()}
@@ -182,6 +180,11 @@ def _posteriors(
     with eval_mode(self.module):
         for tensors, q in (side_by_side if encoded_only and on_cpu else map)(encode, batches):
             yield tensors, q | {"z": self.module.draw(q["qz"], n_samples)}
+
+# %% ../../nbs/50_model/50_decode.ipynb #8263c3ca
+def many_cells(batch_size: int | None) -> int:
+    "Cells of a mini-batch where there are neither gradients nor decoded features: four times as many as elsewhere."
+    return 4 * settings.batch_size if batch_size is None else batch_size
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.distributions import Normal
 
 from ..data.arguments import OneOf, takes
-from .decode import Decode, DecodeMixin, pick
+from .decode import Decode, DecodeMixin, many_cells, pick
 from .docs import docs, explain
 from .outputs import OUTPUT, Output
 from ..nn.scvi_names import warn_untrained
@@ -74,7 +74,8 @@ def _summarised(self: LatentMixin, posterior: Normal, give_mean: bool) -> Tensor
 @torch.inference_mode()
 def _latent_parts(self: LatentMixin, how: Decode, adata, rows, modality: str, give_mean: bool) -> Iterator[np.ndarray]:
     "Latent points of the cells of one mini-batch after another."
-    for _, q in self._posteriors(adata, rows, how.batch_size, silent=how.silent, encoded_only=True, library=False):
+    many = many_cells(how.batch_size)
+    for _, q in self._posteriors(adata, rows, many, silent=how.silent, encoded_only=True, library=False):
         yield self._summarised(self._posterior_of(q, modality), give_mean).cpu().numpy()
 
 # %% ../../nbs/50_model/52_latent.ipynb #01354b4b

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..data.arguments import COUNT, Names, takes
 from ..data.pairs import CellStore
-from .decode import Decode, DecodeMixin, LatentPoints, columns_of, covariates, pick
+from .decode import Decode, DecodeMixin, LatentPoints, columns_of, covariates, many_cells, pick
 from .docs import docs, explain
 from .outputs import OUTPUT
 from ..nn.batch import splicing_batch
@@ -284,7 +284,7 @@ def latent_points(self: SplicingMixin, adata=None, batch_size: int | None = None
     adata, rows, _ = self._begin(Decode(adata))
     parts = [
         (self._points_to_decode(q, True), covariates(t))
-        for t, q in self._posteriors(adata, rows, batch_size, encoded_only=True)
+        for t, q in self._posteriors(adata, rows, many_cells(batch_size), encoded_only=True)
     ]
     return LatentPoints(
         torch.cat([z.cpu() for z, _ in parts]), {k: torch.cat([c[k].cpu() for _, c in parts]) for k in parts[0][1]}

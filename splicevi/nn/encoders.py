@@ -44,9 +44,8 @@ def residuals_of_reads(first, last, indptr, junction, y, observations, size, tot
     for i in range(first, last):
         mine, q = slice(indptr[i], indptr[i + 1]), 0
         for o in range(observations[i], observations[i + 1]):
-            n[q] = n[q + 1] = n[q + 2] = n[q + 3] = total[
-                o
-            ]  # most events are no larger; what is too much is overwritten
+            # most events are no larger than four; what is written too far is overwritten
+            n[q] = n[q + 1] = n[q + 2] = n[q + 3] = total[o]
             for more in range(q + 4, q + size[o]):
                 n[more] = total[o]
             q += size[o]
