@@ -47,14 +47,14 @@ from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .fused import in_parts, is_large
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'STRETCH', 'WINDOW', 'SplicingKeys',
-           'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi', 'pairs_from_totals',
-           'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes', 'checksum',
-           'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy', 'copy_stretches',
-           'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once',
-           'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at', 'is_streamed', 'Window',
-           'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order', 'CellLoader', 'share_of_rank',
-           'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
+           'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
+           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes',
+           'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy',
+           'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass',
+           'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at', 'is_streamed',
+           'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order', 'CellLoader',
+           'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -537,31 +537,34 @@ def one_ahead(items: Iterator) -> Iterator:
             yield item
 
 # %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
+AT_ONCE = 4  # items at work, at most: each takes memory
+
+
 def side_by_side(
     work: Callable,  # of one item
     items: Iterable,
 ) -> Iterator:
-    "Results of work on items, in their order, several at a time: as many as PyTorch has threads."
+    "Results of work on items, in their order, several at a time, among which PyTorch's threads are dealt out."
     threads = torch.get_num_threads()
-    if threads == 1:
+    if (workers := min(threads, AT_ONCE)) == 1:
         yield from map(work, items)
         return
-    started, under_way = Barrier(threads + 1), deque()
+    started, under_way = Barrier(workers + 1), deque()
 
     def start() -> None:
         torch.get_num_threads()  # else PyTorch looks later, and takes the number of all
-        torch.set_num_threads(1)
+        torch.set_num_threads(threads // workers)
         started.wait()
 
-    with ThreadPoolExecutor(threads, "splicevi-encoder", start) as pool:
-        for _ in range(threads):
+    with ThreadPoolExecutor(workers, "splicevi-encoder", start) as pool:
+        for _ in range(workers):
             pool.submit(int)
         started.wait()
         torch.set_num_threads(threads)
         try:
             for item in items:
                 under_way.append(pool.submit(work, item))
-                if len(under_way) > threads:
+                if len(under_way) > workers:
                     yield under_way.popleft().result()
             while under_way:
                 yield under_way.popleft().result()
