@@ -242,6 +242,32 @@ def test_a_loader_left_early_leaves_no_thread():
     assert not [t for t in threading.enumerate() if t.name.startswith("splicevi-loader")]
 
 
+def test_encoders_at_work_side_by_side(monkeypatch):
+    "Answers, samples and errors do not depend on how many there are, and none is left behind."
+    import threading
+
+    data = simulate(n_cells=90, n_genes=20, n_junctions=50, seed=0)
+    SPLICEVI.setup_mudata(data, batch_key="batch")
+    model, before, out = SPLICEVI(data, n_latent=3), torch.get_num_threads(), []
+    model.is_trained_ = True
+    for n in (1, 2, 9):
+        torch.set_num_threads(n)
+        torch.manual_seed(0)
+        asked = dict(indices=np.arange(90)[::-1], batch_size=7)
+        out.append([model.get_latent_representation(give_mean=mean, **asked) for mean in (True, False)])
+        half_way = model._posteriors(data, np.arange(90), 10, encoded_only=True)
+        next(half_way)
+        half_way.close()
+        with monkeypatch.context() as m, pytest.raises(RuntimeError, match="no more"):
+            m.setattr(model.module, "inference", lambda **_: (_ for _ in ()).throw(RuntimeError("no more")))
+            model.get_latent_representation(**asked)
+        assert not [t for t in threading.enumerate() if t.name.startswith("splicevi")]
+        assert torch.get_num_threads() == n
+    torch.set_num_threads(before)
+    for other in out[1:]:
+        assert all(np.array_equal(a, b) for a, b in zip(out[0], other))
+
+
 def test_a_prediction_left_half_way_leaves_no_codes_behind():
     "Codes of junctions that were computed for it are not those of later trainings and answers."
     data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)

@@ -549,7 +549,7 @@ def side_by_side(
     if (workers := min(threads, AT_ONCE)) == 1:
         yield from map(work, items)
         return
-    started, under_way = Barrier(workers + 1), deque()
+    started, under_way = Barrier(workers + 1, timeout=60), deque()
 
     def start() -> None:
         torch.get_num_threads()  # else PyTorch looks later, and takes the number of all
