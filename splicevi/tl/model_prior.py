@@ -98,6 +98,7 @@ class PooledContrast:
     events = property(lambda self: self.contrast.events)
     junctions = property(lambda self: self.contrast.junctions)
     none = property(lambda self: self.r[:, 0] * self.contrast.none)  # (events,) probability of no change
+    restrict = Contrast.restrict
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #40c8bf28
 @patch
@@ -107,12 +108,6 @@ def only(self: PooledContrast, events: np.ndarray) -> PooledContrast:  # events:
     out.contrast = self.contrast.only(events)
     out.held, out.m, out.r = self.held[:, at], self.m[:, at], self.r[events]
     return out
-
-
-@patch
-def restrict(self: PooledContrast, junctions: np.ndarray) -> PooledContrast:
-    "The same for the events of some junctions only."
-    return self.only(np.unique(self.events.code[np.isin(self.junctions, junctions)]))
 
 # %% ../../nbs/30_tl/33_model_prior.ipynb #84395215
 def predicted_shapes(
