@@ -331,7 +331,7 @@ def test_corrected_reads_are_the_dense_definition(model, mdata):
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     pair = Comparison(rows, np.flatnonzero(mdata.obs["cell_type"] == "type_2"))
     data, ask = model._compared(mdata, Together([pair], mdata.n_obs)), SplicingTest(weights="reads")
-    moved, event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
+    (moved,), event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
     names = ["batch_1", "batch_2", "batch_3"]
     psi = {b: model.get_normalized_splicing(transform_batch=b, return_numpy=True) for b in (None, *names)}
     for k, b in enumerate(names):

@@ -13,8 +13,9 @@ from scipy import stats
 from splicevi import SPLICEVI, tl
 from splicevi.core import KEYS
 from splicevi.data.build import assemble_mudata
-from splicevi.data.pairs import EventOrder, observed_pairs, splicing_layers
+from splicevi.data.pairs import CellStore, EventOrder, observed_pairs, splicing_layers
 from splicevi.datasets import simulate
+from splicevi.tl.agreement import WEIGHINGS, compared_donors, weighings
 from splicevi.tl.donor_counts import counted_donors, donor_counts, donor_mean, gene_p_values
 from splicevi.tl.donors import likelihood_ratio
 from splicevi.tl.event_test import Contrast, effect_posterior
@@ -22,28 +23,34 @@ from splicevi.tl.fold_changes import FoldPosterior, fit_folds
 from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.tl.replicates import names_donors, samples_of
 from splicevi.tl.scatter import donor_reads, event_p_values, p_of_events
-from splicevi.tl.strata import STRATUM_FIELDS
 
 
-def reads_of(data, weights="cells", by_donor=True, donor=None):
-    "Reads of each sample of simulated cells, group and donor of the samples."
+def samples_read(data, by_donor=True, donor=None):
+    "Sums of the reads of each sample of simulated cells, group and donor of the samples."
     pair = Comparison(*(np.flatnonzero(data["group"] == g) for g in (0, 1)))
     donor = data["donor"] if donor is None else donor
     s = samples_of(pair, donor if by_donor else np.zeros(len(donor), int))
-    sums = group_reads(data["store"], s.code, len(s.group), 20.0, STRATUM_FIELDS[weights])
-    return sums.weighted(weights)[0], s.group, s.donor
+    return group_reads(data["store"], s.code, len(s.group), 20.0), s.group, s.donor
 
 
-def answers(data, n_draws=200, **options):
+def reads_of(data, **options):
+    "Reads of each sample by cells, group and donor of the samples."
+    sums, group, donor = samples_read(data, **options)
+    return sums.weighted("cells")[0], group, donor
+
+
+def answers(data, n_draws=200, weights="cells", **options):
     "P-value of each event, and the posterior of each junction in the order of junctions."
-    a, group, donor = reads_of(data, **options)
-    event = data["event"]
-    compare = lambda a, event: donor_reads(a, group, donor, event)
-    found = compare(a, event) if len(a) > 2 else None
-    contrast = Contrast(a if found is None else found.reads, event, chance=None if found is None else found.chance)
+    sums, group, donor = samples_read(data, **options)
+    w = weighings(np.stack([sums.weighted(k)[0] for k in WEIGHINGS[weights]]), data["event"])
+    (a, event, chance), p = w, None
+    if len(group) > 2:
+        found, p = compared_donors(w, lambda a, event: donor_reads(a, group, donor, event))
+        a, chance = found.reads, found.chance
+    contrast = Contrast(a, event, chance=chance)
     effect, _ = effect_posterior(contrast, n_draws=n_draws)
     effect = effect._replace(**{k: v[np.argsort(contrast.junctions)] for k, v in effect._asdict().items()})
-    return None if found is None else p_of_events(compare, a, event), effect
+    return p, effect
 
 
 def beta_binomial(data):
@@ -109,12 +116,12 @@ def test_errors_and_power_grid(n_donors, crossed):
     assert 0.03 <= found["p < 0.05"] <= 0.06 and found["called"] <= 0.001, found
     assert found["false"] <= 0.06 and 0.92 <= found["covered"] <= 0.98, found
     assert found["power, reads"] >= found["power, beta-binomial"] - 0.01, found  # two standard errors
-    assert found["power, cells"] >= found["power, beta-binomial"] - 0.03, found
+    assert found["power, cells"] >= found["power, beta-binomial"] - 0.01, found
 
 
 def test_paired_donors_tell_more_than_strangers():
     "Donors in both groups cancel; a donor in one group only takes nothing away."
-    data = spliced(3, 5, crossed=True, changed=0.3)
+    data = spliced(3, 5, crossed=True, changed=0.3, effect=1.2)
     strangers = data | dict(donor=data["donor"] + 100 * data["group"])
     rate = lambda d: (answers(d, n_draws=5)[0][data["is_ds"]] < 0.05).mean()
     assert rate(data) > rate(strangers) + 0.1
@@ -409,6 +416,43 @@ def test_depth_is_not_splicing(swapped):
     assert cells["effect_size"].abs().max() < 0.1 and not cells["is_ds_fdr"].any()
     assert reads["effect_size"].abs().min() > 0.15 and reads["is_ds_fdr"].all()
     assert cells["weights_disagree"].all() and reads["weights_disagree"].all()
+
+
+def depth_by_subtype(seed, confounded, observed=0.15, n_events=800, cells=40):
+    "Reads of two groups of two subtypes each; the deep one is another in each group, in some events its PSI too."
+    rng = np.random.default_rng(seed)
+    group, kind = np.repeat([0, 1], 2 * cells), np.tile(np.repeat([0, 1], cells), 2)
+    gap = np.where(rng.random(n_events) < confounded, rng.choice([-0.35, 0.35], n_events), 0)
+    change = np.where(rng.random(n_events) < 0.15, rng.choice([-0.3, 0.3], n_events), 0)
+    psi = rng.uniform(0.15, 0.85, n_events) + np.outer(kind - 0.5, gap) + np.outer(group - 0.5, change)
+    psi = np.clip(psi, 0.01, 0.99)
+    seen = rng.random(psi.shape) < np.minimum(observed * rng.lognormal(-0.5, 1.2, n_events), 0.95)
+    n = (1 + rng.poisson(np.where(kind == group, 11, 1)[:, None], psi.shape)) * seen
+    y = rng.binomial(n, rng.beta(20 * psi, 20 * (1 - psi)))
+    event = np.repeat(np.arange(n_events), 2).astype(np.int32)
+    store = CellStore(pairs=observed_pairs(np.stack([y, n - y], axis=-1).reshape(len(group), -1), event))
+    return group_reads(store, group, 2, 20.0), event, np.abs(psi[group == 1].mean(0) - psi[group == 0].mean(0)) >= 0.1
+
+
+@pytest.mark.parametrize("confounded", [0.0, 0.02, 0.1, 0.5])
+def test_depth_of_some_events_is_no_more_splicing_than_by_cells(confounded):
+    "The sharper mean is believed where it may be: errors as by cells alone, far more found where depth is innocent."
+    rows = []
+    for seed in range(4):
+        sums, event, real = depth_by_subtype(seed, confounded)
+        w = weighings(np.stack([sums.weighted(k)[0] for k in WEIGHINGS["cells"]]), event)
+        for name, contrast in (
+            ("reads", Contrast(w.reads[0], event)),
+            ("cells", Contrast(w.reads[1], event)),
+            ("both", Contrast(w.reads, event, chance=w.chance)),
+        ):
+            called = call_at_fdr(effect_posterior(contrast, n_draws=300)[1].proba, 0.05)
+            rows.append((name, (called & ~real).sum() / max(called.sum(), 1), called[real].mean()))
+    false, found = pd.DataFrame(rows, columns=["by", "false", "found"]).groupby("by").mean().to_numpy().T
+    both, cells, reads = range(3)
+    assert false[both] <= max(0.05, false[cells] + 0.02) and found[both] >= found[cells] - 0.01, (false, found)
+    assert confounded > 0.02 or found[both] > found[cells] + 0.1
+    assert confounded < 0.1 or false[reads] > 0.2
 
 
 def test_composition_is_not_splicing(swapped):

@@ -74,8 +74,10 @@ def test_choices_of_markers(model, table):
     two = model.markers("cell_type", groups=["type_1", "type_2"], n_top=3, silent=True)
     assert len(two) == 6 and (two["n_compared"] == 1).all() and "the other group" in two["sentence"].iloc[0]
     donors = model.markers("cell_type", sample_key="donor", only_called=False, silent=True)
-    calls = table.index[table["is_marker_fdr"]]
-    assert 0 < donors.loc[calls, "proba_marker"].mean() < table.loc[calls, "proba_marker"].mean()
+    of = lambda t: t.reset_index().set_index(["group", "event_id"])["proba_marker"]
+    calls = of(table[table["is_marker_fdr"]]).index
+    gap = of(donors)[calls] - of(table)[calls]  # these donors are cells at random: asking for them costs nothing
+    assert 0 < gap.abs().max() < 0.3 and abs(gap.mean()) < 0.02
 
 
 def test_groups_that_read_too_little_are_not_compared(model, table):
@@ -125,7 +127,9 @@ def test_by_event_has_a_row_for_each_event(model):
     event = model.differential_splicing(groupby="cell_type", silent=True, level="event")
     assert (one["proba_ds"].to_numpy() <= event["proba_ds"].to_numpy() + 1e-9).all()
     strict = tl.by_event(ds, 0.001)
-    assert strict["is_ds_fdr_all"].sum() < one["is_ds_fdr_all"].sum() <= event["is_ds_fdr_all"].sum()
+    assert strict["is_ds_fdr_all"].sum() < one["is_ds_fdr_all"].sum()
+    calls = [t.groupby("comparison", observed=True)["is_ds_fdr"].sum() for t in (one, event)]
+    assert (calls[0] <= calls[1]).all() and calls[0].sum() > 0
 
 
 def test_by_event_of_pseudobulk(model):

@@ -7,6 +7,7 @@ import pytest
 from splicevi.data.pairs import CellStore, EventOrder, observed_pairs
 from splicevi.data.protocol import PROTOCOLS, sequencing_protocol
 from splicevi.datasets import event_sizes, junction_counts, random_psi, simulate, within_event
+from splicevi.tl.agreement import WEIGHINGS, compared_donors, weighings
 from splicevi.tl.concentration import group_concentration
 from splicevi.tl.detection import Depths, Trial, mean_power, power_rows, shifted_psi
 from splicevi.tl.event_test import Contrast, effect_posterior
@@ -39,9 +40,11 @@ def found_in_full(store, event, group, donor):
     "Which events the library's test calls."
     c, pair = group_concentration(store, group), Comparison(*(np.flatnonzero(group == g) for g in (0, 1)))
     s = samples_of(pair, np.zeros(len(group), int) if donor is None else donor)
-    a, chance = group_reads(store, s.code, len(s.group), c).weighted("cells")[0], None
+    sums = group_reads(store, s.code, len(s.group), c)
+    w = weighings(np.stack([sums.weighted(k)[0] for k in WEIGHINGS["cells"]]), event)
+    a, _, chance = w
     if donor is not None:
-        found = donor_reads(a, s.group, s.donor, event)
+        found, _ = compared_donors(w, lambda a, event: donor_reads(a, s.group, s.donor, event))
         a, chance = found.reads, found.chance
     _, of_events = effect_posterior(Contrast(a, event, chance=chance), 0.05, 200)
     return call_at_fdr(of_events.proba, 0.05), pair

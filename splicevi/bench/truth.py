@@ -23,6 +23,7 @@ from ..data.pairs import CellStore, event_codes, modality_pairs, splicing_layers
 from ..datasets import KNOWN_IN_LUNG, lung, scmixology, simulate
 from ..model.splicevi import SPLICEVI
 from ..pl.style import OKABE_ITO, styled
+from ..tl.agreement import WEIGHINGS, weighings
 from ..tl.concentration import group_concentration
 from ..tl.event_test import Contrast, effect_posterior
 from ..tl.groups import call_at_fdr, group_reads
@@ -265,10 +266,12 @@ def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PS
     (pairs, _), (event, _) = modality_pairs(adata), event_codes(adata.var[KEYS.event])
     kind = adata.obs["compartment"].astype("category").cat
     code, store, rows = kind.codes.to_numpy().astype(np.int64), CellStore(pairs=pairs), []
-    reads = group_reads(store, code, len(kind.categories), group_concentration(store, code)).weighted("cells")[0]
-    for i in range(len(reads)):
+    sums = group_reads(store, code, len(kind.categories), group_concentration(store, code))
+    by = np.stack([sums.weighted(w)[0] for w in WEIGHINGS["cells"]])
+    for i in range(len(kind.categories)):
         for j in range(i):
-            contrast = Contrast(reads[[j, i]], event)
+            w = weighings(by[:, [j, i]], event)
+            contrast = Contrast(w.reads, event, chance=w.chance)
             e, _ = effect_posterior(contrast, n_draws=200)
             gene = adata.var[KEYS.gene_name].to_numpy()[contrast.junctions]
             rows.append(pd.DataFrame({"gene": gene, "probability": e.proba, "effect": np.abs(e.effect)}))

@@ -38,6 +38,7 @@ from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_state, warn_untrained
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #242cd541
+from ..tl.agreement import WEIGHINGS, Weighings, blended, compared_donors, weighings
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from ..tl.designs import designed_reads
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
@@ -53,7 +54,7 @@ from splicevi.tl.groups import (
 )
 from ..tl.model_prior import PooledContrast, kinds_by_spread
 from ..tl.replicates import Samples, donor_codes
-from ..tl.scatter import RHO, DonorReads, donor_reads, p_of_events, with_rest
+from ..tl.scatter import DonorReads, donor_reads, with_rest
 from ..tl.strata import STRATUM_FIELDS, standardised
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #a6600daf
@@ -179,19 +180,31 @@ def _event_reads(self: DifferentialMixin, a: np.ndarray, total: np.ndarray) -> t
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #47bfb02c
 @patch
-def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTest) -> tuple[np.ndarray, np.ndarray]:
-    "Independent reads of each sample, (samples, junctions), and event codes."
+def _weighted(self: DifferentialMixin, sums: GroupReads, test: SplicingTest) -> tuple[np.ndarray, np.ndarray]:
+    "Independent reads under each weighing, (weighings, groups, junctions), and event codes."
+    found = [self._event_reads(*sums.weighted(w)) for w in WEIGHINGS[test.weights]]
+    return np.stack([a for a, _ in found]), found[0][1]
+
+
+@patch
+def _sums(self: DifferentialMixin, data: ComparedReads, code: np.ndarray, n: int, test: SplicingTest) -> GroupReads:
+    "What the weighings need of the reads of n groups of cells; code: (cells,), -1 in none."
+    fields = [f for w in WEIGHINGS[test.weights] for f in STRATUM_FIELDS[w]]
+    return group_reads(data.store, code, n, data.concentration, tuple(fields))
+
+
+@patch
+def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTest) -> Weighings:
+    "Independent reads of each sample."
+    samples = data.asked or data.samples
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
-        weighted = standardised(data.store, data.asked or data.samples, strata, data.concentration, test.weights)
-    elif data.by_donor or data.asked:
-        samples = data.asked or data.samples
-        code, group = samples.code, samples.group
-        sums = group_reads(data.store, code, len(group), data.concentration, STRATUM_FIELDS[test.weights])
-        weighted = sums.weighted(test.weights)
-    else:
-        weighted = data.reads.weighted(test.weights)
-    return self._event_reads(*weighted)
+        by = (standardised(data.store, samples, strata, data.concentration, w) for w in WEIGHINGS[test.weights])
+        found = [self._event_reads(*k) for k in by]
+        return weighings(np.stack([a for a, _ in found]), found[0][1])
+    alone = not (data.by_donor or data.asked)
+    sums = data.reads if alone else self._sums(data, samples.code, len(samples.group), test)
+    return weighings(*self._weighted(sums, test))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #784c4b7d
 @patch
@@ -202,18 +215,17 @@ def _corrected_reads(
     codes: list[int],  # batches to average over
     test: SplicingTest,
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:  # (batches, junctions), event codes
+) -> tuple[np.ndarray, np.ndarray]:  # (weighings, batches, junctions), event codes
     "Effective reads of each batch of a sample without the batches' effect on PSI."
     present, code = np.unique(data.batch[rows], return_inverse=True)
     group = np.full(data.adata.n_obs, -1)
     group[rows] = code
-    sums = group_reads(data.store, group, len(present), data.concentration, STRATUM_FIELDS[test.weights])
-    a, event = self._event_reads(*sums.weighted(test.weights))
+    a, event = self._weighted(self._sums(data, group, len(present), test), test)
     parts, most = data.together.samples, test.n_samples_overall
     own, average = self._batches_of_sample(data.adata, parts, rows, data.batch, codes, most, rng, test.batch_size)
     if self.junction_events is None:
         own, average = (np.concatenate([v, 1 - v], axis=1) for v in (own, average))
-    return batch_corrected_reads(a, own, average, event), event
+    return np.stack([batch_corrected_reads(k, own, average, event) for k in a]), event
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #89a72dc9
 @patch
@@ -223,16 +235,18 @@ def _without_batches(
     test: SplicingTest,
     codes: tuple,  # batches to decode each group under
     rng: np.random.Generator,
-) -> tuple[np.ndarray, np.ndarray]:  # (samples, junctions), event codes
+) -> Weighings:
     "Effective reads of each sample without the batches' effect on PSI."
     s = data.asked or data.samples
     rows = [np.flatnonzero(s.code == k) for k in range(len(s.group))]
     corrected = [self._corrected_reads(data, r, codes[max(g, 0)], test, rng) for r, g in zip(rows, s.group)]
     by_batch, (event, *_) = zip(*corrected)
-    scatter = (
-        np.nan if data.by_donor or data.asked else batch_scatter(by_batch, event)
-    )  # donors have a scatter of their own
-    return np.stack([downweighted(a, event, scatter) for a in by_batch]), event
+    own = data.by_donor or data.asked  # donors have a scatter of their own
+    out = []
+    for of_samples in zip(*by_batch):
+        scatter = np.nan if own else batch_scatter(of_samples, event)
+        out.append([downweighted(a, event, scatter) for a in of_samples])
+    return weighings(np.array(out), event, np.concatenate(by_batch, axis=1))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #369f452d
 class DecodedContrast:
@@ -312,6 +326,7 @@ def _with_prediction(
     self: DifferentialMixin,
     data: ComparedReads,
     contrast: Contrast,
+    w: Weighings,  # of all reads
     kind: np.ndarray,  # (events,)
     test: SplicingTest,
     rng: np.random.Generator,
@@ -321,10 +336,8 @@ def _with_prediction(
         data.together.ours = self._training_cells(data.adata)
     ours, reads = data.together.ours, []
     for part in (ours, ~ours):
-        sums = group_reads(
-            data.store, np.where(part, data.group, -1), 2, data.concentration, STRATUM_FIELDS[test.weights]
-        )
-        reads.append(self._event_reads(*sums.weighted(test.weights))[0])
+        sums = self._sums(data, np.where(part, data.group, -1), 2, test)
+        reads.append(blended(self._weighted(sums, test)[0], w))
     return PooledContrast(contrast, *reads, self._predicted(data, test, rng), kind)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #c6bf0171
@@ -340,14 +353,14 @@ def _contrast(
     "What the posterior of a comparison is drawn from."
     if test.norm_splicing_function == "decoder":
         return self._decoded_contrast(data, wanted, codes or ([None], [None]), test, rng)
-    a, event = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
-    chance = None
+    w = self._without_batches(data, test, codes, rng) if codes else self._sample_reads(data, test)
+    a, event, chance = w
     if data.asked or data.by_donor:
-        data.donors, data.p_value = data.compare(a, event), p_of_events(data.compare, a, event)
+        data.donors, data.p_value = compared_donors(w, data.compare)
         a, chance = data.donors.reads, data.donors.chance
     kind = None if test.prior == "reads" else self._kinds(data, event, test, rng)
     contrast = Contrast(a, event, tuple(test.grid), chance, kind)
-    contrast = self._with_prediction(data, contrast, kind, test, rng) if test.prior == "model" else contrast
+    contrast = self._with_prediction(data, contrast, w, kind, test, rng) if test.prior == "model" else contrast
     return contrast.restrict(wanted)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #41f36ce0
@@ -425,7 +438,7 @@ def donor_columns(
     events = EventOrder(event)
     q, known = np.full(len(p), np.nan), ~np.isnan(p)
     q[known] = stats.false_discovery_control(p[known]) if known.any() else []
-    found = {"p_value": p, "q_value": q, "donor_scatter": donors.chance @ RHO, "donors_paired": donors.paired}
+    found = {"p_value": p, "q_value": q, "donor_scatter": donors.scatter, "donors_paired": donors.paired}
     of_junction = events.code[events.rank][:n]
     return {k: v[of_junction] for k, v in found.items()}
 
@@ -544,8 +557,9 @@ explain(
     weights="""
     weights
         Whose PSI a group's is: ``"cells"`` for the mean over the cells in which the event was observed, ``"reads"`` for
-        that over effective reads. With ``"reads"`` deep cells count more. That is sharper (on simulated truth it finds
-        3 more of 100), but where two subtypes splice differently and change their depth, it takes that for splicing.
+        that over effective reads. With ``"reads"`` deep cells count more. That is sharper, but where two subtypes
+        splice differently and change their depth, it takes that for splicing. With ``"cells"`` the sharper mean is
+        believed as far as both agree, which is learned from all events (:mod:`splicevi.tl.agreement`).
     strata
         Column of ``obs``, such as cell types within the groups. The PSI of both groups are then means over strata with
         the same weights, their shares of the compared cells, so that a change of composition is no effect. Strata

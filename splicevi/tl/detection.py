@@ -17,6 +17,7 @@ from mudata import MuData
 from ..core import KEYS, Limits, obs_column, shortlist
 from ..data.arguments import COUNT, SHARED, Is, ListOf, Text, takes
 from ..data.pairs import CellStore, EventOrder, event_codes, modality_pairs
+from .agreement import Weighings, blended, weighings
 from .concentration import group_concentration, smooth
 from .event_test import Contrast, common_psi, effect_posterior
 from .groups import Comparison, call_at_fdr, comparisons, group_reads, group_sizes
@@ -24,12 +25,23 @@ from .replicates import Samples, donor_codes, donors_in, samples_of, with_donor
 from .scatter import RHO, between_donors, donor_reads, in_both, kinds_by_use, scatter_chance, within_donors
 
 # %% auto #0
-__all__ = ['MOST_PSI', 'MORE', 'POWER', 'expected_worth', 'shifted_psi', 'event_draws', 'scattered_psi', 'Design',
-           'donor_scatter', 'draw_samples', 'contrast_of', 'Trial', 'called_events', 'some_kinds', 'found_once', 'only',
-           'some_events', 'found_shares', 'with_copies', 'event_chance', 'event_sums', 'Depths', 'with_donors', 'Seen',
-           'halves', 'planned', 'power_rows', 'labels_and_donors', 'power', 'mean_power', 'found_words', 'power_words']
+__all__ = ['MOST_PSI', 'MORE', 'POWER', 'spread_reads', 'expected_worth', 'expected_effective', 'shifted_psi', 'event_draws',
+           'scattered_psi', 'Design', 'donor_scatter', 'draw_samples', 'contrast_of', 'Trial', 'called_events',
+           'some_kinds', 'found_once', 'only', 'some_events', 'found_shares', 'with_copies', 'event_chance', 'Observed',
+           'observed', 'Depths', 'with_donors', 'Seen', 'halves', 'planned', 'power_rows', 'labels_and_donors', 'power',
+           'mean_power', 'found_words', 'power_words']
 
 # %% ../../nbs/30_tl/52_detection.ipynb #a5d39615
+def spread_reads(
+    cells: np.ndarray,  # (samples, events) cells K that show an event
+    n_cells: np.ndarray,  # (samples, 1) all cells M
+    more_reads: float,  # how many times the reads
+) -> tuple[np.ndarray, np.ndarray]:  # (samples, events) each
+    "Cells that show an event with more reads, and how many times as many reads each of them has."
+    seen = n_cells * (1 - (1 - np.minimum(cells / np.maximum(n_cells, 1), 1)) ** more_reads)
+    return seen, np.maximum(more_reads * cells / np.maximum(seen, 1e-9), 1e-9)
+
+
 def expected_worth(
     cells: np.ndarray,  # (samples, events) cells K that show an event
     noise: np.ndarray,  # (samples, events) N, see above
@@ -38,12 +50,26 @@ def expected_worth(
     more_reads: float = 1.0,  # how many times the reads
     more_cells: float = 1.0,  # how many times the cells
 ) -> np.ndarray:  # (samples, events)
-    "Independent reads that the mean PSI of each sample is worth, with more cells or reads."
+    "Independent reads that the mean PSI of each sample's cells is worth, with more cells or reads."
     k, floor = np.maximum(cells, 1), cells / (1 + c)
-    seen = n_cells * (1 - (1 - np.minimum(cells / np.maximum(n_cells, 1), 1)) ** more_reads)
-    deeper = np.maximum(more_reads * cells / np.maximum(seen, 1e-9), 1e-9)
+    seen, deeper = spread_reads(cells, n_cells, more_reads)
     noise = (floor + (noise - floor) / deeper) * seen / k
     return np.where(cells > 0, more_cells * seen**2 / np.maximum(noise, 1e-12), 0)
+
+# %% ../../nbs/30_tl/52_detection.ipynb #61fed3b8
+def expected_effective(
+    cells: np.ndarray,  # (samples, events) cells K that show an event
+    worth: np.ndarray,  # (samples, events) effective reads
+    n_cells: np.ndarray,  # (samples, 1) all cells M
+    c: np.ndarray,  # (events,) concentration
+    more_reads: float = 1.0,  # how many times the reads
+    more_cells: float = 1.0,  # how many times the cells
+) -> np.ndarray:  # (samples, events)
+    "Effective reads of each sample with more cells or reads."
+    seen, deeper = spread_reads(cells, n_cells, more_reads)
+    own = np.minimum(worth / np.maximum(cells, 1), (1 + c) * (1 - 1e-9))
+    n = c * own / (1 + c - own) * deeper
+    return more_cells * seen * n * (1 + c) / (n + c)
 
 # %% ../../nbs/30_tl/52_detection.ipynb #57bb709a
 def shifted_psi(
@@ -263,16 +289,26 @@ def event_chance(
     return float(np.mean(called))
 
 # %% ../../nbs/30_tl/52_detection.ipynb #af43e537
-def event_sums(
+class Observed(NamedTuple):
+    "What was observed of events in samples, in the order of events."
+
+    cells: np.ndarray  # (samples, events) cells that show an event
+    noise: np.ndarray  # (samples, events)
+    worth: np.ndarray  # (samples, events) effective reads
+    weighings: Weighings  # of the samples, by reads and by cells
+
+
+def observed(
     store: CellStore,
     s: Samples,
     c: np.ndarray,  # (events,) concentration
     events: EventOrder,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:  # (samples, events) cells, noise; (samples, junctions) reads
-    "What was observed of the events in each sample, in the order of events."
-    sums = group_reads(store, s.code, len(s.group), c, ("shares", "cells", "noise"))
+) -> Observed:
+    "What was observed of the events in each sample."
+    sums = group_reads(store, s.code, len(s.group), c, ("shares", "cells", "noise", "effective", "worth"))
     first = events.order[events.start]
-    return sums.cells[:, first], sums.noise[:, first], sums.weighted("cells")[0][:, events.order]
+    a = np.stack([sums.weighted(w)[0][:, events.order] for w in ("reads", "cells")])
+    return Observed(sums.cells[:, first], sums.noise[:, first], sums.worth[:, first], weighings(a, events.code))
 
 # %% ../../nbs/30_tl/52_detection.ipynb #ce1d50e9
 MOST_PSI = 20_000_000  # PSI of groups to estimate concentrations from; beyond it all cells are one group
@@ -291,10 +327,11 @@ class Depths:
         large = (int(code.max(initial=0)) + 2) * len(event) > MOST_PSI
         self.c = group_concentration(store, np.zeros_like(code) if large else code)
         every = Samples(np.zeros(len(code), np.int64), np.zeros(1, int), np.zeros(1, int))
-        cells, _, (a,) = event_sums(store, every, self.c, self.events)
+        every = observed(store, every, self.c, self.events)
+        (a,) = every.weighings.reads[1]
         of_event = self.events.code
         self.p = smooth(1 / self.events.size[of_event], a, self.events.sum(a)[of_event], 1)
-        self.kept = (self.events.size > 1) & (cells[0] > 0)
+        self.kept = (self.events.size > 1) & (every.cells[0] > 0)
 
 # %% ../../nbs/30_tl/52_detection.ipynb #02a2b57d
 def with_donors(
@@ -314,9 +351,7 @@ class Seen(NamedTuple):
     "What was observed of a comparison."
 
     samples: Samples
-    cells: np.ndarray  # (samples, events) cells that show an event
-    noise: np.ndarray  # (samples, events)
-    reads: np.ndarray  # (samples, junctions) independent reads, in the order of events
+    events: Observed
     n_cells: np.ndarray  # (samples, 1)
     by_donor: bool
 
@@ -333,7 +368,7 @@ def seen(
     by_donor = max(donors_in(s)[:2]) > 1
     s = s if by_donor else samples_of(c, nobody)
     n_cells = np.bincount(s.code[s.code >= 0], minlength=len(s.group))[:, None]
-    return Seen(s, *event_sums(self.store, s, self.c, self.events), n_cells, by_donor)
+    return Seen(s, observed(self.store, s, self.c, self.events), n_cells, by_donor)
 
 # %% ../../nbs/30_tl/52_detection.ipynb #adba3057
 @patch
@@ -345,9 +380,11 @@ def design(
     donors: int = 1,  # how many times the donors
 ) -> Design:
     "The design of a comparison."
-    worth = expected_worth(seen.cells, seen.noise, seen.n_cells, self.c, reads, cells)
+    k, w, more = seen.events, seen.events.weighings, (seen.n_cells, self.c, reads, cells)
+    by_reads, by_cells = expected_effective(k.cells, k.worth, *more), expected_worth(k.cells, k.noise, *more)
+    worth = w.chance[:, 0] * by_reads + w.chance[:, 1] * by_cells
     out = Design(self.events, self.p, worth, seen.samples.group)
-    return only(with_donors(out, seen.samples, seen.reads, donors) if seen.by_donor else out, self.kept)
+    return only(with_donors(out, seen.samples, blended(w.reads, w), donors) if seen.by_donor else out, self.kept)
 
 # %% ../../nbs/30_tl/52_detection.ipynb #a4d3603d
 MORE = {

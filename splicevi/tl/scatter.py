@@ -155,9 +155,14 @@ def information(
 class DonorReads(NamedTuple):
     "What two groups of donors are worth."
 
-    reads: np.ndarray  # (rho, 2, junctions) independent reads, the junctions in their own order
-    chance: np.ndarray  # (events, rho) probability of each scatter
+    reads: np.ndarray  # (levels, 2, junctions) independent reads, the junctions in their own order
+    chance: np.ndarray  # (events, levels) probability of each level: of each scatter, or several times of each
     paired: np.ndarray  # (events,) bool, whether donors are compared with themselves
+
+    @property
+    def scatter(self) -> np.ndarray:  # (events,)
+        "Share of the variance of one read that donors scatter with, on average over the levels."
+        return self.chance @ np.tile(RHO, self.chance.shape[1] // len(RHO))
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #fabbec0b
 def donor_reads(
