@@ -330,14 +330,15 @@ def test_corrected_reads_are_the_dense_definition(model, mdata):
     x = mdata["splicing"].layers["cell_by_junction_matrix"]
     rows = np.flatnonzero(mdata.obs["cell_type"] == "type_1")
     pair = Comparison(rows, np.flatnonzero(mdata.obs["cell_type"] == "type_2"))
-    data, ask = model._compared(mdata, Together([pair], mdata.n_obs)), SplicingTest(weights="reads")
+    data, ask = model._compared(mdata, Together([pair], mdata.n_obs), weights="reads"), SplicingTest(weights="reads")
     (moved,), event = model._corrected_reads(data, rows, [0, 1, 2], ask, np.random.default_rng(0))
     names = ["batch_1", "batch_2", "batch_3"]
     psi = {b: model.get_normalized_splicing(transform_batch=b, return_numpy=True) for b in (None, *names)}
     for k, b in enumerate(names):
         mine = rows[mdata.obs["batch"].to_numpy()[rows] == b]
         own, average = psi[None][mine].mean(0), np.mean([psi[n][mine].mean(0) for n in names], axis=0)
-        a = group_reads(data.store, np.isin(np.arange(mdata.n_obs), mine) - 1, 1, data.concentration).effective
+        code = np.isin(np.arange(mdata.n_obs), mine) - 1
+        a, _ = group_reads(data.store, code, 1, data.concentration, deep=data.deep).weighted("reads")
         assert np.allclose(moved[[k]], batch_corrected_reads(a, own[None], average[None], event), atol=1e-2)
     assert moved.sum() > 1000 and x.shape[1] == moved.shape[1]
 

@@ -8,8 +8,8 @@ from splicevi.data.pairs import CellStore, EventOrder, observed_pairs
 from splicevi.data.protocol import PROTOCOLS, sequencing_protocol
 from splicevi.datasets import event_sizes, junction_counts, random_psi, simulate, within_event
 from splicevi.tl.agreement import WEIGHINGS, compared_donors, weighings
-from splicevi.tl.concentration import group_concentration
 from splicevi.tl.detection import Depths, Trial, mean_power, power_rows, shifted_psi
+from splicevi.tl.dispersion import cell_concentration
 from splicevi.tl.event_test import Contrast, effect_posterior
 from splicevi.tl.groups import Comparison, call_at_fdr, group_reads
 from splicevi.tl.replicates import samples_of
@@ -38,7 +38,7 @@ def cells_with_changes(seed, n_donors, scatter, crossed=False, cells=40, observe
 
 def found_in_full(store, event, group, donor):
     "Which events the library's test calls."
-    c, pair = group_concentration(store, group), Comparison(*(np.flatnonzero(group == g) for g in (0, 1)))
+    c, pair = cell_concentration(store, group), Comparison(*(np.flatnonzero(group == g) for g in (0, 1)))
     s = samples_of(pair, np.zeros(len(group), int) if donor is None else donor)
     sums = group_reads(store, s.code, len(s.group), c)
     w = weighings(np.stack([sums.weighted(k)[0] for k in WEIGHINGS["cells"]]), event)

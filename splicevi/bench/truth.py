@@ -24,7 +24,7 @@ from ..datasets import KNOWN_IN_LUNG, lung, scmixology, simulate
 from ..model.splicevi import SPLICEVI
 from ..pl.style import OKABE_ITO, styled
 from ..tl.agreement import WEIGHINGS, weighings
-from ..tl.concentration import group_concentration
+from ..tl.dispersion import cell_concentration
 from ..tl.event_test import Contrast, effect_posterior
 from ..tl.groups import call_at_fdr, group_reads
 from ..views.page import check_target, figure_html, page, section, table_html
@@ -266,7 +266,7 @@ def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PS
     (pairs, _), (event, _) = modality_pairs(adata), event_codes(adata.var[KEYS.event])
     kind = adata.obs["compartment"].astype("category").cat
     code, store, rows = kind.codes.to_numpy().astype(np.int64), CellStore(pairs=pairs), []
-    sums = group_reads(store, code, len(kind.categories), group_concentration(store, code))
+    sums = group_reads(store, code, len(kind.categories), cell_concentration(store, code))
     by = np.stack([sums.weighted(w)[0] for w in WEIGHINGS["cells"]])
     for i in range(len(kind.categories)):
         for j in range(i):

@@ -74,7 +74,10 @@ def _pairs(
 ) -> tuple[np.ndarray, np.ndarray]:  # (groups, groups, junctions) probability to be higher, and PSI
     "Compare each group with each other one."
     higher, psi = (np.full((n, n, len(wanted)), v, np.float32) for v in (np.nan, 0))
-    codes, compared = self._chosen_batches(test), self._all_compared(adata, Together(found, adata.n_obs, donor))
+    codes, compared = (
+        self._chosen_batches(test),
+        self._all_compared(adata, Together(found, adata.n_obs, donor), test.weights),
+    )
     pairs = zip(combinations(range(n), 2), compared)
     for (g, h), data in track(pairs, style="tqdm", description="pairs", disable=test.silent, total=len(found)):
         contrast = self._contrast(data, wanted, test, codes, np.random.default_rng(test.seed))

@@ -121,8 +121,9 @@ class Together:
         n_cells: int,
         donor: np.ndarray | None = None,  # (cells,) -1: no donor
         asked: Sequence | None = None,  # of a design, for each comparison
+        kind: np.ndarray | None = None,  # (cells,) value of the column that the groups are from, -1: none
     ):
-        self.pairs, self.n_cells, self.donor = pairs, n_cells, donor
+        self.pairs, self.n_cells, self.donor, self.kind = pairs, n_cells, donor, kind
         self.asked = [None] * len(pairs) if asked is None else asked
         self.ours: np.ndarray | None = None  # (cells,) bool, those that the model was fitted to
 

@@ -18,9 +18,9 @@ from scvi import REGISTRY_KEYS
 from scvi.utils import track
 
 # %% auto #0
-__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'ComparedReads',
-           'DifferentialMixin', 'DecodedContrast', 'proba_columns', 'effect_columns', 'read_columns', 'batch_agreement',
-           'donor_columns', 'Answer', 'top_junctions', 'checks_last']
+__all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'code_of_both',
+           'ComparedReads', 'DifferentialMixin', 'DecodedContrast', 'proba_columns', 'effect_columns', 'read_columns',
+           'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
@@ -41,6 +41,7 @@ from ..nn.scvi_names import field_state, warn_untrained
 from ..tl.agreement import WEIGHINGS, Weighings, blended, compared_donors, weighings
 from ..tl.batch_effects import batch_corrected_reads, batch_scatter, downweighted
 from ..tl.designs import designed_reads
+from ..tl.dispersion import cell_concentration
 from ..tl.event_test import GRID, Contrast, Effect, EventEffect, effect_posterior
 from splicevi.tl.groups import (
     Comparison,
@@ -120,6 +121,14 @@ def check_splicing_test(test: SplicingTest) -> None:
 SELDOM = ("n_draws", "n_samples_overall", "no_change", "grid", "prior", "seed", "df", "min_cells")
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ee4923fc
+def code_of_both(
+    one: np.ndarray,  # (cells,) -1: none
+    two: np.ndarray,  # (cells,) -1: none
+) -> np.ndarray:  # (cells,) number of the pair of codes, -1: none
+    "Cells by two codes."
+    return np.where((one < 0) | (two < 0), -1, one * (two.max(initial=0) + 1) + two)
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #4a130c15
 @dataclass(eq=False)
 class ComparedReads:
     "The two groups of a comparison, and what was read in their cells."
@@ -128,11 +137,11 @@ class ComparedReads:
     pair: Comparison
     store: CellStore
     batch: np.ndarray  # (cells,) batch codes
-    concentration: np.ndarray  # (events,) c
     samples: Samples  # of the donors, or the two groups
     together: Together  # the comparisons of the call
     number: int = 0  # of this one among them
     asked: Asked | None = None  # of a design
+    deep: np.ndarray | None = None  # (events,) c by which deep cells count, where the mean over reads is asked for
     donors: DonorReads | None = None  # what the donors are worth, when that is known
     p_value: np.ndarray | None = None  # (events,) of the test of donors
 
@@ -140,9 +149,23 @@ class ComparedReads:
     def group(self) -> np.ndarray:  # (cells,) 0 and 1; -1: in neither
         return self.pair.codes(self.adata.n_obs)
 
+    @property
+    def code(self) -> np.ndarray:  # (cells,) sample of each cell, -1: in none
+        return (self.asked or self.samples).code
+
+    @cached_property
+    def concentration(self) -> np.ndarray:  # (events,) c
+        return self.concentration_within(None)
+
+    def concentration_within(self, finer: np.ndarray | None) -> np.ndarray:  # (events,) c
+        "How much cells scatter about the PSI of their sample, or of their code in it; kinds in the rest are apart."
+        kind = None if self.asked else self.together.kind
+        code = self.code if kind is None else code_of_both(self.code, kind)
+        return cell_concentration(self.store, code if finer is None else code_of_both(code, finer))
+
     @cached_property
     def reads(self) -> GroupReads:  # (2, junctions)
-        return group_reads(self.store, self.group, 2, self.concentration)
+        return group_reads(self.store, self.group, 2, self.concentration, deep=self.deep)
 
     @property
     def by_donor(self) -> bool:
@@ -164,13 +187,14 @@ def compare(
 class DifferentialMixin(FoldChangeMixin, PartsMixin):
     "Differential expression and splicing."
 
-    def _compared(self, adata, together: Together, number: int = 0) -> ComparedReads:
+    def _compared(self, adata, together: Together, number: int = 0, weights: str = "cells") -> ComparedReads:
         "Reads of one of the comparisons of a call, with what the model knows of them."
         pair, asked = together.pairs[number], together.asked[number]
         batch = self.get_anndata_manager(adata, required=True).get_from_registry(REGISTRY_KEYS.BATCH_KEY)
         store, samples = self.reads(adata), compared_samples(pair, together.donor, adata.n_obs)
-        batch, c = np.asarray(batch).ravel().astype(np.int64), event_concentration(self.module, store)
-        return ComparedReads(adata, pair, store, batch, c, samples, together, number, asked)
+        batch = np.asarray(batch).ravel().astype(np.int64)
+        deep = event_concentration(self.module, store) if weights == "reads" else None
+        return ComparedReads(adata, pair, store, batch, samples, together, number, asked, deep)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cb47b67e
 @patch
@@ -190,7 +214,7 @@ def _weighted(self: DifferentialMixin, sums: GroupReads, test: SplicingTest) -> 
 def _sums(self: DifferentialMixin, data: ComparedReads, code: np.ndarray, n: int, test: SplicingTest) -> GroupReads:
     "What the weighings need of the reads of n groups of cells; code: (cells,), -1 in none."
     fields = [f for w in WEIGHINGS[test.weights] for f in STRATUM_FIELDS[w]]
-    return group_reads(data.store, code, n, data.concentration, tuple(fields))
+    return group_reads(data.store, code, n, data.concentration, tuple(fields), data.deep)
 
 
 @patch
@@ -199,11 +223,14 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
     samples = data.asked or data.samples
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
-        by = (standardised(data.store, samples, strata, data.concentration, w) for w in WEIGHINGS[test.weights])
+        data.concentration = data.concentration_within(strata)
+        by = (
+            standardised(data.store, samples, strata, data.concentration, w, data.deep) for w in WEIGHINGS[test.weights]
+        )
         found = [self._event_reads(*k) for k in by]
         return weighings(np.stack([a for a, _ in found]), found[0][1])
     alone = not (data.by_donor or data.asked)
-    sums = data.reads if alone else self._sums(data, samples.code, len(samples.group), test)
+    sums = data.reads if alone else self._sums(data, data.code, len(samples.group), test)
     return weighings(*self._weighted(sums, test))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #784c4b7d
@@ -238,6 +265,7 @@ def _without_batches(
 ) -> Weighings:
     "Effective reads of each sample without the batches' effect on PSI."
     s = data.asked or data.samples
+    data.concentration = data.concentration_within(data.batch)
     rows = [np.flatnonzero(s.code == k) for k in range(len(s.group))]
     corrected = [self._corrected_reads(data, r, codes[max(g, 0)], test, rng) for r, g in zip(rows, s.group)]
     by_batch, (event, *_) = zip(*corrected)
@@ -393,7 +421,10 @@ def effect_columns(e: Effect, test: Test) -> dict[str, np.ndarray]:
     return {"proba_m1": e.proba_less, "proba_m2": more, "bayes_factor": bayes_factor} | effect
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #3e1946cb
-def read_columns(reads: GroupReads) -> dict[str, np.ndarray]:
+def read_columns(
+    reads: GroupReads,
+    c: np.ndarray,  # (junctions,) concentration of each junction's event
+) -> dict[str, np.ndarray]:
     "Columns of what was observed, before any model."
     psi, cells, totals = reads.mean_psi, reads.cells.astype(np.int64), reads.totals
     return {
@@ -404,7 +435,7 @@ def read_columns(reads: GroupReads) -> dict[str, np.ndarray]:
         "n_obs_group2": cells[1],
         "n_reads_group1": totals[0],
         "n_reads_group2": totals[1],
-        "weights_disagree": reads.weights_disagree(),
+        "weights_disagree": reads.weights_disagree(c),
     }
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #750dd599
@@ -420,7 +451,8 @@ def batch_agreement(
 @patch
 def _observed_columns(self: DifferentialMixin, data: ComparedReads, effect: np.ndarray) -> dict[str, np.ndarray]:
     "Columns of what was observed, with the agreement of batches where there are several."
-    columns, n = read_columns(data.reads), self.summary_stats.n_batch
+    c = data.concentration[self.module.junc2atse.cpu().numpy()]
+    columns, n = read_columns(data.reads, c), self.summary_stats.n_batch
     if n == 1:
         return columns
     by_batch = np.where(data.group < 0, -1, data.group * n + data.batch)
@@ -714,16 +746,19 @@ def checks_last(table: pd.DataFrame) -> pd.DataFrame:
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #936f075b
 @patch
-def _all_compared(self: DifferentialMixin, adata, together: Together) -> Iterator[ComparedReads]:
+def _all_compared(
+    self: DifferentialMixin, adata, together: Together, weights: str = "cells"
+) -> Iterator[ComparedReads]:
     "Reads of one comparison after another; groups that are each compared with all others are added up once."
     alone, found = together.donor is None and not any(together.asked), together.pairs
     code, sums = rest_codes(found, adata.n_obs) if alone else None, None
     for k in range(len(found)):
-        data = self._compared(adata, together, k)
+        data = self._compared(adata, together, k, weights)
         if code is not None:
             if sums is None:
-                sums = group_reads(data.store, code, len(found) + 1, data.concentration)
-            data.reads = sums.with_rest_of(k)
+                c = data.concentration
+                sums = group_reads(data.store, code, len(found) + 1, c, deep=data.deep)
+            data.concentration, data.reads = c, sums.with_rest_of(k)
         yield data
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b
@@ -735,10 +770,12 @@ def _splicing_tables(
     wanted: np.ndarray,  # junctions
     test: SplicingTest,
     codes: tuple | None,  # batches to decode each group under
+    groupby: str | None = None,  # column of obs that the groups are from
 ) -> pd.DataFrame:
     "The tables of all comparisons, one below the other."
     (found, donor, asked), (make, finished) = question, self._in_words(adata, test)
-    data = self._all_compared(adata, Together(found, adata.n_obs, donor, asked))
+    kind = None if groupby is None else donor_codes(adata.obs[groupby])
+    data = self._all_compared(adata, Together(found, adata.n_obs, donor, asked, kind), test.weights)
     tables = [make(adata, self._answer(one, wanted, test, codes), wanted, test) for one in data]
     table = stack_tables(tables, found, test.sort_by("proba_ds"), lambda t: -t["effect_size"])
     table = checks_last(finished(table, found))
@@ -765,7 +802,8 @@ def _asked_table(
     with self.data_unchanged():
         if test.along is not None:
             return self._along_table(adata, wanted, test)
-        return self._splicing_tables(adata, self._question(adata, test, cells), wanted, test, codes)
+        question = self._question(adata, test, cells)
+        return self._splicing_tables(adata, question, wanted, test, codes, cells["groupby"])
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch

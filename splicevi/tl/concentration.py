@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['smooth', 'starting_psi', 'excess_variance', 'rho_to_concentration', 'excess_sums', 'shrunken_concentration',
-           'moment_concentration', 'pooled_concentration', 'group_concentration', 'log_rising',
-           'log_dirichlet_multinomial', 'log_beta_binomial']
+           'moment_concentration', 'pooled_concentration', 'log_rising', 'log_dirichlet_multinomial',
+           'log_beta_binomial']
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #f64bd54d
 import numpy as np
@@ -102,26 +102,6 @@ def pooled_concentration(
         excess += ((p.y - n * at) ** 2 / (n * at * (1 - at)) - 1).sum()
         weight += (n - 1).sum()
     return np.full(len(store.pairs.event_size), rho_to_concentration(excess / max(weight, 1)))
-
-# %% ../../nbs/30_tl/10_concentration.ipynb #8d51a7b6
-def group_concentration(
-    store: CellStore,
-    code: np.ndarray,  # (cells,) group of each cell; -1 is a group as well
-) -> np.ndarray:  # (events,)
-    "Concentration of each event about the PSI of each group."
-    p, group = store.pairs, np.unique(code, return_inverse=True)[1].astype(np.int64)
-    (cells, width), n, n_events = p.shape, group.max() + 1, len(p.event_size)
-    junction = p.junction + np.repeat(group, np.diff(p.indptr)) * width
-    event = p.observation_event + np.repeat(group, np.diff(p.observation_indptr)) * n_events
-    size = np.tile(p.event_size, n)
-    rest = p.y, p.observation_indptr, event, p.observation_total
-    apart = CellStore(pairs=ObservedPairs((cells, n * width), size, p.indptr, junction, *rest))
-    of_junction = np.zeros(n * width)
-    of_junction[junction] = np.repeat(size[event], p.event_size[p.observation_event])
-    psi = starting_psi(apart, np.maximum(of_junction, 1))
-    share = p.observation_total / np.bincount(event, p.observation_total, n * n_events)[event]
-    excess = (excess_variance(apart.pairs, psi) + 1) / np.maximum(1 - share, 1e-3) - 1
-    return shrunken_concentration(excess_sums(p, excess, say=1 - share))
 
 # %% ../../nbs/30_tl/10_concentration.ipynb #fec48776
 def log_rising(

@@ -18,7 +18,8 @@ from ..core import KEYS, Limits, obs_column, shortlist
 from ..data.arguments import COUNT, SHARED, Is, ListOf, Text, takes
 from ..data.pairs import CellStore, EventOrder, event_codes, modality_pairs
 from .agreement import Weighings, blended, weighings
-from .concentration import group_concentration, smooth
+from .concentration import smooth
+from .dispersion import cell_concentration
 from .event_test import Contrast, common_psi, effect_posterior
 from .groups import Comparison, call_at_fdr, comparisons, group_reads, group_sizes
 from .replicates import Samples, donor_codes, donors_in, samples_of, with_donor
@@ -305,7 +306,7 @@ def observed(
     events: EventOrder,
 ) -> Observed:
     "What was observed of the events in each sample."
-    sums = group_reads(store, s.code, len(s.group), c, ("shares", "cells", "noise", "effective", "worth"))
+    sums = group_reads(store, s.code, len(s.group), c, ("shares", "cells", "noise", "effective", "worth", "spread"))
     first = events.order[events.start]
     a = np.stack([sums.weighted(w)[0][:, events.order] for w in ("reads", "cells")])
     return Observed(sums.cells[:, first], sums.noise[:, first], sums.worth[:, first], weighings(a, events.code))
@@ -325,7 +326,7 @@ class Depths:
     ):
         self.store, self.events = store, EventOrder(event)
         large = (int(code.max(initial=0)) + 2) * len(event) > MOST_PSI
-        self.c = group_concentration(store, np.zeros_like(code) if large else code)
+        self.c = cell_concentration(store, np.zeros_like(code) if large else code)
         every = Samples(np.zeros(len(code), np.int64), np.zeros(1, int), np.zeros(1, int))
         every = observed(store, every, self.c, self.events)
         (a,) = every.weighings.reads[1]

@@ -102,7 +102,7 @@ def mixture_weights(
     "Weights of the components of a mixture that explain all events best, by expectation and maximisation."
     likelihood, weights = np.exp(evidence - evidence.max(1, keepdims=True)), start
     for _ in range(max_iter):
-        new = weights * (likelihood / (likelihood @ weights)[:, None]).sum(0)
+        new = weights * (likelihood.T @ (1 / (likelihood @ weights)))
         new = (new + strength * start) / (len(evidence) + strength)
         if np.abs(new - weights).max() < tolerance:
             break

@@ -5,7 +5,7 @@
 # %% ../../nbs/30_tl/20_groups.ipynb #4ccb6edf
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -219,6 +219,8 @@ class GroupReads(NamedTuple):
     shares: np.ndarray | None = None  # sum of the junction's shares of these cells' reads
     noise: np.ndarray | None = None  # sum of the variances of these shares, in units of that of one read
     worth: np.ndarray | None = None  # effective reads of the event
+    spread: np.ndarray | None = None  # sum of the variances of these reads, in units of that of one
+    squares: np.ndarray | None = None  # sum of the squared reads of the event
 
 # %% ../../nbs/30_tl/20_groups.ipynb #da53db62
 def pair_values(
@@ -226,23 +228,27 @@ def pair_values(
     rows: np.ndarray,  # cells
     c: np.ndarray,  # (events,) concentration
     wanted: tuple[str, ...],  # fields of `GroupReads`
-) -> tuple[np.ndarray, np.ndarray, dict]:
-    "Number of pairs of each row, junction of each pair, and the pairs' contributions to the wanted sums."
+    deep: np.ndarray,  # (events,) concentration by which effective reads are counted
+) -> tuple[np.ndarray, np.ndarray, Iterator]:
+    "Number of pairs of each row, junction of each pair, and the pairs' contributions to one wanted sum after another."
     p = store.pairs.take(rows)
     event, total, y = p.observation_event, p.observation_total.astype(np.float64), p.y
     repeat = lambda v: np.repeat(v, p.event_size[event])
+    counted, noise = (1 + deep[event]) / (total + deep[event]), (total + c[event]) / (1 + c[event])
     given = lambda: store.psi[take_ranges(store.pairs.indptr, rows)[0]]
     value = {
-        "effective": lambda: y * repeat((1 + c[event]) / (total + c[event])),
+        "effective": lambda: y * repeat(counted),
         "reads": lambda: y,
         "totals": lambda: repeat(total),
         "cells": lambda: None,
         "psi": lambda: y / repeat(total) if store.psi is None else given(),
         "shares": lambda: y / repeat(total),
-        "noise": lambda: repeat((total + c[event]) / (total * (1 + c[event]))),
-        "worth": lambda: repeat(total * (1 + c[event]) / (total + c[event])),
+        "noise": lambda: repeat(noise / total),
+        "worth": lambda: repeat(total * counted),
+        "spread": lambda: repeat(total * counted**2 * noise),
+        "squares": lambda: repeat(total**2),
     }
-    return np.diff(p.indptr), p.junction, {k: value[k]() for k in wanted}
+    return np.diff(p.indptr), p.junction, ((k, value[k]()) for k in wanted)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2c12c31b
 def group_reads(
@@ -251,16 +257,18 @@ def group_reads(
     n_groups: int,
     concentration: np.ndarray | float = np.inf,  # c of each event, or of all; infinite: every read counts
     wanted: tuple[str, ...] = GroupReads._fields,  # which sums
+    deep: np.ndarray | float | None = None,  # c by which effective reads are counted; None: the same
 ) -> GroupReads:
     "Sums of the reads of each group of cells."
-    c = np.minimum(np.broadcast_to(np.asarray(concentration, np.float64), len(store.pairs.event_size)), 1e9)
+    of_events = lambda c: np.minimum(np.broadcast_to(np.asarray(c, np.float64), len(store.pairs.event_size)), 1e9)
+    c, deep = of_events(concentration), of_events(concentration if deep is None else deep)
     shape = n_groups, store.pairs.shape[1]
     out = {k: np.zeros(shape) for k in wanted}
     rows = np.flatnonzero(np.asarray(group) >= 0)
     for span in row_chunks(indptr_of(np.diff(store.pairs.indptr)[rows]), 2_000_000):
-        size, junction, values = pair_values(store, rows[span], c, wanted)
+        size, junction, values = pair_values(store, rows[span], c, wanted, deep)
         key = np.repeat(group[rows[span]].astype(np.int64) * shape[1], size) + junction
-        for k, v in values.items():
+        for k, v in values:
             out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
     return GroupReads(**out)
 
@@ -309,7 +317,8 @@ def weighted(
 ) -> tuple[np.ndarray, np.ndarray]:  # (groups, junctions) independent reads of the junction, and of its event
     "What each group is worth in independent reads, whose PSI is the mean over cells, or over effective reads."
     if weights == "reads":
-        return self.effective, self.worth
+        per_read = np.divide(self.worth, self.spread, out=np.zeros(self.worth.shape), where=self.spread > 0)
+        return self.effective * per_read, self.worth * per_read
     per_cell = np.divide(self.cells, self.noise, out=np.zeros(self.noise.shape), where=self.noise > 0)
     return self.shares * per_cell, self.cells * per_cell
 
@@ -317,16 +326,18 @@ def weighted(
 @patch
 def weights_disagree(
     self: GroupReads,  # of two groups
+    c: np.ndarray,  # (junctions,) concentration of each junction's event
     least: float = 0.05,  # largest disagreement that counts as none
     errors: float = 3.3,  # standard errors that it must exceed
 ) -> np.ndarray:  # (junctions,) bool
-    "Whether the mean over cells and that over reads give different answers to what the groups differ by."
-    (a, m), (b, n) = self.weighted("cells"), self.weighted("reads")
-    with np.errstate(invalid="ignore", divide="ignore"):
-        gap = np.subtract(*(a / m - b / n))
-        p = (b.sum(0) + 0.5) / (n.sum(0) + 1)
-        variance = p * (1 - p) * np.maximum(1 / m - 1 / n, 0).sum(0)
-        return (np.abs(gap) > least) & (np.abs(gap) > errors * np.sqrt(variance))
+    "Whether the mean over cells and that of pooled reads give different answers to what the groups differ by."
+    of = lambda v, by: np.divide(v, by, out=np.full(np.shape(by), np.nan), where=by > 0)
+    k, n, c = self.cells, self.totals, c[None]
+    gap = np.subtract(*(of(self.shares, k) - self.pooled_psi))
+    p = (self.reads.sum(0) + 0.5) / (n.sum(0) + 1)
+    cross, own = of((n + c * k) / (1 + c), k * n), of((self.squares + c * n) / (1 + c), n**2)
+    variance = p * (1 - p) * np.maximum(of(self.noise, k**2) - 2 * cross + own, 0).sum(0)
+    return (np.abs(gap) > least) & (np.abs(gap) > errors * np.sqrt(variance))
 
 # %% ../../nbs/30_tl/20_groups.ipynb #b772c1d8
 def check_test(batch_correction: bool, batchid1, batchid2) -> None:

@@ -13,7 +13,7 @@ from scipy import stats
 
 from ..data.pairs import EventOrder
 from .batch_effects import worth_of_reads
-from .event_test import common_psi
+from .event_test import common_psi, mixture_weights, responsibilities
 from .model_prior import kinds_by_spread
 
 # %% auto #0
@@ -114,24 +114,14 @@ def scatter_chance(
     log: np.ndarray,  # (events, rho) log-likelihood of the scatter
     kind: np.ndarray | None = None,  # (events,) 0, 1, …: kind of each; None: all of one
     strength: float = 4.0,  # events that even weights count for
-    tolerance: float = 1e-6,
-    max_iter: int = 1000,
 ) -> np.ndarray:  # (events, rho)
     "Probability of each scatter, for each event."
     if kind is not None and kind.any():
         out = np.empty_like(log)
         for k in range(kind.max() + 1):
-            out[kind == k] = scatter_chance(log[kind == k], None, strength, tolerance, max_iter)
+            out[kind == k] = scatter_chance(log[kind == k], None, strength)
         return out
-    like = np.exp(log - log.max(1, keepdims=True))
-    weights = start = np.full(log.shape[1], 1 / log.shape[1])
-    for _ in range(max_iter):
-        new = (weights * (like.T @ (1 / (like @ weights))) + strength * start) / (len(log) + strength)
-        if np.abs(new - weights).max() < tolerance:
-            break
-        weights = new
-    r = like * weights
-    return r / r.sum(1, keepdims=True)
+    return responsibilities(log, mixture_weights(log, np.full(log.shape[1], 1 / log.shape[1]), strength))
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #feb9e9b2
 def kinds_by_use(

@@ -42,7 +42,10 @@ def mean_over_strata(
     return psi * worth, worth
 
 # %% ../../nbs/30_tl/26_strata.ipynb #ff37a6dc
-STRATUM_FIELDS = {"cells": ("cells", "shares", "noise"), "reads": ("effective", "worth")}  # sums that weights need
+STRATUM_FIELDS = {
+    "cells": ("cells", "shares", "noise"),
+    "reads": ("effective", "worth", "spread"),
+}  # sums that weights need
 
 # %% ../../nbs/30_tl/26_strata.ipynb #596e15d0
 def in_both_groups(
@@ -63,13 +66,14 @@ def standardised(
     strata: np.ndarray,  # (cells,) stratum of each cell, -1: none
     concentration: np.ndarray | float,  # c of each event, or of all
     weights: str = "cells",  # or "reads", within a stratum
+    deep: np.ndarray | None = None,  # (events,) c by which effective reads are counted; None: the same
 ) -> tuple[np.ndarray, np.ndarray]:  # (samples, junctions) independent reads of the junction, of its event
     "Independent reads of each sample, whose PSI is the mean over strata that both groups have, with equal weights."
     share = stratum_shares(samples, strata)
     used, out = in_both_groups(store, samples, strata, len(share)), []
     for k in range(len(samples.group)):
         sums = group_reads(
-            store, np.where(samples.code == k, strata, -1), len(share), concentration, STRATUM_FIELDS[weights]
+            store, np.where(samples.code == k, strata, -1), len(share), concentration, STRATUM_FIELDS[weights], deep
         )
         out.append(mean_over_strata(*sums.weighted(weights), share, used))
     return tuple(np.stack(v) for v in zip(*out))
