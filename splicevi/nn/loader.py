@@ -235,11 +235,12 @@ def checksum(matrix) -> tuple | None:
     return tuple(map(checksum_of_bytes, parts))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
-def _fingerprint(manager: AnnDataManager, x_is_copied: bool = False) -> tuple:
-    "Changes when a registered matrix is replaced, or reads (and gene counts that are copied) are edited in place."
-    x, *others = (registered(manager, k) for k in MATRICES)
-    by_content = x is None or x_is_copied or is_on_disk(x)
-    return (checksum(x) if by_content else id(x), *map(checksum, others))
+def _fingerprint(manager: AnnDataManager, event: np.ndarray | None = None, n_genes: int | None = None) -> tuple:
+    "Changes when a registered matrix is replaced, or what a store is built from (`build_store`) is edited in place."
+    x, y, n, *others = (registered(manager, k) for k in MATRICES)
+    by_content = x is None or n_genes is not None or is_on_disk(x)
+    totals = checksum(n) if event is None or n_genes is not None else id(n)
+    return (checksum(x) if by_content else id(x), checksum(y), totals, *map(checksum, others))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #252a9447
 _STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
@@ -269,7 +270,7 @@ def get_store(manager: AnnDataManager) -> CellStore:
     known, seen = _STORES[manager], _SEEN.get()
     if seen is not None and manager in seen:
         return known["store"]
-    stamp = _fingerprint(manager, known["how"][1] is not None)
+    stamp = _fingerprint(manager, *known["how"])
     if known["stamp"] != stamp:
         known |= {"store": build_store(manager, *known["how"]), "stamp": stamp}
     if seen is not None:
