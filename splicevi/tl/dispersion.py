@@ -5,6 +5,8 @@
 # %% ../../nbs/30_tl/31_dispersion.ipynb #11074a49
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.special import gammaln
 
@@ -14,8 +16,8 @@ from .event_test import mixture_weights, responsibilities
 from .groups import group_reads
 
 # %% auto #0
-__all__ = ['CONCENTRATIONS', 'ONE_BY_ONE', 'AT_ONCE', 'log_rising_sums', 'pair_likelihoods', 'log_scatter_of_groups',
-           'log_scatter_of_cells', 'cell_concentration']
+__all__ = ['CONCENTRATIONS', 'ONE_BY_ONE', 'AT_ONCE', 'log_rising_sums', 'Shared', 'shared_reads', 'pair_likelihoods',
+           'log_scatter_of_groups', 'log_scatter_of_cells', 'cell_concentration']
 
 # %% ../../nbs/30_tl/31_dispersion.ipynb #a372d733
 CONCENTRATIONS = (*(2.0**k for k in range(-2, 8)), 1024.0)  # c
@@ -48,21 +50,45 @@ def log_rising_sums(
     return out
 
 # %% ../../nbs/30_tl/31_dispersion.ipynb #7edbc8ec
-def pair_likelihoods(
+class Shared(NamedTuple):
+    "Reads of events that several cells of a group show."
+
+    y: np.ndarray  # (pairs,) reads
+    rest: np.ndarray  # (pairs,) reads of the rest of the event
+    at: np.ndarray  # (pairs,) group and junction of each, as one number
+    total: np.ndarray  # (observations,) reads of the event
+    event: np.ndarray  # (observations,)
+    key: np.ndarray  # (observations,) group and event of each, as one number
+
+
+def shared_reads(
     p: ObservedPairs,  # of some cells
     group: np.ndarray,  # (cells,) group of each
+    cells: np.ndarray,  # (groups, junctions) cells of the group that show the event
+) -> Shared:
+    "The reads that say how much cells scatter: one cell of a group alone says nothing."
+    size = p.event_size[p.observation_event]
+    at = np.repeat(group, np.diff(p.indptr)) * cells.shape[1] + p.junction
+    pairs = cells.ravel()[at] > 1
+    some, total = pairs[np.cumsum(size) - size], p.observation_total.astype(np.float64)
+    key = np.repeat(group, np.diff(p.observation_indptr)) * len(p.event_size) + p.observation_event
+    rest = np.repeat(total, size) - p.y
+    return Shared(p.y[pairs], rest[pairs], at[pairs], total[some], p.observation_event[some], key[some])
+
+
+def pair_likelihoods(
+    r: Shared,
     psi: np.ndarray,  # (groups, junctions)
     event: np.ndarray,  # (junctions,) event codes
+    n_events: int,
     alone: bool,  # whether junctions stand by themselves: the rest of the event is the other
 ) -> np.ndarray:  # (events, concentrations)
     "Log-likelihood of each concentration of the reads of some cells."
-    n_groups, width = psi.shape
-    n_events, total, psi = len(p.event_size), p.observation_total, psi.ravel()
-    code, at = np.tile(event, n_groups), np.repeat(group, np.diff(p.indptr)) * width + p.junction
-    out = log_rising_sums(p.y, at, psi, code, n_events)
+    code, psi = np.tile(event, len(psi)), psi.ravel()
+    out = log_rising_sums(r.y, r.at, psi, code, n_events)
     if alone:
-        out += log_rising_sums(total - p.y, at, 1 - psi, code, n_events)
-    return out - log_rising_sums(total, p.observation_event, np.ones(n_events), np.arange(n_events), n_events)
+        out += log_rising_sums(r.rest, r.at, 1 - psi, code, n_events)
+    return out - log_rising_sums(r.total, r.event, np.ones(n_events), np.arange(n_events), n_events)
 
 # %% ../../nbs/30_tl/31_dispersion.ipynb #afc8bac3
 def log_scatter_of_groups(
@@ -74,18 +100,17 @@ def log_scatter_of_groups(
     "Log-likelihood of each concentration, of the reads of all groups' cells; (groups x events) sums are in memory."
     pairs, c = store.pairs, np.array(CONCENTRATIONS)
     n_events, rows = len(pairs.event_size), np.flatnonzero(code >= 0)
-    sums = group_reads(store, code, n_groups, wanted=("reads", "totals"))
+    sums = group_reads(store, code, n_groups, wanted=("reads", "totals", "cells"))
     out, worth = np.zeros((n_events, len(c))), np.zeros((len(c), n_groups * n_events))
     alone, of = pairs.event_size.max(initial=0) < 2, np.zeros(pairs.shape[1], np.int64)
     for span in row_chunks(indptr_of(np.diff(pairs.indptr)[rows]), at_once):
-        p, group = pairs.take(rows[span]), code[rows[span]]
+        p = pairs.take(rows[span])
         of[p.junction] = np.repeat(p.observation_event, p.event_size[p.observation_event])
         psi = smooth(1 / np.maximum(p.event_size[of], 1 + alone), sums.reads, sums.totals, 1)
-        out += pair_likelihoods(p, group, psi, of, alone)
-        total = p.observation_total.astype(np.float64)
-        key = np.repeat(group, np.diff(p.observation_indptr)) * n_events + p.observation_event
+        r = shared_reads(p, code[rows[span]], sums.cells)
+        out += pair_likelihoods(r, psi, of, n_events, alone)
         for g in range(len(c)):
-            worth[g] += np.bincount(key, total * (1 + c[g]) / (total + c[g]), worth.shape[1])
+            worth[g] += np.bincount(r.key, r.total * (1 + c[g]) / (r.total + c[g]), worth.shape[1])
     worth = np.log(worth, out=worth, where=worth > 0).reshape(len(c), n_groups, n_events).sum(1).T
     return out - 0.5 * np.maximum(pairs.event_size - 1, alone)[:, None] * worth
 
