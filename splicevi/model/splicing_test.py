@@ -141,6 +141,7 @@ class ComparedReads:
     together: Together  # the comparisons of the call
     number: int = 0  # of this one among them
     asked: Asked | None = None  # of a design
+    within: np.ndarray | None = None  # (events,) c within strata or batches, where cells are taken by them
     deep: np.ndarray | None = None  # (events,) c by which deep cells count, where the mean over reads is asked for
     donors: DonorReads | None = None  # what the donors are worth, when that is known
     p_value: np.ndarray | None = None  # (events,) of the test of donors
@@ -194,7 +195,7 @@ class DifferentialMixin(FoldChangeMixin, PartsMixin):
         store, samples = self.reads(adata), compared_samples(pair, together.donor, adata.n_obs)
         batch = np.asarray(batch).ravel().astype(np.int64)
         deep = event_concentration(self.module, store) if weights == "reads" else None
-        return ComparedReads(adata, pair, store, batch, samples, together, number, asked, deep)
+        return ComparedReads(adata, pair, store, batch, samples, together, number, asked, deep=deep)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #cb47b67e
 @patch
@@ -214,7 +215,8 @@ def _weighted(self: DifferentialMixin, sums: GroupReads, test: SplicingTest) -> 
 def _sums(self: DifferentialMixin, data: ComparedReads, code: np.ndarray, n: int, test: SplicingTest) -> GroupReads:
     "What the weighings need of the reads of n groups of cells; code: (cells,), -1 in none."
     fields = [f for w in WEIGHINGS[test.weights] for f in STRATUM_FIELDS[w]]
-    return group_reads(data.store, code, n, data.concentration, tuple(fields), data.deep)
+    c = data.concentration if data.within is None else data.within
+    return group_reads(data.store, code, n, c, tuple(fields), data.deep)
 
 
 @patch
@@ -223,10 +225,8 @@ def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTe
     samples = data.asked or data.samples
     if test.strata:
         strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
-        data.concentration = data.concentration_within(strata)
-        by = (
-            standardised(data.store, samples, strata, data.concentration, w, data.deep) for w in WEIGHINGS[test.weights]
-        )
+        c = data.concentration_within(strata)
+        by = (standardised(data.store, samples, strata, c, w, data.deep) for w in WEIGHINGS[test.weights])
         found = [self._event_reads(*k) for k in by]
         return weighings(np.stack([a for a, _ in found]), found[0][1])
     alone = not (data.by_donor or data.asked)
@@ -265,7 +265,7 @@ def _without_batches(
 ) -> Weighings:
     "Effective reads of each sample without the batches' effect on PSI."
     s = data.asked or data.samples
-    data.concentration = data.concentration_within(data.batch)
+    data.within = data.concentration_within(data.batch)
     rows = [np.flatnonzero(s.code == k) for k in range(len(s.group))]
     corrected = [self._corrected_reads(data, r, codes[max(g, 0)], test, rng) for r, g in zip(rows, s.group)]
     by_batch, (event, *_) = zip(*corrected)
@@ -274,7 +274,7 @@ def _without_batches(
     for of_samples in zip(*by_batch):
         scatter = np.nan if own else batch_scatter(of_samples, event)
         out.append([downweighted(a, event, scatter) for a in of_samples])
-    return weighings(np.array(out), event, np.concatenate(by_batch, axis=1))
+    return weighings(np.array(out), event, None if len(out) == 1 else np.concatenate(by_batch, axis=1))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #369f452d
 class DecodedContrast:
@@ -803,7 +803,8 @@ def _asked_table(
         if test.along is not None:
             return self._along_table(adata, wanted, test)
         question = self._question(adata, test, cells)
-        return self._splicing_tables(adata, question, wanted, test, codes, cells["groupby"])
+        groupby = cells["groupby"] if cells["idx1"] is None else None
+        return self._splicing_tables(adata, question, wanted, test, codes, groupby)
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #6d385a36
 @patch

@@ -12,7 +12,7 @@ import numpy as np
 
 from ..data.pairs import EventOrder
 from .event_test import common_psi, mixture_weights, responsibilities
-from .scatter import DonorReads, directions, p_of_events, shares
+from .scatter import DonorReads, directions, kinds_by_use, p_of_events, shares
 
 # %% auto #0
 __all__ = ['GAPS', 'WEIGHINGS', 'log_gap', 'means_agree', 'Weighings', 'weighings', 'blended', 'compared_donors']
@@ -25,18 +25,22 @@ def log_gap(
     by_reads: np.ndarray,  # (samples, junctions) independent reads, with the PSI of the mean over reads
     by_cells: np.ndarray,  # (samples, junctions) the same of the mean over cells
     events: EventOrder,
+    at_once: int = 16,  # samples
 ) -> np.ndarray:  # (events, gaps)
     "Log-likelihood of each size of the gap between the two means."
-    (psi, n), (other, m) = shares(by_reads, events), shares(by_cells, events)
     p = common_psi(by_reads, events)
     most, df = directions(p, events)
-    v = 1 / np.maximum(m, 1e-12) - 1 / np.maximum(n, 1e-12)
-    used = (m > 0) & (v * m > 1e-6)
-    sure = np.divide(1, v, out=np.zeros_like(v), where=used)
-    q = (events.sum((other - psi) ** 2 / p) * sure).sum(0) / np.maximum(most, 1)
-    samples = used.sum(0)
-    k = 1 + np.square(GAPS) * (sure.sum(0) / np.maximum(samples, 1))[:, None]
-    return -0.5 * df[:, None] * (samples[:, None] * np.log(k) + q[:, None] / k)
+    samples, q, sure = np.zeros((3, len(events)))
+    for start in range(0, len(by_reads), at_once):
+        some = slice(start, start + at_once)
+        (psi, n), (other, m) = shares(by_reads[some], events), shares(by_cells[some], events)
+        v = 1 / np.maximum(m, 1e-12) - 1 / np.maximum(n, 1e-12)
+        used = (m > 0) & (v * m > 1e-6)
+        own = np.divide(1, v, out=np.zeros_like(v), where=used)
+        samples, sure = samples + used.sum(0), sure + own.sum(0)
+        q += (events.sum((other - psi) ** 2 / p) * own).sum(0) / np.maximum(most, 1)
+    k = 1 + np.square(GAPS) * (sure / np.maximum(samples, 1))[:, None]
+    return -0.5 * df[:, None] * (samples[:, None] * np.log(k) + q[:, None] / k) * (most > 0)[:, None]
 
 # %% ../../nbs/30_tl/43_agreement.ipynb #83bce52f
 def means_agree(
@@ -44,14 +48,20 @@ def means_agree(
     by_cells: np.ndarray,  # (samples, junctions) the same of the mean over cells
     event: np.ndarray,  # (junctions,) event codes
     share: float = 0.5,  # of events whose means agree, before anything is known
-    strength: float = 4.0,  # events that this counts for
+    strength: float = 4.0,  # events of a kind that this counts for
+    least: float = 2.0,  # reads of all junctions but the first that an event needs to have a say
 ) -> np.ndarray:  # (events,)
     "Probability that the means over cells and over reads are of the same PSI."
     events = EventOrder(event)
-    log = log_gap(by_reads[:, events.order], by_cells[:, events.order], events)
-    other = len(GAPS) - 1
-    start = np.array([share, *[(1 - share) / other] * other])
-    return responsibilities(log, mixture_weights(log, start, strength))[:, 0]
+    by_reads, by_cells = by_reads[:, events.order], by_cells[:, events.order]
+    log, p, other = log_gap(by_reads, by_cells, events), common_psi(by_reads, events), len(GAPS) - 1
+    second = events.sum(by_reads.sum(0)) * (1 - events.max(p))
+    told, out = np.flatnonzero((second >= least) & (events.size > 1)), np.full(len(events), share)
+    start, kinds = np.array([share, *[(1 - share) / other] * other]), kinds_by_use(p, events, told)
+    for kind in np.unique(kinds):
+        some = told[kinds == kind]
+        out[some] = responsibilities(log[some], mixture_weights(log[some], start, strength))[:, 0]
+    return out
 
 # %% ../../nbs/30_tl/43_agreement.ipynb #a7034178
 WEIGHINGS = {"cells": ("reads", "cells"), "reads": ("reads",)}  # what each way to ask for a mean needs

@@ -75,7 +75,7 @@ _GROUPS = {
     "comparison": "Which groups are compared.",
     "group1": "The first group.",
     "group2": "The second group; Rest for all other cells.",
-    "weights_disagree": "Whether the difference changes its sign if reads, not cells, count the same.",
+    "weights_disagree": "Whether means over cells and over reads say different things: depth and splicing go together.",
     "p_value": "Probability of as strong a difference between donors, or samples, if there is none.",
     "q_value": "The same, corrected for the number of tests (Benjamini-Hochberg).",
     "donor_scatter": "How much donors of a group differ: variance of their PSI as a share of ψ(1−ψ).",

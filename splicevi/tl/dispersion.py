@@ -16,11 +16,12 @@ from .event_test import mixture_weights, responsibilities
 from .groups import group_reads
 
 # %% auto #0
-__all__ = ['CONCENTRATIONS', 'ONE_BY_ONE', 'AT_ONCE', 'log_rising_sums', 'Shared', 'shared_reads', 'pair_likelihoods',
-           'log_scatter_of_groups', 'log_scatter_of_cells', 'cell_concentration']
+__all__ = ['CONCENTRATIONS', 'PSEUDO_READS', 'ONE_BY_ONE', 'AT_ONCE', 'log_rising_sums', 'Shared', 'shared_reads',
+           'pair_likelihoods', 'log_scatter_of_groups', 'log_scatter_of_cells', 'cell_concentration']
 
 # %% ../../nbs/30_tl/31_dispersion.ipynb #a372d733
 CONCENTRATIONS = (*(2.0**k for k in range(-2, 8)), 1024.0)  # c
+PSEUDO_READS = 0.1  # of an event in a group: more would pull small groups from their PSI, which looks like scatter
 ONE_BY_ONE = 16  # factors that are taken one by one; beyond it by the gamma function
 
 
@@ -106,7 +107,7 @@ def log_scatter_of_groups(
     for span in row_chunks(indptr_of(np.diff(pairs.indptr)[rows]), at_once):
         p = pairs.take(rows[span])
         of[p.junction] = np.repeat(p.observation_event, p.event_size[p.observation_event])
-        psi = smooth(1 / np.maximum(p.event_size[of], 1 + alone), sums.reads, sums.totals, 1)
+        psi = smooth(1 / np.maximum(p.event_size[of], 1 + alone), sums.reads, sums.totals, PSEUDO_READS)
         r = shared_reads(p, code[rows[span]], sums.cells)
         out += pair_likelihoods(r, psi, of, n_events, alone)
         for g in range(len(c)):

@@ -127,9 +127,11 @@ def scatter_chance(
 def kinds_by_use(
     p: np.ndarray,  # (junctions,) common PSI, in the order of events
     events: EventOrder,
-) -> np.ndarray:  # (events,) 0, 1, …: kind
+    some: np.ndarray | None = None,  # which events; None: all
+) -> np.ndarray:  # (some,) 0, 1, …: kind
     "Events cut into kinds of the same size, from those with one dominant junction to those that use several."
-    return kinds_by_spread(events.sum(p * (1 - p)))
+    use = events.sum(p * (1 - p))
+    return kinds_by_spread(use if some is None else use[some])
 
 # %% ../../nbs/30_tl/37_scatter.ipynb #040e94f0
 def information(
