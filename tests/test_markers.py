@@ -80,6 +80,24 @@ def test_choices_of_markers(model, table):
     assert 0 < gap.abs().max() < 0.3 and abs(gap.mean()) < 0.02
 
 
+def test_donors_who_differ_make_a_marker_less_sure(model, table):
+    "Donors are cells of a group by their PSI in a marker that is nearly sure, so that in this event they differ."
+    called = table[table["is_marker_fdr"] & (table["proba_marker"] < 0.999)]
+    best = called.sort_values("proba_marker").iloc[-1]
+    part = model.adata["splicing"]
+    at = part.var_names.get_loc(best["top_junction"])
+    y, n = (
+        np.asarray(part.layers[k][:, [at]].todense()).ravel()
+        for k in ("cell_by_junction_matrix", "cell_by_cluster_matrix")
+    )
+    rank = pd.Series(np.where(n > 0, y / np.maximum(n, 1), np.nan)).groupby(model.adata.obs["cell_type"].to_numpy())
+    rank = rank.rank(method="first", pct=True).to_numpy()
+    model.adata.obs["uneven"] = np.where(np.isnan(rank), np.arange(len(n)) % 5, np.ceil(np.nan_to_num(rank) * 5) - 1)
+    donors = model.markers("cell_type", sample_key="uneven", only_called=False, silent=True)
+    row = donors[(donors["group"] == best["group"]) & (donors.index == best.name)].iloc[0]
+    assert row["proba_marker"] < best["proba_marker"] - 0.01
+
+
 def test_groups_that_read_too_little_are_not_compared(model, table):
     "Their number is told, and a group of one cell is left out with a warning."
     some = model.adata.obs["cell_type"].astype(object).copy()

@@ -144,7 +144,7 @@ def power_grid(scale: Scale) -> pd.DataFrame:  # cells, observed, found
     for n in scale.cells:
         for observed in scale.depths:
             mdata = cells_of(scale, 1, n_cells=n, observed=observed)
-            model = trained(mdata, max(2, scale.epochs // 10))  # the test needs its concentrations only
+            model = trained(mdata, max(2, scale.epochs // 10))  # the test needs only how its PSI vary
             for a, b in pairs_of(mdata)[:3]:
                 table, large = effects(model, a, b), np.abs(true_effect(mdata, a, b)) >= 0.2
                 rows.append((n, observed, table["is_ds_fdr"].to_numpy()[large].mean()))

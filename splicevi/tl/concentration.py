@@ -58,10 +58,9 @@ def rho_to_concentration(
 def excess_sums(
     pairs: ObservedPairs,
     excess: np.ndarray,  # (observations,) of `excess_variance`
-    say: np.ndarray | float = 1.0,  # (observations,) how much each counts
 ) -> np.ndarray:  # (2, events), of excess and weight; sums of cells add up
     "What the observations of each event say about its concentration."
-    weight = np.minimum(pairs.observation_total - 1, 20) * say
+    weight = np.minimum(pairs.observation_total - 1, 20)
     excess = excess * weight / np.maximum(pairs.observation_total - 1, 1)
     n, event = len(pairs.event_size), pairs.observation_event
     return np.stack([np.bincount(event, weights=v, minlength=n) for v in (excess, weight)])
