@@ -416,7 +416,7 @@ def content_stamp(adata, registry: dict) -> tuple:
     out.append(hashed(pd.Series(adata.obs_names)))
     for (k, where), names in needed_arrays(registry).items():
         held = [part(k).X if n is None else getattr(part(k), where).get(n) for n in names]
-        out += [checksum(m.to_numpy() if isinstance(m, pd.DataFrame) else m) for m in held]
+        out += checksum(*(m.to_numpy() if isinstance(m, pd.DataFrame) else m for m in held))
     for k, column in used_columns(registry):
         out.append(hashed(part(k).obs[column]) if column in part(k).obs else None)
     return tuple(out)

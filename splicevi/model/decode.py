@@ -170,15 +170,16 @@ def _posteriors(
     device, mode = self.device, torch.is_inference_mode_enabled()  # a device is found by looking at every weight
     on_cpu, kwargs, kept = device.type == "cpu", kwargs | dict(n_samples=0), codes_of(self.module)
 
-    def encode(tensors: dict[str, Tensor]) -> tuple[dict, dict]:
-        tensors = {k: v.to(device) for k, v in tensors.items()}
+    def encode(make: Callable[[], dict[str, Tensor]]) -> tuple[dict, dict]:
+        tensors = {k: v.to(device) for k, v in make().items()}
         with torch.inference_mode(mode), codes_kept(kept):
             return tensors, self.module.inference(**inference_input(self.module, tensors) | kwargs)
 
     loader = make_loader(self, adata, rows, batch_size, compact=not on_cpu, for_encoders=encoded_only)
-    batches = track(loader, style="tqdm", description="Decoding", disable=silent)
+    together = encoded_only and on_cpu  # the threads that encode also read
+    makers = track(loader.makers(together), total=len(loader), style="tqdm", description="Decoding", disable=silent)
     with eval_mode(self.module):
-        for tensors, q in (side_by_side if encoded_only and on_cpu else map)(encode, batches):
+        for tensors, q in (side_by_side if together else map)(encode, makers):
             yield tensors, q | {"z": self.module.draw(q["qz"], n_samples)}
 
 # %% ../../nbs/50_model/50_decode.ipynb #8263c3ca

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from itertools import chain, islice
 from threading import Barrier
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -45,16 +46,17 @@ from splicevi.data.pairs import (
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .fused import in_parts, is_large
+from .scvi_names import field_place, registered_fields
 
 # %% auto #0
 __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
            'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
-           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'checksum_of_bytes',
-           'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts', 'arrays_by_numpy',
-           'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass',
-           'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at', 'is_streamed',
-           'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order', 'CellLoader',
-           'share_of_rank', 'CellSplitter']
+           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
+           'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
+           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large',
+           'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at',
+           'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order',
+           'CellLoader', 'share_of_rank', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -163,7 +165,7 @@ MATRICES = (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS, SplicingKeys.TOTALS, Splic
 # %% ../../nbs/40_nn/70_loader.ipynb #ef532c17
 def registered(manager: AnnDataManager, key: str):
     "A registered matrix; None if it is not registered, or optional and absent from this data set."
-    if key not in manager.data_registry:
+    if not field_place(manager.registry, key):
         return None
     try:
         return manager.get_from_registry(key)
@@ -213,34 +215,40 @@ def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> Non
         out[block] = a ^ (b * prime)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #856be04c
-def checksum_of_bytes(array: np.ndarray) -> int:
-    "CRC of an array's bytes; of a large one, of a number for each block of it."
-    data = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
-    if len(data) < 8 * BLOCK:
-        return zlib.crc32(data)
-    whole = len(data) // 8 * 8
-    words, n = data[:whole].view(np.uint64), -(-whole // (8 * BLOCK))
-    out = np.empty(n, np.uint64)
-    in_parts(mix_blocks, np.arange(n + 1) * BLOCK, words, out)
-    return zlib.crc32(data[whole:], zlib.crc32(out.view(np.uint8)))
+def mix_arrays(first: int, last: int, starts: np.ndarray, words: list, out: list) -> None:
+    "The same for blocks `first` to `last` of several arrays, whose blocks are counted one array after the other."
+    for start, mine, to in zip(starts, words, out):
+        mix_blocks(max(first - start, 0), min(last - start, len(to)), mine, to)
+
+
+def checksums_of_bytes(arrays: Iterable[np.ndarray]) -> list[int]:
+    "CRC of the bytes of each array; of a large one, of a number for each block of it."
+    data = [np.ascontiguousarray(a).view(np.uint8).reshape(-1) for a in arrays]
+    words = [d[: len(d) // 8 * 8].view(np.uint64) for d in data if len(d) >= 8 * BLOCK]
+    out = [np.empty(-(-len(w) // BLOCK), np.uint64) for w in words]
+    starts = indptr_of(np.array([len(o) for o in out], np.int64))
+    in_parts(mix_arrays, np.arange(starts[-1] + 1) * BLOCK, starts[:-1], words, out)
+    whole = lambda d, mixed: zlib.crc32(d[len(d) // 8 * 8 :], zlib.crc32(mixed.view(np.uint8)))
+    out = iter(out)
+    return [whole(d, next(out)) if len(d) >= 8 * BLOCK else zlib.crc32(d) for d in data]
 
 # %% ../../nbs/40_nn/70_loader.ipynb #2a7988c7
-def checksum(matrix) -> tuple | None:
-    "Checksum of a matrix's values and their places; where it lies, if that is on disk."
-    if matrix is None:
-        return None
-    if is_on_disk(matrix):
-        return place_on_disk(matrix)
-    parts = (matrix.data, matrix.indices, matrix.indptr) if sp.issparse(matrix) else (matrix,)
-    return tuple(map(checksum_of_bytes, parts))
+def checksum(*matrices) -> tuple:
+    "Checksums of the matrices' values and their places; of one on disk, where it lies. None has none."
+    held = [m for m in matrices if m is not None and not is_on_disk(m)]
+    parts = [(m.data, m.indices, m.indptr) if sp.issparse(m) else (m,) for m in held]
+    numbers = iter(checksums_of_bytes(chain.from_iterable(parts)))
+    found = {id(m): tuple(islice(numbers, len(p))) for m, p in zip(held, parts)}
+    return tuple(place_on_disk(m) if is_on_disk(m) else found.get(id(m)) for m in matrices)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
 def _fingerprint(manager: AnnDataManager, event: np.ndarray | None = None, n_genes: int | None = None) -> tuple:
     "Changes when a registered matrix is replaced, or what a store is built from (`build_store`) is edited in place."
     x, y, n, *others = (registered(manager, k) for k in MATRICES)
     by_content = x is None or n_genes is not None or is_on_disk(x)
-    totals = checksum(n) if event is None or n_genes is not None else id(n)
-    return (checksum(x) if by_content else id(x), checksum(y), totals, *map(checksum, others))
+    follow = event is not None and n_genes is None  # the totals, from the reads
+    objects = (None if by_content else id(x), id(n) if follow else None)
+    return (*objects, *checksum(x if by_content else None, None if follow else n, y, *others))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #252a9447
 _STORES = WeakKeyDictionary()  # manager to how its store is built, the store, and its fingerprint
@@ -452,7 +460,7 @@ def covariates_at(
     rows: np.ndarray,  # (cells,)
 ) -> dict[str, np.ndarray]:  # registry key to (cells, columns)
     "Batch, covariates and size factors of some cells, in the order of the rows."
-    keys = [k for k in manager.data_registry if k not in OURS]
+    keys = [k for k in registered_fields(manager.registry) if k not in OURS and field_place(manager.registry, k)]
     if not keys:
         return {}
     wanted, back = np.unique(rows, return_inverse=True)
@@ -675,6 +683,18 @@ def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
         for at in batches:
             tensors = self.collate_fn(self.dataset[at])
             yield {k: v.pin_memory() for k, v in tensors.items()} if pinned else tensors
+
+# %% ../../nbs/40_nn/70_loader.ipynb #ea0ca5f8
+@patch
+def makers(
+    self: CellLoader,
+    by_users: bool,  # whether a mini-batch is made where it is asked for, and not ahead
+) -> Iterator[Callable[[], dict[str, torch.Tensor]]]:
+    "A call for each mini-batch, that gives it."
+    if by_users and not self.num_workers and not is_streamed(self.dataset.store):
+        yield from (lambda at=at: self.collate_fn(self.dataset[at]) for at in self.sampler)
+    else:
+        yield from (partial(dict, tensors) for tensors in self)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):
