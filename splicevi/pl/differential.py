@@ -104,7 +104,7 @@ def top_labels(
             box = name_box(place[row.Index], gene, side)
             inside = bounds[0] <= box[0] and box[2] <= bounds[2]
             if row.gene not in named and inside and not overlaps(box, boxes) and not overlaps(box, others()):
-                boxes.append(box)
+                boxes.append((box[0] - 8, box[1], box[2] + 8, box[3]))  # names side by side are two words
                 out.append((int(row.Index), side, gene))
                 named.add(row.gene)
     return out
