@@ -608,8 +608,9 @@ explain(
         decoded: 1000 or more of each group, where it has so many. ``no_change`` (0.05): largest difference that
         counts as none. ``grid``: scales of the prior's changes. ``prior`` (``"variation"``): how often events change
         is learned for kinds of them, by how much their decoded PSI varies among other cells; ``"model"``: the groups'
-        decoded PSI are a second opinion as well, its weight learned from validation cells; ``"reads"``: nothing of
-        the model. ``seed`` (0). With `along`: ``df`` (3): columns of the spline, 1 is a line; ``min_cells`` (20):
+        decoded PSI are a second opinion as well, its weight learned from validation cells (effects are nearer to the
+        truth where a model was trained well, and less is found where it was not); ``"reads"``: nothing of the model.
+        ``seed`` (0). With `along`: ``df`` (3): columns of the spline, 1 is a line; ``min_cells`` (20):
         cells in which an event must have been read.
     """,
 )
