@@ -753,6 +753,7 @@ DIFFERENTIAL = [
     row("differential", "design with batches to decode under", lambda w: designed(w, batch_correction=True, batchid1=["batch_1"]), ValueError, "leave out batchid1"),
     row("differential", "expression: design with corrected batches", lambda w: expressed(w, **DONORS, batch_correction=True), ValueError, "leave out batch_correction"),
     row("differential", "design with strata of no column", lambda w: designed(w, strata="kind"), KeyError, "strata='kind' is no column of obs"),
+    row("differential", "strata that no two groups share", lambda w: w.model.differential_splicing(groupby="cell_type", group1="type_1", strata="cell_type"), ValueError, "strata='cell_type'", "no value of the column is found in cells of both groups"),
     row("differential", "design with the model's opinion", lambda w: designed(w, prior="model"), ValueError, "prior='model' needs the cells' own reads", "prior='variation' goes with all"),
     row("differential", "along groups", lambda w: w.model.differential_splicing(groupby="cell_type", along="age"), ValueError, "groupby='cell_type' does not go with along='age'"),
     row("differential", "along a design", lambda w: w.model.differential_splicing(along="age", design="~ age", sample_key="site"), ValueError, "design='~ age' does not go with along='age'", "contrast='age'"),

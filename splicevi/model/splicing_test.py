@@ -19,8 +19,9 @@ from scvi.utils import track
 
 # %% auto #0
 __all__ = ['NORM_SPLICING', 'SPLICING_TEST', 'SELDOM', 'EPS', 'CHECKS', 'SplicingTest', 'check_splicing_test', 'code_of_both',
-           'ComparedReads', 'DifferentialMixin', 'DecodedContrast', 'proba_columns', 'effect_columns', 'read_columns',
-           'batch_agreement', 'donor_columns', 'Answer', 'top_junctions', 'checks_last']
+           'ComparedReads', 'DifferentialMixin', 'wanted_sums', 'strata_of', 'DecodedContrast', 'proba_columns',
+           'effect_columns', 'read_columns', 'batch_agreement', 'donor_columns', 'Answer', 'top_junctions',
+           'checks_last']
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #02485345
 from ..core import KEYS, Limits, obs_column
@@ -156,21 +157,42 @@ class ComparedReads:
 
     @cached_property
     def concentration(self) -> np.ndarray:  # (events,) c
-        return self.concentration_within(None)
+        "How much cells scatter about the PSI of their sample; kinds of all others are apart, where they are known."
+        return self.concentration_within(None if self.asked or self.by_donor else self.together.kind)
 
-    def concentration_within(self, finer: np.ndarray | None) -> np.ndarray:  # (events,) c
-        "How much cells scatter about the PSI of their sample, or of their code in it; kinds in the rest are apart."
-        kind = None if self.asked else self.together.kind
-        code = self.code if kind is None else code_of_both(self.code, kind)
-        return cell_concentration(self.store, code if finer is None else code_of_both(code, finer))
+    @cached_property
+    def of_rest(self) -> np.ndarray:  # (events,) c
+        "The same of the second group: of all others it is chance which kinds show an event, so all are of one kind."
+        whole = np.where(self.group < 0, -1, 0)
+        return cell_concentration(self.store, whole) if self.pair.group2 == "Rest" else self.concentration
 
     @cached_property
     def reads(self) -> GroupReads:  # (2, junctions)
-        return group_reads(self.store, self.group, 2, self.concentration, deep=self.deep)
+        return self.sides(self.group)
 
-    @property
-    def by_donor(self) -> bool:
-        return len(self.samples.group) > 2
+# %% ../../nbs/50_model/70_splicing_test.ipynb #6deafc5d
+@patch
+def concentration_within(self: ComparedReads, finer: np.ndarray | None) -> np.ndarray:  # (events,) c
+    "How much cells scatter about the PSI of their sample, or of their code in it."
+    return cell_concentration(self.store, self.code if finer is None else code_of_both(self.code, finer))
+
+
+@patch(as_prop=True)
+def by_donor(self: ComparedReads) -> bool:
+    "Whether donors are compared."
+    return len(self.samples.group) > 2
+
+# %% ../../nbs/50_model/70_splicing_test.ipynb #a7ce8e91
+@patch
+def sides(
+    self: ComparedReads,
+    code: np.ndarray,  # (cells,) 0 and 1, -1: in neither
+    wanted: tuple[str, ...] = GroupReads._fields,  # which sums
+) -> GroupReads:  # (2, junctions)
+    "Sums over the cells of both groups, or over some of them."
+    alone, c = [np.where(code == g, 0, -1) for g in (0, 1)], (self.concentration, self.of_rest)
+    parts = [group_reads(self.store, k, 1, of, wanted, self.deep) for k, of in zip(alone, c)]
+    return GroupReads(*(None if one is None else np.concatenate([one, two]) for one, two in zip(*parts)))
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #9ab0e448
 @patch
@@ -211,20 +233,32 @@ def _weighted(self: DifferentialMixin, sums: GroupReads, test: SplicingTest) -> 
     return np.stack([a for a, _ in found]), found[0][1]
 
 
+def wanted_sums(test: SplicingTest) -> tuple[str, ...]:  # fields of `GroupReads`
+    "What the weighings of a test need."
+    return tuple(f for w in WEIGHINGS[test.weights] for f in STRATUM_FIELDS[w])
+
+
 @patch
 def _sums(self: DifferentialMixin, data: ComparedReads, code: np.ndarray, n: int, test: SplicingTest) -> GroupReads:
     "What the weighings need of the reads of n groups of cells; code: (cells,), -1 in none."
-    fields = [f for w in WEIGHINGS[test.weights] for f in STRATUM_FIELDS[w]]
     c = data.concentration if data.within is None else data.within
-    return group_reads(data.store, code, n, c, tuple(fields), data.deep)
+    return group_reads(data.store, code, n, c, wanted_sums(test), data.deep)
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #3e080159
+def strata_of(data: ComparedReads, column: str) -> np.ndarray:  # (cells,) -1: none
+    "Strata of the cells, if the groups have any in common."
+    out = donor_codes(obs_column(data.adata, column, "strata"))
+    if not np.intersect1d(*(out[(data.group == g) & (out >= 0)] for g in (0, 1))).size:
+        raise ValueError(f"strata={column!r}: no value of the column is found in cells of both groups.")
+    return out
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #f55818b0
 @patch
 def _sample_reads(self: DifferentialMixin, data: ComparedReads, test: SplicingTest) -> Weighings:
     "Independent reads of each sample."
     samples = data.asked or data.samples
     if test.strata:
-        strata = donor_codes(obs_column(data.adata, test.strata, "strata"))
+        strata = strata_of(data, test.strata)
         c = data.concentration_within(strata)
         by = (standardised(data.store, samples, strata, c, w, data.deep) for w in WEIGHINGS[test.weights])
         found = [self._event_reads(*k) for k in by]
@@ -364,7 +398,7 @@ def _with_prediction(
         data.together.ours = self._training_cells(data.adata)
     ours, reads = data.together.ours, []
     for part in (ours, ~ours):
-        sums = self._sums(data, np.where(part, data.group, -1), 2, test)
+        sums = data.sides(np.where(part, data.group, -1), wanted_sums(test))
         reads.append(blended(self._weighted(sums, test)[0], w))
     return PooledContrast(contrast, *reads, self._predicted(data, test, rng), kind)
 
@@ -423,7 +457,7 @@ def effect_columns(e: Effect, test: Test) -> dict[str, np.ndarray]:
 # %% ../../nbs/50_model/70_splicing_test.ipynb #3e1946cb
 def read_columns(
     reads: GroupReads,
-    c: np.ndarray,  # (junctions,) concentration of each junction's event
+    c: np.ndarray,  # (2, junctions) concentration of each junction's event
 ) -> dict[str, np.ndarray]:
     "Columns of what was observed, before any model."
     psi, cells, totals = reads.mean_psi, reads.cells.astype(np.int64), reads.totals
@@ -451,7 +485,7 @@ def batch_agreement(
 @patch
 def _observed_columns(self: DifferentialMixin, data: ComparedReads, effect: np.ndarray) -> dict[str, np.ndarray]:
     "Columns of what was observed, with the agreement of batches where there are several."
-    c = data.concentration[self.module.junc2atse.cpu().numpy()]
+    c = np.stack([data.concentration, data.of_rest])[:, self.module.junc2atse.cpu().numpy()]
     columns, n = read_columns(data.reads, c), self.summary_stats.n_batch
     if n == 1:
         return columns
@@ -591,7 +625,9 @@ explain(
         Whose PSI a group's is: ``"cells"`` for the mean over the cells in which the event was observed, ``"reads"`` for
         that over effective reads. With ``"reads"`` deep cells count more. That is sharper, but where two subtypes
         splice differently and change their depth, it takes that for splicing. With ``"cells"`` the sharper mean is
-        believed as far as both agree, which is learned from all events (:mod:`splicevi.tl.agreement`).
+        believed as far as both agree, which is learned from all events (:mod:`splicevi.tl.agreement`). All others,
+        where a group is compared with them, are a mixture of which any sample is chance: their PSI is no surer than
+        that.
     strata
         Column of ``obs``, such as cell types within the groups. The PSI of both groups are then means over strata with
         the same weights, their shares of the compared cells, so that a change of composition is no effect. Strata
@@ -757,9 +793,10 @@ def _all_compared(
         data = self._compared(adata, together, k, weights)
         if code is not None:
             if sums is None:
-                c = data.concentration
-                sums = group_reads(data.store, code, len(found) + 1, c, deep=data.deep)
-            data.concentration, data.reads = c, sums.with_rest_of(k)
+                c = data.concentration, data.of_rest
+                sums = [group_reads(data.store, code, len(found) + 1, of, deep=data.deep) for of in c]
+            data.concentration, data.of_rest = c
+            data.reads = sums[0].with_rest_of(k, sums[1])
         yield data
 
 # %% ../../nbs/50_model/70_splicing_test.ipynb #66ab153b

@@ -12,8 +12,6 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import partial
-from itertools import chain, islice
 from threading import Barrier
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
@@ -147,6 +145,11 @@ def pairs_from_totals(counts, totals, mask=None) -> ObservedPairs:
     "Observed pairs where only junction reads and totals are known, each junction by itself."
     pairs = observed_pairs(totals, np.arange(counts.shape[1]), mask)
     pairs.y = at_pairs(counts, pairs)
+    if n := int((pairs.y > 1.0001 * pairs.n).sum()):
+        raise ValueError(
+            f"Junction reads exceed the event totals at {n:,} observed pairs; totals have to hold the junction's own "
+            "reads. Check that both layers are of the same cells and junctions, or give the events (event_id)."
+        )
     return pairs
 
 # %% ../../nbs/40_nn/70_loader.ipynb #96ffc87b
@@ -204,12 +207,13 @@ BLOCK = 1 << 16  # words of 8 bytes
 # %% ../../nbs/40_nn/70_loader.ipynb #16b068aa
 @compiled
 def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> None:
-    "A number for each block of words, which any change of a single word changes."
-    prime = np.uint64(0x100000001B3)
+    "A number for each block of words, which any change of a single word changes, and others but for a rare chance."
+    prime, half = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
     for block in range(first, last):
         a, b = np.uint64(0xCBF29CE484222325), np.uint64(1)
         for i in range(block * BLOCK, min((block + 1) * BLOCK, len(words)) - 1, 2):
             a, b = (a ^ words[i]) * prime, (b ^ words[i + 1]) * prime
+            a, b = a ^ (a >> half), b ^ (b >> half)  # products carry upwards only
         if min((block + 1) * BLOCK, len(words)) % 2:
             a = (a ^ words[len(words) - 1]) * prime
         out[block] = a ^ (b * prime)
@@ -237,8 +241,8 @@ def checksum(*matrices) -> tuple:
     "Checksums of the matrices' values and their places; of one on disk, where it lies. None has none."
     held = [m for m in matrices if m is not None and not is_on_disk(m)]
     parts = [(m.data, m.indices, m.indptr) if sp.issparse(m) else (m,) for m in held]
-    numbers = iter(checksums_of_bytes(chain.from_iterable(parts)))
-    found = {id(m): tuple(islice(numbers, len(p))) for m, p in zip(held, parts)}
+    numbers = iter(checksums_of_bytes(a for p in parts for a in p))
+    found = {id(m): tuple(next(numbers) for _ in p) for m, p in zip(held, parts)}
     return tuple(place_on_disk(m) if is_on_disk(m) else found.get(id(m)) for m in matrices)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #7bad6f03
@@ -339,7 +343,8 @@ def stretches_of(
 def compact_arrays(store: CellStore, rows: np.ndarray) -> dict[str, np.ndarray]:
     "The fields of some cells from which the others follow, see `splicevi.nn.batch.CompactBatch`."
     p = store.pairs
-    of_pairs, of_observations = (partial(stretches_of, indptr=s, rows=rows) for s in (p.indptr, p.observation_indptr))
+    of = lambda indptr: lambda array: stretches_of(array, indptr, rows)
+    of_pairs, of_observations = of(p.indptr), of(p.observation_indptr)
     event = of_observations(p.observation_event)
     out = dict(
         junction=of_pairs(p.junction),
@@ -694,7 +699,7 @@ def makers(
     if by_users and not self.num_workers and not is_streamed(self.dataset.store):
         yield from (lambda at=at: self.collate_fn(self.dataset[at]) for at in self.sampler)
     else:
-        yield from (partial(dict, tensors) for tensors in self)
+        yield from (lambda tensors=tensors: tensors for tensors in self)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
 class CellSplitter(DataSplitter):

@@ -216,7 +216,7 @@ def _start_splicing(self: SPLICEVAE, store: CellStore, pca: bool, rows: np.ndarr
     start_at(self.splicing_decoder.head.bias, torch.as_tensor(np.log(psi) if self.grouped else np.log(psi / (1 - psi))))
     if self.grouped:
         c = torch.as_tensor(moment_concentration(store, psi, rows=rows)).log()
-        start_at(self.log_phi_j, c if self.dm_concentration == "atse" else c.mean())
+        start_at(self.log_phi_j, c if self.log_phi_j.dim() else c.mean())  # one event has one number as well
     if isinstance(self.z_encoder_splicing, PartialEncoder):
         start_at(self.z_encoder_splicing.psi_mean, torch.as_tensor(psi))
     if pca:

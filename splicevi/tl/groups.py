@@ -288,10 +288,10 @@ def rest_codes(
 
 # %% ../../nbs/30_tl/20_groups.ipynb #dd33f01f
 @patch
-def with_rest_of(self: GroupReads, k: int) -> GroupReads:  # (2, junctions)
-    "Sums of a group and of all others; nothing is left of the rest where the event was observed in none of its cells."
-    own = lambda v: None if v is None else np.stack([v[k], v.sum(0) - v[k]])
-    out = GroupReads(*map(own, self))
+def with_rest_of(self: GroupReads, k: int, others: GroupReads) -> GroupReads:  # (2, junctions)
+    "Sums of a group, and of all others by theirs; nothing is left of these where none of the cells shows the event."
+    own = lambda v, w: None if v is None else np.stack([v[k], w.sum(0) - w[k]])
+    out = GroupReads(*map(own, self, others))
     for v in out:
         if v is not None and out.cells is not None:
             v[1] = np.where(out.cells[1] > 0, np.maximum(v[1], 0), 0)
@@ -326,13 +326,13 @@ def weighted(
 @patch
 def weights_disagree(
     self: GroupReads,  # of two groups
-    c: np.ndarray,  # (junctions,) concentration of each junction's event
+    c: np.ndarray,  # (junctions,) concentration of each junction's event; (2, junctions) where groups differ in it
     least: float = 0.05,  # largest disagreement that counts as none
     errors: float = 3.3,  # standard errors that it must exceed
 ) -> np.ndarray:  # (junctions,) bool
     "Whether the mean over cells and that of pooled reads give different answers to what the groups differ by."
     of = lambda v, by: np.divide(v, by, out=np.full(np.shape(by), np.nan), where=by > 0)
-    k, n, c = self.cells, self.totals, c[None]
+    k, n = self.cells, self.totals
     gap = np.subtract(*(of(self.shares, k) - self.pooled_psi))
     p = (self.reads.sum(0) + 0.5) / (n.sum(0) + 1)
     cross, own = of((n + c * k) / (1 + c), k * n), of((self.squares + c * n) / (1 + c), n**2)
