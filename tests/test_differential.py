@@ -563,8 +563,7 @@ def test_many_comparisons_decode_each_cell_once(model, mdata, eight, decoded, op
         alone = model.differential_splicing(**eight, group1=group, **options)
         mine = table[table["group1"] == group]
         numbers = alone.select_dtypes("number").columns
-        near = np.isclose(mine[numbers], alone[numbers], atol=1e-4, equal_nan=True)
-        assert len(numbers) > 10 and near.mean() > 0.995, group  # a draw at the edge may fall on the other side
+        assert len(numbers) > 10 and np.allclose(mine[numbers], alone[numbers], atol=1e-4, equal_nan=True), group
 
 
 def test_many_comparisons_share_a_sample(model, mdata, eight, decoded, monkeypatch):
@@ -1043,7 +1042,8 @@ def test_the_model_as_a_second_opinion(mdata, model, wrong, monkeypatch):
     plain, informed = (model.differential_splicing(**PAIR, prior=p) for p in ("reads", "model"))
     error = lambda t: np.sqrt(np.mean((t["effect_size"] - truth) ** 2))
     false = lambda t: (t["is_ds_fdr"] & (np.abs(truth) < 0.05)).sum() / max(t["is_ds_fdr"].sum(), 1)
-    assert asked if wrong else not np.allclose(plain["effect_size"], informed["effect_size"], atol=0.005)
+    assert asked or not wrong
+    assert not np.allclose(plain["effect_size"], informed["effect_size"], atol=0.005)
     assert error(informed) < (1.3 if wrong else 1.1) * error(plain) and false(informed) <= max(0.05, false(plain))
 
 

@@ -230,7 +230,6 @@ def test_a_loader_left_early_leaves_no_thread():
     "Also when its mini-batch could not be made."
     import threading
 
-    before = set(threading.enumerate())  # an earlier test's may wait to be collected
     data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
     SPLICEVI.setup_mudata(data)
     loader = SPLICEVI(data, n_latent=3)._make_data_loader(adata=data, batch_size=10)
@@ -240,7 +239,7 @@ def test_a_loader_left_early_leaves_no_thread():
     loader.dataset.store = None
     with pytest.raises(AttributeError):
         next(iter(loader))
-    assert not [t for t in set(threading.enumerate()) - before if t.name.startswith("splicevi-loader")]
+    assert not [t for t in threading.enumerate() if t.name.startswith("splicevi-loader")]
 
 
 def test_encoders_at_work_side_by_side(monkeypatch):
@@ -249,9 +248,9 @@ def test_encoders_at_work_side_by_side(monkeypatch):
 
     data = simulate(n_cells=90, n_genes=20, n_junctions=50, seed=0)
     SPLICEVI.setup_mudata(data, batch_key="batch")
-    model, before, out, others = SPLICEVI(data, n_latent=3), torch.get_num_threads(), [], set(threading.enumerate())
+    model, before, out = SPLICEVI(data, n_latent=3), torch.get_num_threads(), []
     model.is_trained_ = True
-    for n in (1, 2, 4, 9):
+    for n in (1, 2, 9):
         torch.set_num_threads(n)
         torch.manual_seed(0)
         asked = dict(indices=np.arange(90)[::-1], batch_size=7)
@@ -262,13 +261,11 @@ def test_encoders_at_work_side_by_side(monkeypatch):
         with monkeypatch.context() as m, pytest.raises(RuntimeError, match="no more"):
             m.setattr(model.module, "inference", lambda **_: (_ for _ in ()).throw(RuntimeError("no more")))
             model.get_latent_representation(**asked)
-        assert not [t for t in set(threading.enumerate()) - others if t.name.startswith("splicevi")]
+        assert not [t for t in threading.enumerate() if t.name.startswith("splicevi")]
         assert torch.get_num_threads() == n
     torch.set_num_threads(before)
-    for other in out[1:3]:  # one thread each
+    for other in out[1:]:
         assert all(np.array_equal(a, b) for a, b in zip(out[0], other))
-    for a, b in zip(out[0], out[3]):  # two: a processor may add up in another order then
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
 def test_a_prediction_left_half_way_leaves_no_codes_behind():

@@ -551,7 +551,7 @@ def one_ahead(items: Iterator) -> Iterator:
             yield item
 
 # %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
-AT_ONCE = 4  # items at work, at most: each takes memory
+AT_ONCE = 8  # items at work, at most: each takes memory
 
 
 def side_by_side(
