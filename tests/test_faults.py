@@ -1,12 +1,14 @@
 """Machines go down, disks fill up, and people press Ctrl-C: what is left is a usable model, or a run that can go on."""
 
 import errno
+import gc
 import os
 import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import traceback
 import warnings
@@ -669,6 +671,8 @@ def test_memory_that_runs_out_comes_with_advice(trained, monkeypatch, ask, kind)
         getattr(model, ask)(**given)
     assert caught.value.__cause__ is error and type(caught.value) is wanted
     assert all(a in str(caught.value) for a in advice) and str(error) in str(caught.value)
+    gc.collect()  # of trainings that the tests before interrupted
+    assert not [t for t in threading.enumerate() if t.name.startswith("splicevi")]
 
 
 def test_other_errors_are_left_alone(trained, monkeypatch):

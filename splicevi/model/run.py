@@ -10,6 +10,7 @@ import inspect
 import re
 import signal
 import threading
+import traceback
 import warnings
 import weakref
 from collections.abc import Callable, Iterable, Iterator
@@ -128,12 +129,13 @@ def out_of_memory(error: BaseException) -> bool:
 def memory_advice(
     arguments: Iterable[str],  # names of the arguments of what is done within
 ) -> Iterator[None]:
-    "Within, an error of memory that ran out says what asks for less."
+    "Within, an error of memory that ran out says what asks for less, and what it was in the midst of is let go."
     try:
         yield
     except (MemoryError, RuntimeError) as e:
         if not out_of_memory(e) or "Memory ran out" in str(e):
             raise
+        traceback.clear_frames(e.__traceback__)
         less = [text for name, text in LESS.items() if name in arguments]
         kind = MemoryError if isinstance(e, MemoryError) else type(e)
         raise kind(f"Memory ran out; try {', '.join(less)}. ({e})") from e
