@@ -508,6 +508,17 @@ def take(
         self.observation_total[observations],
     )
 
+# %% ../../nbs/10_data/10_pairs.ipynb #2a8c9297
+@patch(as_prop=True)
+def junction_event(self: ObservedPairs) -> np.ndarray:
+    "(junctions,) int32, event of each junction; -1 where no cell shows it."
+    first = np.full(len(self.event_size), -1)
+    first[self.observation_event[::-1]] = np.arange(len(self.observation_event))[::-1]
+    event, out = np.flatnonzero(first >= 0), np.full(self.shape[1], -1, np.int32)
+    ends = indptr_of(self.observation_size)
+    out[self.junction[take_ranges(ends, first[event])[0]]] = np.repeat(event, self.event_size[event])
+    return out
+
 # %% ../../nbs/10_data/10_pairs.ipynb #7e1df2b4
 def parts_of(
     pairs,  # `ObservedPairs`, or pairs on disk that have `indptr` and `take`

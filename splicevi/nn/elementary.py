@@ -10,7 +10,7 @@ import numpy as np
 from ..data.compiled import compiled
 
 # %% auto #0
-__all__ = ['EXACT', 'FAST', 'SINGLE', 'exp_of', 'log1p_of', 'softplus_of']
+__all__ = ['EXACT', 'FAST', 'SINGLE', 'LOG_2', 'BELOW_ONE', 'exp_of', 'log1p_of', 'log_of', 'softplus_of']
 
 # %% ../../nbs/40_nn/23_elementary.ipynb #2851047a
 EXACT = {"contract", "nsz"}  # liberties of the compiler: what it may round once instead of twice
@@ -39,6 +39,23 @@ def log1p_of(e: float) -> float:  # e from 0 to 1, in single precision
     p = (SINGLE(2 / 13) * s + SINGLE(2 / 11)) * s + SINGLE(2 / 9)
     p = ((p * s + SINGLE(2 / 7)) * s + SINGLE(2 / 5)) * s + SINGLE(2 / 3)
     return (p * s + SINGLE(2)) * t
+
+# %% ../../nbs/40_nn/23_elementary.ipynb #ef759059
+LOG_2 = np.log(2)
+BELOW_ONE = np.int64(0x3FF0000000000000 - 0x3FE6A09E667F3BCD)  # from the bits of √½ to those of 1
+
+
+@compiled(fastmath=EXACT)
+def log_of(x: float) -> float:  # x above 1e-300 and finite, in double precision
+    "log of x."
+    bits = np.float64(x).view(np.int64)
+    k = ((bits + BELOW_ONE) >> np.int64(52)) - np.int64(1023)
+    m = np.int64(bits - (k << np.int64(52))).view(np.float64)
+    t = (m - 1) / (m + 1)
+    s = t * t
+    p = ((1 / 15 * s + 1 / 13) * s + 1 / 11) * s + 1 / 9
+    p = ((p * s + 1 / 7) * s + 1 / 5) * s + 1 / 3
+    return k * LOG_2 + 2 * t * (p * s + 1)
 
 # %% ../../nbs/40_nn/23_elementary.ipynb #17697d6f
 @compiled(fastmath=FAST)

@@ -19,12 +19,12 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from ..data.compiled import compiled
 from .batch import SplicingBatch
-from .elementary import FAST, SINGLE, exp_of
+from .elementary import EXACT, FAST, SINGLE, exp_of, log_of
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
 
 # %% auto #0
-__all__ = ['HALF_LOG_2PI', 'OVER_FACTORIAL', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose',
-           'logits_of', 'below_largest', 'exponentials', 'observation_terms', 'ends_of', 'cells_pass',
+__all__ = ['HALF_LOG_2PI', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'logits_of', 'below_largest',
+           'exponentials', 'sum_up', 'logs_of', 'shares_of', 'through_shares', 'ends_of', 'cell_terms', 'cells_pass',
            'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse',
            'fuses_likelihood']
 
@@ -47,46 +47,49 @@ def in_parts(
 
 # %% ../../nbs/40_nn/25_fused.ipynb #22004fc1
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
-OVER_FACTORIAL = np.array([1 / math.factorial(k) for k in range(21)])
 
 # %% ../../nbs/40_nn/25_fused.ipynb #7b79568a
-@compiled
-def log_gamma_rest(x: float) -> float:  # x at least 2
+@compiled(fastmath=EXACT)
+def log_gamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "What Stirling's formula lacks to log Γ(x)."
-    r = 1 / x
     s = r * r
-    return r * (1 / 12 + s * (s * 0.00063265 - 0.00276536))
+    p = (s * 0.000568777416614 - 0.000396332168725 * s * s - 0.000566090553563) * s + 0.00079209330883
+    return r * (1 / 12 + s * (p * s - 0.00277774753134))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #d5c4f344
-@compiled
-def digamma_rest(x: float) -> float:  # x at least 2
+@compiled(fastmath=EXACT)
+def digamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "log x − 1 / (2 x) − ψ(x)."
-    s = 1 / (x * x)
-    return s * (1 / 12 + s * (s * 0.00288347 - 0.00824621))
+    s = r * r
+    p = (s * 0.00446399227691 - 0.00326873110061 * s * s - 0.00382457309442) * s + 0.00394859800745
+    return s * (1 / 12 + s * (p * s - 0.00833290216541))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #88eb2c49
-@compiled
+@compiled(fastmath=EXACT)
 def multichoose(
-    log_a: float,  # log α
-    a: float,  # α
-    k: float,  # reads, above 0
-) -> tuple[float, float]:
-    "log of α multichoose k, and its derivative by log α."
-    if k == 1:
-        return log_a, 1.0
-    if k < len(OVER_FACTORIAL) and a < 1e12 and k == math.floor(k):
-        product, sum_of_others = 1.0, 0.0
-        for i in range(1, int(k)):
-            sum_of_others = sum_of_others * (a + i) + product
-            product *= a + i
-        return log_a + math.log(product * OVER_FACTORIAL[int(k)]), 1 + a * sum_of_others / product
-    t, low, b, high = a + k, a + 2, k + 2, a + k + 2
-    rise = math.log1p(k / low)
-    tail = math.log((1 + a * k / (t + 1)) / (t * b * math.sqrt(b)))
-    value = (a + 1.5) * rise + k * math.log1p(a / b) + log_a + tail + 2 - HALF_LOG_2PI
-    value += log_gamma_rest(high) - log_gamma_rest(low) - log_gamma_rest(b)
-    steps = k * (0.5 / (low * high) + 1 / ((a + 1) * (t + 1)))
-    return value, a * (rise + steps + digamma_rest(low) - digamma_rest(high)) + k / t
+    log_a: np.ndarray,  # log α
+    a: np.ndarray,  # α
+    reads: np.ndarray,  # k
+    value: np.ndarray,  # log of α multichoose k on return, 0 where k is 0
+    slope: np.ndarray,  # its derivative by log α on return
+) -> None:
+    "Terms of the likelihood of reads, and what they change by."
+    for i in range(len(reads)):
+        k = np.float64(reads[i])
+        n, low, own = a[i] + k, a[i] + 2, k + 2
+        high = n + 2
+        by_n, by_low, by_own, by_high = 1 / n, 1 / low, 1 / own, 1 / high
+        first = 1 / ((a[i] + 1) * (n + 1))
+        u, v = k * by_low, a[i] * by_own
+        one_u, one_v = 1 + u, 1 + v
+        log_u = log_of(one_u) + (u - (one_u - 1)) * low * by_high
+        log_v = log_of(one_v) + (v - (one_v - 1)) * own * by_high
+        tail = log_of((1 + a[i] * k * first * (a[i] + 1)) * by_n * by_own * np.sqrt(by_own))
+        rest = log_gamma_rest(by_high) - log_gamma_rest(by_low) - log_gamma_rest(by_own)
+        term = (a[i] + 1.5) * log_u + k * log_v + log_a[i] + tail + (2 - HALF_LOG_2PI) + rest
+        value[i] = term if k > 0 else 0.0
+        steps = k * (0.5 * by_low * by_high + first) + digamma_rest(by_low) - digamma_rest(by_high)
+        slope[i] = a[i] * (log_u + steps) + k * by_n
 
 # %% ../../nbs/40_nn/25_fused.ipynb #3e86f935
 @compiled(fastmath=FAST)
@@ -118,31 +121,44 @@ def exponentials(x: np.ndarray, e: np.ndarray) -> None:
         e[q] = exp_of(x[q])
 
 # %% ../../nbs/40_nn/25_fused.ipynb #bc41cbea
+@compiled(fastmath=FAST)
+def sum_up(ends: np.ndarray, e: np.ndarray, y: np.ndarray, z: np.ndarray, reads: np.ndarray) -> None:
+    "Write the sums of exponentials and reads of each observation."
+    for k in range(len(ends) - 1):
+        total, n = 0.0, 0.0
+        for q in range(ends[k], ends[k + 1]):
+            total += e[q]
+            n += y[q]
+        z[k], reads[k] = total, n
+
+# %% ../../nbs/40_nn/25_fused.ipynb #d3933631
+@compiled(fastmath=EXACT)
+def logs_of(x: np.ndarray, out: np.ndarray) -> None:
+    "Write the logarithms of positive numbers."
+    for k in range(len(x)):
+        out[k] = log_of(x[k])
+
+
 @compiled
-def observation_terms(
-    start: int,  # first junction of the event
-    stop: int,  # and the one after its last
-    x: np.ndarray,  # (junctions,) logits below the largest; gradient by them on return
-    e: np.ndarray,  # (junctions,) their exponentials
-    y: np.ndarray,  # (junctions,) reads
-    log_c: float,  # log concentration
-) -> tuple[float, float]:  # log-likelihood, its derivative by the log concentration
-    "One event in one cell."
-    c, z, value, total, slopes = math.exp(log_c), 0.0, 0.0, 0.0, 0.0
-    for i in range(start, stop):
-        z += e[i]
-    shift, share = log_c - math.log(z), 1 / z
-    for i in range(start, stop):
-        slope = 0.0
-        if y[i] > 0:
-            term, slope = multichoose(shift + x[i], c * share * e[i], float(y[i]))
-            value, total, slopes = value + term, total + y[i], slopes + slope
-        x[i] = slope
-    term, slope = multichoose(log_c, c, total)
-    share *= slopes
-    for i in range(start, stop):
-        x[i] -= share * e[i]
-    return value - term, slopes - slope
+def shares_of(ends, x, e, z, log_z, log_c, c, log_a, a) -> None:
+    "Write the share that each junction has of its event's concentration, and its logarithm."
+    for k in range(len(ends) - 1):
+        shift, share = log_c[k] - log_z[k], c[k] / z[k]
+        for q in range(ends[k], ends[k + 1]):
+            log_a[q], a[q] = shift + x[q], share * e[q]
+
+# %% ../../nbs/40_nn/25_fused.ipynb #90aa8e90
+@compiled(fastmath=FAST)
+def through_shares(ends, e, z, slope, by_logit) -> None:
+    "Slopes of the junctions' terms become slopes by logits; z becomes their sum over each observation."
+    for k in range(len(ends) - 1):
+        total = 0.0
+        for q in range(ends[k], ends[k + 1]):
+            total += slope[q]
+        share = total / z[k]
+        for q in range(ends[k], ends[k + 1]):
+            by_logit[q] = slope[q] - share * e[q]
+        z[k] = total
 
 # %% ../../nbs/40_nn/25_fused.ipynb #602cc5dd
 @compiled
@@ -154,24 +170,39 @@ def ends_of(size: np.ndarray, ends: np.ndarray) -> None:
 
 # %% ../../nbs/40_nn/25_fused.ipynb #90640082
 @compiled
-def cells_pass(first, last, h, weight, bias, junction, indptr, observations, size, y, event, log_c, out):
+def cell_terms(ends, x, reads, log_c, c, e, of_pairs, of_events) -> float:  # log-likelihood of a cell
+    "Logits below the largest become the gradient by them; z and slope of events end as sums of slopes and that of c."
+    log_a, a, value, slope = of_pairs
+    z, log_z, total, of_c, slope_of_c = of_events
+    exponentials(x, e)
+    sum_up(ends, e, reads, z, total)
+    logs_of(z, log_z)
+    shares_of(ends, x, e, z, log_z, log_c, c, log_a, a)
+    multichoose(log_a, a, reads, value, slope)
+    multichoose(log_c, c, total, of_c, slope_of_c)
+    through_shares(ends, e, z, slope, x)
+    return value.sum() - of_c.sum()
+
+# %% ../../nbs/40_nn/25_fused.ipynb #1afdd02c
+@compiled
+def cells_pass(first, last, h, weight, bias, junction, indptr, observations, size, y, event, log_c, c, out):
     "Log-likelihood of cells, and its gradients by logits and log concentrations of observations."
     log_prob, by_logit, by_log_c = out
     room = np.diff(indptr[first : last + 1]).max()
-    e, ends = np.empty(room, np.float32), np.empty(room + 1, np.int64)
+    e, ends, p, o = np.empty(room, np.float32), np.empty(room + 1, np.int64), np.empty((4, room)), np.empty((7, room))
     for i in range(first, last):
-        mine, start, total = slice(indptr[i], indptr[i + 1]), observations[i], 0.0
-        x, j, reads, n = by_logit[mine], junction[mine], y[mine], observations[i + 1] - start
-        logits_of(h[i], weight, bias, j, x)
-        ends_of(size[start : start + n], ends)
-        below_largest(x, ends[: n + 1])
-        exponentials(x, e)
-        for k in range(n):
-            q = start + k
-            log_c_here = float(log_c[event[q] if len(log_c) > 1 else 0])
-            value, by_log_c[q] = observation_terms(ends[k], ends[k + 1], x, e, reads, log_c_here)
-            total += value
-        log_prob[i] = total
+        mine, seen = slice(indptr[i], indptr[i + 1]), slice(observations[i], observations[i + 1])
+        x, n, m = by_logit[mine], indptr[i + 1] - indptr[i], observations[i + 1] - observations[i]
+        logits_of(h[i], weight, bias, junction[mine], x)
+        ends_of(size[seen], ends)
+        below_largest(x, ends[: m + 1])
+        for k in range(m):
+            at = event[observations[i] + k] if len(c) > 1 else 0
+            o[5, k], o[6, k] = log_c[at], c[at]
+        of_pairs = p[0, :n], p[1, :n], p[2, :n], p[3, :n]
+        of_events = o[0, :m], o[1, :m], o[2, :m], o[3, :m], o[4, :m]
+        log_prob[i] = cell_terms(ends[: m + 1], x, y[mine], o[5, :m], o[6, :m], e[:n], of_pairs, of_events)
+        by_log_c[seen] = of_events[0] - of_events[4]
 
 # %% ../../nbs/40_nn/25_fused.ipynb #8554f8e5
 @compiled
@@ -225,7 +256,10 @@ class FusedLogProb(torch.autograd.Function):
         pairs = [getattr(batch, name).numpy() for name in names]
         out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
         arrays = tuple(t.numpy() for t in out)
-        in_parts(cells_pass, pairs[1], *given, *pairs, log_c.detach().numpy().reshape(-1), arrays)
+        of_events = [
+            t.numpy() for t in (log_c.detach().reshape(-1).double(), log_c.detach().reshape(-1).double().exp())
+        ]
+        in_parts(cells_pass, pairs[1], *given, *pairs, *of_events, arrays)
         ctx.save_for_backward(h, weight, log_c)
         ctx.batch, ctx.slopes = batch, out[1:]
         return out[0]

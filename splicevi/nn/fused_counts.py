@@ -43,15 +43,18 @@ def as_zeros(x, shift, gate, log_theta, theta, slopes, kept):
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #a88ea550
 @compiled
-def as_counted(count, gene, x, shift, gate, log_theta, theta, slopes, kept):
+def as_counted(count, gene, x, shift, gate, log_theta, theta, slopes, kept, own):
     "The same at the genes that were counted."
     (by_mu, by_theta, by_gate), (value, soft, up, rest, low, keep) = slopes, kept
+    log_a, a, log_choose, slope = own
+    for q in range(len(count)):
+        log_a[q], a[q] = log_theta[gene[q]], theta[gene[q]]
+    multichoose(log_a, a, count, log_choose, slope)
     for q in range(len(count)):
         j = gene[q]
-        log_choose, slope = multichoose(log_theta[j], theta[j], count[q])
-        g, fall, rise = -theta[j] * soft[j], count[q] * rest[j], theta[j] * up[j]
-        value[j] = g - gate[j] - low[j] + log_choose + count[q] * (x[j] + shift - log_theta[j] - soft[j])
-        by_mu[j], by_theta[j], by_gate[j] = fall - rise, g + rise + slope - fall, keep[j] - SINGLE(1)
+        g, fall, rise = -a[q] * soft[j], count[q] * rest[j], a[q] * up[j]
+        value[j] = g - gate[j] - low[j] + log_choose[q] + count[q] * (x[j] + shift - log_a[q] - soft[j])
+        by_mu[j], by_theta[j], by_gate[j] = fall - rise, g + rise + slope[q] - fall, keep[j] - SINGLE(1)
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #21737029
 @compiled(fastmath=FAST)
@@ -69,7 +72,8 @@ def through_softmax(x: np.ndarray, log_sum: float, slope: np.ndarray) -> float:
 def counts_pass(first, last, count, hit, ends, logits, top, library, gate, log_theta, theta, out):
     "Log-likelihood of cells, and its gradients."
     log_prob, by_library, by_logit, by_theta, by_gate = out
-    n, room = logits.shape[1], np.empty((6, logits.shape[1]), np.float32)
+    n, most = logits.shape[1], np.diff(ends[first : last + 1]).max()
+    room, own = np.empty((6, n), np.float32), np.empty((4, most))
     kept = (room[0], room[1], room[2], room[3], room[4], room[5])
     for i in range(first, last):
         k, counted, slopes = (
@@ -77,10 +81,11 @@ def counts_pass(first, last, count, hit, ends, logits, top, library, gate, log_t
             slice(ends[i], ends[i + 1]),
             (by_logit[i], by_theta[i], by_gate[i]),
         )
-        log_sum = log_sum_exp(logits[i], top[i])
+        m, log_sum = ends[i + 1] - ends[i], log_sum_exp(logits[i], top[i])
         given = (logits[i], library[i, 0] - log_sum, gate[i], log_theta[k], theta[k])
         as_zeros(*given, slopes, kept)
-        as_counted(count[counted], hit[counted] - i * n, *given, slopes, kept)
+        terms = (own[0, :m], own[1, :m], own[2, :m], own[3, :m])
+        as_counted(count[counted], hit[counted] - i * n, *given, slopes, kept, terms)
         by_library[i] = through_softmax(logits[i], log_sum, by_logit[i])
         total = 0.0
         for j in range(n):

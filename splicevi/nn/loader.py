@@ -52,9 +52,9 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'O
            'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
            'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
            'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large',
-           'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays', 'covariates_at',
-           'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side', 'near_order',
-           'CellLoader', 'share_of_rank', 'CellSplitter']
+           'counts_pass', 'counts_at_once', 'expression_arrays', 'log_of_count', 'log_counts_pass', 'log_count_arrays',
+           'take_logs', 'with_logs', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset',
+           'one_ahead', 'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -430,14 +430,20 @@ LOG1P = np.log1p(np.arange(256, dtype=np.float32))
 
 
 @compiled
+def log_of_count(count: float) -> float:
+    "log of 1 + count."
+    k = int(count)
+    return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
+
+
+@compiled
 def log_counts_pass(first, last, rows, indptr, indices, counts, log, total):
     "Write the logarithms of the counts of cells `first` to `last` of a mini-batch, and their totals."
     for i in range(first, last):
         mine, row, seen = slice(indptr[rows[i]], indptr[rows[i] + 1]), log[i], 0.0
         row[:] = 0
         for gene, count in zip(indices[mine], counts[mine]):
-            k = int(count)
-            row[gene] = LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
+            row[gene] = log_of_count(count)
             seen += count
         total[i, 0] = seen
 
@@ -454,6 +460,33 @@ def log_count_arrays(
     block = x[rows]
     block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
     return {LOG_COUNTS: np.log1p(block), COUNT_TOTALS: block.sum(1, keepdims=True)}
+
+# %% ../../nbs/40_nn/70_loader.ipynb #4a0c2641
+@compiled
+def take_logs(first, last, ends, hit, count, block, total):
+    "Write the logarithms of the counts of cells `first` to `last` over the counts, and their totals."
+    flat = block.reshape(-1)
+    for i in range(first, last):
+        seen = 0.0
+        for q in range(ends[i], ends[i + 1]):
+            flat[hit[q]] = log_of_count(count[q])
+            seen += count[q]
+        total[i, 0] = seen
+
+
+def with_logs(
+    genes: dict[str, np.ndarray],  # of `expression_arrays`, whose block is changed
+) -> dict[str, np.ndarray]:
+    "Logarithms in place of the dense counts, if the counts are also there as a list."
+    if "x_count" not in genes:
+        return genes
+    block, hit = genes.pop(REGISTRY_KEYS.X_KEY), genes["x_hit"]
+    ends, total = (
+        np.searchsorted(hit, np.arange(len(block) + 1) * block.shape[1]),
+        np.empty((len(block), 1), np.float32),
+    )
+    in_parts(take_logs, ends, ends, hit, genes["x_count"], block, total)
+    return genes | {LOG_COUNTS: block, COUNT_TOTALS: total}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
@@ -503,6 +536,7 @@ class CellDataset(torch.utils.data.Dataset):
 
     compact = False  # whether mini-batches are, for a graphics card
     for_encoders = False  # whether nothing else will look at the reads
+    for_training = False  # whether nobody but the model will look at the counts
 
     def __init__(self, manager: AnnDataManager, indices: np.ndarray):
         self.indices, self.store, self.window = np.asarray(indices), get_store(manager), None
@@ -516,7 +550,8 @@ class CellDataset(torch.utils.data.Dataset):
         out = {k: v[np.atleast_1d(at)] for k, v in self.covariates.items()} | {ROWS: rows}
         store, rows = self._held(rows)
         if store.x is not None:
-            out |= (log_count_arrays if self.for_encoders else expression_arrays)(store.x, rows)
+            genes = (log_count_arrays if self.for_encoders else expression_arrays)(store.x, rows)
+            out |= with_logs(genes) if self.for_training else genes
         if store.pairs is not None:
             pairs = splicing_arrays(store, rows, self.compact, self.for_encoders)
             out |= {PAIR + k: v for k, v in pairs.items()}
@@ -609,11 +644,14 @@ def near_order(
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
+    for_training = False
+
     def __init__(
         self, adata_manager: AnnDataManager, *args, compact: bool = False, for_encoders: bool = False, **kwargs
     ):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
         self.dataset.compact, self.dataset.for_encoders = compact, for_encoders
+        self.dataset.for_training = self.for_training
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
         if is_streamed(self.dataset.store):
@@ -702,10 +740,16 @@ def makers(
         yield from (lambda tensors=tensors: tensors for tensors in self)
 
 # %% ../../nbs/40_nn/70_loader.ipynb #974b5a58
-class CellSplitter(DataSplitter):
-    "scvi-tools' train / validation / test split over `CellLoader`; drawn once, so that it can be asked for beforehand."
+class TrainingLoader(CellLoader):
+    "The same for a training."
 
-    data_loader_cls = CellLoader
+    for_training = True
+
+
+class CellSplitter(DataSplitter):
+    "scvi-tools' split over `TrainingLoader`; drawn once, so that it can be asked for beforehand."
+
+    data_loader_cls = TrainingLoader
 
     def setup(self, stage: str | None = None) -> None:
         if not hasattr(self, "train_idx"):

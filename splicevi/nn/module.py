@@ -461,8 +461,8 @@ def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, pres
     "Negative log-likelihood of each modality, (cells,)."
     rec = {}
     if self.n_input_genes:
-        x, hit, likelihood = tensors[REGISTRY_KEYS.X_KEY], tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
-        count = tensors["x_count"] if "x_count" in tensors else x.reshape(-1)[hit]
+        hit, likelihood = tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
+        count = tensors["x_count"] if "x_count" in tensors else tensors[REGISTRY_KEYS.X_KEY].reshape(-1)[hit]
         rec["expression"] = -out["counts"].log_prob(likelihood, count, hit) * present[0]
     if self.n_input_junctions:
         rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())

@@ -5,7 +5,7 @@
 # %% ../../nbs/30_tl/20_groups.ipynb #4ccb6edf
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,13 +14,13 @@ from fastcore.basics import patch
 
 from ..core import shortlist
 from ..data.arguments import SHARE, takes
-from ..data.pairs import CellStore, indptr_of, row_chunks, take_ranges
+from ..data.pairs import CellStore, ObservedPairs, indptr_of, row_chunks, take_ranges
 
 # %% auto #0
-__all__ = ['query_rows', 'mask_rows', 'row_numbers', 'Comparison', 'check_comparison', 'group_sizes', 'check_groups', 'in_group',
-           'named_once', 'group_comparisons', 'cell_comparison', 'comparisons', 'sample_rows', 'GroupReads',
-           'pair_values', 'group_reads', 'rest_codes', 'check_test', 'confounded', 'higher_in', 'stack_tables',
-           'call_at_fdr', 'call_over_all']
+__all__ = ['OF_JUNCTIONS', 'query_rows', 'mask_rows', 'row_numbers', 'Comparison', 'check_comparison', 'group_sizes',
+           'check_groups', 'in_group', 'named_once', 'group_comparisons', 'cell_comparison', 'comparisons',
+           'sample_rows', 'GroupReads', 'read_values', 'group_reads', 'rest_codes', 'check_test', 'confounded',
+           'higher_in', 'stack_tables', 'call_at_fdr', 'call_over_all']
 
 # %% ../../nbs/30_tl/20_groups.ipynb #8f070b33
 def query_rows(
@@ -223,32 +223,33 @@ class GroupReads(NamedTuple):
     squares: np.ndarray | None = None  # sum of the squared reads of the event
 
 # %% ../../nbs/30_tl/20_groups.ipynb #da53db62
-def pair_values(
+OF_JUNCTIONS = "effective", "reads", "psi", "shares"  # the other sums are the same for all junctions of an event
+
+
+def read_values(
     store: CellStore,
     rows: np.ndarray,  # cells
     c: np.ndarray,  # (events,) concentration
-    wanted: tuple[str, ...],  # fields of `GroupReads`
     deep: np.ndarray,  # (events,) concentration by which effective reads are counted
-) -> tuple[np.ndarray, np.ndarray, Iterator]:
-    "Number of pairs of each row, junction of each pair, and the pairs' contributions to one wanted sum after another."
+) -> tuple[ObservedPairs, dict[str, Callable]]:
+    "The pairs of some cells, and what each pair or observation contributes to the fields of `GroupReads`."
     p = store.pairs.take(rows)
     event, total, y = p.observation_event, p.observation_total.astype(np.float64), p.y
     repeat = lambda v: np.repeat(v, p.event_size[event])
     counted, noise = (1 + deep[event]) / (total + deep[event]), (total + c[event]) / (1 + c[event])
     given = lambda: store.psi[take_ranges(store.pairs.indptr, rows)[0]]
-    value = {
+    return p, {
         "effective": lambda: y * repeat(counted),
         "reads": lambda: y,
-        "totals": lambda: repeat(total),
+        "totals": lambda: total,
         "cells": lambda: None,
         "psi": lambda: y / repeat(total) if store.psi is None else given(),
         "shares": lambda: y / repeat(total),
-        "noise": lambda: repeat(noise / total),
-        "worth": lambda: repeat(total * counted),
-        "spread": lambda: repeat(total * counted**2 * noise),
-        "squares": lambda: repeat(total**2),
+        "noise": lambda: noise / total,
+        "worth": lambda: total * counted,
+        "spread": lambda: total * counted**2 * noise,
+        "squares": lambda: total**2,
     }
-    return np.diff(p.indptr), p.junction, ((k, value[k]()) for k in wanted)
 
 # %% ../../nbs/30_tl/20_groups.ipynb #2c12c31b
 def group_reads(
@@ -262,15 +263,22 @@ def group_reads(
     "Sums of the reads of each group of cells."
     of_events = lambda c: np.minimum(np.broadcast_to(np.asarray(c, np.float64), len(store.pairs.event_size)), 1e9)
     c, deep = of_events(concentration), of_events(concentration if deep is None else deep)
-    shape = n_groups, store.pairs.shape[1]
-    out = {k: np.zeros(shape) for k in wanted}
-    rows = np.flatnonzero(np.asarray(group) >= 0)
+    rows, event = np.flatnonzero(np.asarray(group) >= 0), np.full(store.pairs.shape[1], -1)
+    out = {k: np.zeros((n_groups, len(event if k in OF_JUNCTIONS else c))) for k in wanted}
     for span in row_chunks(indptr_of(np.diff(store.pairs.indptr)[rows]), 2_000_000):
-        size, junction, values = pair_values(store, rows[span], c, wanted, deep)
-        key = np.repeat(group[rows[span]].astype(np.int64) * shape[1], size) + junction
-        for k, v in values:
-            out[k] += np.bincount(key, v, shape[0] * shape[1]).reshape(shape)
-    return GroupReads(**out)
+        p, values = read_values(store, rows[span], c, deep)
+        own = group[rows[span]].astype(np.int64)
+        for indptr, column, n in (
+            (p.indptr, p.junction, len(event)),
+            (p.observation_indptr, p.observation_event, len(c)),
+        ):
+            if fields := [k for k in wanted if (k in OF_JUNCTIONS) == (column is p.junction)]:
+                key = np.repeat(own * n, np.diff(indptr)) + column
+                for k in fields:
+                    out[k] += np.bincount(key, values[k](), n_groups * n).reshape(n_groups, n)
+        np.maximum(event, p.junction_event, out=event)
+    of_junctions = lambda sums: np.where(event < 0, 0, sums[:, event])
+    return GroupReads(**{k: v if k in OF_JUNCTIONS else of_junctions(v) for k, v in out.items()})
 
 # %% ../../nbs/30_tl/20_groups.ipynb #cdbe1831
 def rest_codes(
