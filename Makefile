@@ -93,3 +93,4 @@ $(VENV)/.installed-docs: $(VENV)/.installed-dev
 
 clean:
 	rm -rf demo truth.html speed.html build dist _docs _proc .pytest_cache .hypothesis lightning_logs
+	find splicevi -name '*.nb[ic]' -delete
