@@ -122,6 +122,16 @@ def test_errors_and_power_grid(n_donors, crossed):
     assert found["power, cells"] >= found["power, beta-binomial"] - 0.01, found
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("n_donors, crossed, effect", [(10, 0, 1.0), (10, 1, 0.7), (20, 0, 0.8), (20, 1, 0.5)])
+def test_power_of_many_donors_where_it_could_be_more(n_donors, crossed, effect):
+    "More than by pseudobulk, with effects of which a part is missed; in the grid it is one in a hundred."
+    found = figures(n_donors, bool(crossed), seeds=12, least=0, effect=effect)
+    print(n_donors, crossed, effect, found.round(3).to_dict())
+    assert min(found["power, cells"], found["power, reads"]) >= found["power, beta-binomial"], found
+    assert found["called"] <= 0.001 and found["false"] <= 0.06, found
+
+
 def test_paired_donors_tell_more_than_strangers():
     "Donors in both groups cancel; a donor in one group only takes nothing away."
     data = spliced(3, 5, crossed=True, changed=0.3, effect=1.2)

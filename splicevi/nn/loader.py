@@ -28,7 +28,7 @@ from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitte
 
 from ..core import KEYS, user_level
 from ..data.compiled import compiled
-from ..data.on_disk import is_checked, is_on_disk, place_on_disk, readable
+from ..data.on_disk import RowsOnDisk, is_checked, is_on_disk, place_on_disk, readable
 from splicevi.data.pairs import (
     CellStore,
     ObservedPairs,
@@ -519,8 +519,10 @@ class Window(NamedTuple):
 # %% ../../nbs/40_nn/70_loader.ipynb #08772c46
 def read_window(store: CellStore, rows: np.ndarray) -> Window:
     "The cells of some rows, each once."
-    rows = np.unique(rows)
-    return Window(rows, CellStore(None if store.x is None else store.x[rows], store.pairs.take(rows)))
+    rows, pairs = np.unique(rows), store.pairs
+    psi = None if store.psi is None else store.psi[take_ranges(pairs.indptr, rows)[0]]
+    x = None if store.x is None else store.x[rows]
+    return Window(rows, CellStore(x, None if pairs is None else pairs.take(rows), psi))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #e9a0d363
 @patch
@@ -559,7 +561,7 @@ class CellDataset(torch.utils.data.Dataset):
 
     def _held(self, rows: np.ndarray) -> tuple[CellStore, np.ndarray]:
         "The store in memory that has some cells, and their rows in it."
-        if not is_streamed(self.store):
+        if self.window is None and not is_streamed(self.store):
             return self.store, rows
         if self.window is None or (at := self.window.find(rows)) is None:
             window = read_window(self.store, rows)
@@ -623,7 +625,7 @@ def side_by_side(
 
 # %% ../../nbs/40_nn/70_loader.ipynb #cb3719df
 STRETCH = 64  # cells that follow each other in the file and stay together in a window
-WINDOW = 8_000_000  # pairs of a window, about
+WINDOW = 8_000_000  # pairs and gene counts of a window, about
 
 # %% ../../nbs/40_nn/70_loader.ipynb #58312328
 def near_order(
@@ -654,7 +656,9 @@ class CellLoader(AnnDataLoader):
         self.dataset.for_training = self.for_training
 
     def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        if is_streamed(self.dataset.store):
+        if self._reads_windows():
+            if not is_streamed(self.dataset.store):  # the number that PyTorch's iterator draws: orders stay the same
+                torch.empty((), dtype=torch.int64).random_(generator=self.generator)
             return one_ahead(self._streamed())
         batches = super().__iter__()
         return batches if self.num_workers else one_ahead(batches)
@@ -676,9 +680,22 @@ def share_of_rank(
 
 # %% ../../nbs/40_nn/70_loader.ipynb #bb780ae4
 @patch
+def _reads_windows(self: CellLoader) -> bool:
+    "Whether cells are read a window at a time."
+    store, rows = self.dataset.store, self.dataset.indices
+    if is_streamed(store) or not isinstance(store.x, RowsOnDisk) or self.num_workers:
+        return is_streamed(store)
+    return not isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.SequentialSampler) or bool(
+        (np.diff(rows) < 0).any()
+    )
+
+
+@patch
 def _shuffled(self: CellLoader, window: int) -> np.ndarray | None:
     "A random order of this process's cells, those of a window near each other; None where none is wanted."
     sampler, rows = self.sampler, self.dataset.indices
+    if not is_streamed(self.dataset.store):  # the order is that of data in memory
+        return None
     if isinstance(sampler, BatchDistributedSampler) and sampler.shuffle:
         same_for_all = torch.Generator().manual_seed(sampler.seed + sampler.epoch)
         return share_of_rank(near_order(rows, window, same_for_all), sampler)
@@ -703,8 +720,10 @@ def _positions(self: CellLoader, window: int) -> Iterator[np.ndarray]:
 @patch
 def _windows(self: CellLoader) -> Iterator[tuple[Window, list]]:
     "One window after another, and the mini-batches that are made of it."
-    pairs = self.dataset.store.pairs
-    most, held = max(int(WINDOW * pairs.shape[0] / max(len(pairs), 1)), 1), []
+    pairs, x = self.dataset.store.pairs, self.dataset.store.x
+    of_cell = 0 if pairs is None else len(pairs) / max(pairs.shape[0], 1)
+    of_cell += 0 if x is None else x.shape[1] / 10  # about as many genes are counted
+    most, held = max(int(WINDOW / max(of_cell, 1)), 1), []
     read = lambda: (read_window(self.dataset.store, self.dataset.indices[np.concatenate(held)]), held)
     for at in self._positions(most):
         held.append(at)
@@ -721,11 +740,14 @@ def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
     if self.num_workers:
         raise ValueError("num_workers: cells on disk are read ahead by a thread; leave it 0.")
     pinned = self.pin_memory and torch.cuda.is_available()
-    for window, batches in one_ahead(self._windows()):
-        self.dataset.window = window
-        for at in batches:
-            tensors = self.collate_fn(self.dataset[at])
-            yield {k: v.pin_memory() for k, v in tensors.items()} if pinned else tensors
+    try:
+        for window, batches in one_ahead(self._windows()):
+            self.dataset.window = window
+            for at in batches:
+                tensors = self.collate_fn(self.dataset[at])
+                yield {k: v.pin_memory() for k, v in tensors.items()} if pinned else tensors
+    finally:
+        self.dataset.window = None
 
 # %% ../../nbs/40_nn/70_loader.ipynb #ea0ca5f8
 @patch
