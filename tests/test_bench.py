@@ -130,5 +130,5 @@ def test_exponents_of_a_step():
     "A step grows with pairs and junctions as 0.8 to 1.1, and not with the cells in the data."
     base = FULL[1]
     sizes = (base, replace(base, n_junctions=3 * base.n_junctions), replace(base, n_cells=3 * base.n_cells))
-    found = exponents(measure(sizes, 5)).loc["step"]
+    found = exponents(measure(sizes, 12)).loc["step"]
     assert 0.8 <= found["pairs and junctions"] <= 1.1 and abs(found["cells"]) <= 0.1, found.to_dict()
