@@ -665,13 +665,13 @@ def test_memory_that_runs_out_comes_with_advice(trained, monkeypatch, ask, kind)
     def raises(*args, **kwargs):
         raise error
 
+    gc.collect()  # trainings that the tests before interrupted
     monkeypatch.setattr(type(model.module), "inference", raises)
     wanted = MemoryError if isinstance(error, MemoryError) else type(error)
     with pytest.raises(wanted, match="Memory ran out; try .*") as caught:
         getattr(model, ask)(**given)
     assert caught.value.__cause__ is error and type(caught.value) is wanted
     assert all(a in str(caught.value) for a in advice) and str(error) in str(caught.value)
-    gc.collect()  # of trainings that the tests before interrupted
     assert not [t for t in threading.enumerate() if t.name.startswith("splicevi")]
 
 

@@ -229,13 +229,14 @@ def test_loader_gives_the_same_mini_batches(monkeypatch, rows, layer):
     assert other.of_reads != layer
 
 
+@pytest.fixture
 def own_threads():
-    "Threads of the library, without those of trainings that were interrupted, which a cycle of objects may still hold."
+    "Lists the library's threads, once those of trainings that earlier tests interrupted are gone."
     gc.collect()
-    return [t for t in threading.enumerate() if t.name.startswith("splicevi")]
+    return lambda: [t for t in threading.enumerate() if t.name.startswith("splicevi")]
 
 
-def test_a_loader_left_early_leaves_no_thread():
+def test_a_loader_left_early_leaves_no_thread(own_threads):
     "Also when its mini-batch could not be made."
     data = simulate(n_cells=60, n_genes=20, n_junctions=50, seed=0)
     SPLICEVI.setup_mudata(data)
@@ -249,7 +250,7 @@ def test_a_loader_left_early_leaves_no_thread():
     assert not own_threads()
 
 
-def test_encoders_at_work_side_by_side(monkeypatch):
+def test_encoders_at_work_side_by_side(monkeypatch, own_threads):
     "Answers, samples and errors do not depend on how many there are, and none is left behind."
     data = simulate(n_cells=90, n_genes=20, n_junctions=50, seed=0)
     SPLICEVI.setup_mudata(data, batch_key="batch")

@@ -51,10 +51,10 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'O
            'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
            'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
            'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
-           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large',
-           'counts_pass', 'counts_at_once', 'expression_arrays', 'log_of_count', 'log_counts_pass', 'log_count_arrays',
-           'take_logs', 'with_logs', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset',
-           'one_ahead', 'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
+           'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays',
+           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side',
+           'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -377,6 +377,16 @@ def splicing_arrays(
             out["psi"] = store.psi[at]
     return out | {"indptr": indptr.astype(np.int32)}
 
+# %% ../../nbs/40_nn/70_loader.ipynb #637820c6
+LOG1P = np.log1p(np.arange(256, dtype=np.float32))
+
+
+@compiled
+def log_of_count(count: float) -> float:
+    "log of 1 + count."
+    k = int(count)
+    return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
+
 # %% ../../nbs/40_nn/70_loader.ipynb #7d7bc207
 def ends_if_large(x, rows: np.ndarray) -> np.ndarray | None:  # (cells + 1,)
     "Where the counts of each cell start, one after the other, if they are many and can be taken as they lie."
@@ -387,33 +397,37 @@ def ends_if_large(x, rows: np.ndarray) -> np.ndarray | None:  # (cells + 1,)
 
 
 @compiled
-def counts_pass(first, last, rows, ends, indptr, indices, counts, x, hit, count, complete):
-    "Write the counts of cells `first` to `last` of a mini-batch, and where they are."
+def counts_pass(first, last, rows, ends, indptr, indices, counts, logs, x, total, hit, count, complete):
+    "Write the counts of cells `first` to `last` of a mini-batch, or their logarithms, and where they are."
     for i in range(first, last):
-        row, q = x[i], ends[i]
+        row, q, seen = x[i], ends[i], 0.0
         row[:] = 0
         for p in range(indptr[rows[i]], indptr[rows[i] + 1]):
             if counts[p] != 0:
-                row[indices[p]] = count[q] = counts[p]
-                hit[q] = i * x.shape[1] + indices[p]
+                row[indices[p]] = log_of_count(counts[p]) if logs else counts[p]
+                count[q], hit[q] = counts[p], i * x.shape[1] + indices[p]
+                seen += counts[p]
                 q += 1
-        complete[i] = q == ends[i + 1]
+        total[i, 0], complete[i] = seen, q == ends[i + 1]
 
 
-def counts_at_once(x, rows: np.ndarray, ends: np.ndarray) -> dict[str, np.ndarray] | None:
+def counts_at_once(x, rows: np.ndarray, ends: np.ndarray, logs: bool = False) -> dict[str, np.ndarray] | None:
     "As `expression_arrays` of a CSR matrix, by compiled code; None if it holds zeros."
-    block, complete = np.empty((len(rows), x.shape[1]), np.float32), np.empty(len(rows), bool)
-    hit, count = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.float32)
-    in_parts(counts_pass, ends, rows, ends, x.indptr, x.indices, x.data, block, hit, count, complete)
-    return {REGISTRY_KEYS.X_KEY: block, "x_hit": hit, "x_count": count} if complete.all() else None
+    block, total = np.empty((len(rows), x.shape[1]), np.float32), np.empty((len(rows), 1), np.float32)
+    hit, count, complete = np.empty(ends[-1], np.int64), np.empty(ends[-1], np.float32), np.empty(len(rows), bool)
+    out = block, total, hit, count, complete
+    in_parts(counts_pass, ends, rows, ends, x.indptr, x.indices, x.data, logs, *out)
+    dense = {LOG_COUNTS: block, COUNT_TOTALS: total} if logs else {REGISTRY_KEYS.X_KEY: block}
+    return dense | {"x_hit": hit, "x_count": count} if complete.all() else None
 
 # %% ../../nbs/40_nn/70_loader.ipynb #3eec9ac6
 def expression_arrays(
     x,  # (cells, genes) CSR or dense
     rows: np.ndarray,  # (cells,)
+    logs: bool = False,  # whether logarithms of many counts may take their place
 ) -> dict[str, np.ndarray]:
     "Dense counts of some cells, and the flat positions of the non-zero ones."
-    if (ends := ends_if_large(x, rows)) is not None and (found := counts_at_once(x, rows, ends)) is not None:
+    if (ends := ends_if_large(x, rows)) is not None and (found := counts_at_once(x, rows, ends, logs)) is not None:
         return found
     block = x[rows]
     if sp.issparse(block):
@@ -426,16 +440,6 @@ def expression_arrays(
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #56945e6b
-LOG1P = np.log1p(np.arange(256, dtype=np.float32))
-
-
-@compiled
-def log_of_count(count: float) -> float:
-    "log of 1 + count."
-    k = int(count)
-    return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
-
-
 @compiled
 def log_counts_pass(first, last, rows, indptr, indices, counts, log, total):
     "Write the logarithms of the counts of cells `first` to `last` of a mini-batch, and their totals."
@@ -460,33 +464,6 @@ def log_count_arrays(
     block = x[rows]
     block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
     return {LOG_COUNTS: np.log1p(block), COUNT_TOTALS: block.sum(1, keepdims=True)}
-
-# %% ../../nbs/40_nn/70_loader.ipynb #4a0c2641
-@compiled
-def take_logs(first, last, ends, hit, count, block, total):
-    "Write the logarithms of the counts of cells `first` to `last` over the counts, and their totals."
-    flat = block.reshape(-1)
-    for i in range(first, last):
-        seen = 0.0
-        for q in range(ends[i], ends[i + 1]):
-            flat[hit[q]] = log_of_count(count[q])
-            seen += count[q]
-        total[i, 0] = seen
-
-
-def with_logs(
-    genes: dict[str, np.ndarray],  # of `expression_arrays`, whose block is changed
-) -> dict[str, np.ndarray]:
-    "Logarithms in place of the dense counts, if the counts are also there as a list."
-    if "x_count" not in genes:
-        return genes
-    block, hit = genes.pop(REGISTRY_KEYS.X_KEY), genes["x_hit"]
-    ends, total = (
-        np.searchsorted(hit, np.arange(len(block) + 1) * block.shape[1]),
-        np.empty((len(block), 1), np.float32),
-    )
-    in_parts(take_logs, ends, ends, hit, genes["x_count"], block, total)
-    return genes | {LOG_COUNTS: block, COUNT_TOTALS: total}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #8390dc52
 OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isupper())}
@@ -552,8 +529,8 @@ class CellDataset(torch.utils.data.Dataset):
         out = {k: v[np.atleast_1d(at)] for k, v in self.covariates.items()} | {ROWS: rows}
         store, rows = self._held(rows)
         if store.x is not None:
-            genes = (log_count_arrays if self.for_encoders else expression_arrays)(store.x, rows)
-            out |= with_logs(genes) if self.for_training else genes
+            encoded = self.for_encoders
+            out |= log_count_arrays(store.x, rows) if encoded else expression_arrays(store.x, rows, self.for_training)
         if store.pairs is not None:
             pairs = splicing_arrays(store, rows, self.compact, self.for_encoders)
             out |= {PAIR + k: v for k, v in pairs.items()}
@@ -683,11 +660,11 @@ def share_of_rank(
 def _reads_windows(self: CellLoader) -> bool:
     "Whether cells are read a window at a time."
     store, rows = self.dataset.store, self.dataset.indices
-    if is_streamed(store) or not isinstance(store.x, RowsOnDisk) or self.num_workers:
-        return is_streamed(store)
-    return not isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.SequentialSampler) or bool(
-        (np.diff(rows) < 0).any()
-    )
+    if is_streamed(store):
+        return True
+    in_file = isinstance(store.x, RowsOnDisk) and not self.num_workers
+    in_order = isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.SequentialSampler)
+    return in_file and not (in_order and (np.diff(rows) >= 0).all())
 
 
 @patch
