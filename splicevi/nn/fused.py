@@ -53,7 +53,7 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 def log_gamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "What Stirling's formula lacks to log Γ(x)."
     s = r * r
-    p = (s * 0.000568777416614 - 0.000396332168725 * s * s - 0.000566090553563) * s + 0.00079209330883
+    p = ((0.000568777416614 - 0.000396332168725 * s) * s - 0.000566090553563) * s + 0.00079209330883
     return r * (1 / 12 + s * (p * s - 0.00277774753134))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #d5c4f344
@@ -61,7 +61,7 @@ def log_gamma_rest(r: float) -> float:  # 1 / x, x at least 2
 def digamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "log x − 1 / (2 x) − ψ(x)."
     s = r * r
-    p = (s * 0.00446399227691 - 0.00326873110061 * s * s - 0.00382457309442) * s + 0.00394859800745
+    p = ((0.00446399227691 - 0.00326873110061 * s) * s - 0.00382457309442) * s + 0.00394859800745
     return s * (1 / 12 + s * (p * s - 0.00833290216541))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #88eb2c49
@@ -171,7 +171,7 @@ def ends_of(size: np.ndarray, ends: np.ndarray) -> None:
 # %% ../../nbs/40_nn/25_fused.ipynb #90640082
 @compiled
 def cell_terms(ends, x, reads, log_c, c, e, of_pairs, of_events) -> float:  # log-likelihood of a cell
-    "Logits below the largest become the gradient by them; z and slope of events end as sums of slopes and that of c."
+    "In x logits below the largest become the gradient by them; z and slope_of_c are left for that by log_c."
     log_a, a, value, slope = of_pairs
     z, log_z, total, of_c, slope_of_c = of_events
     exponentials(x, e)
@@ -256,10 +256,8 @@ class FusedLogProb(torch.autograd.Function):
         pairs = [getattr(batch, name).numpy() for name in names]
         out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
         arrays = tuple(t.numpy() for t in out)
-        of_events = [
-            t.numpy() for t in (log_c.detach().reshape(-1).double(), log_c.detach().reshape(-1).double().exp())
-        ]
-        in_parts(cells_pass, pairs[1], *given, *pairs, *of_events, arrays)
+        log_c64 = log_c.detach().reshape(-1).double()
+        in_parts(cells_pass, pairs[1], *given, *pairs, log_c64.numpy(), log_c64.exp().numpy(), arrays)
         ctx.save_for_backward(h, weight, log_c)
         ctx.batch, ctx.slopes = batch, out[1:]
         return out[0]
