@@ -35,9 +35,10 @@ from splicevi.model.run import (
     memory_advice,
     quiet_lightning,
 )
-from ..nn.loader import CellLoader
+from ..nn.loader import CellLoader, get_store
 from ..nn.plan import SCHEDULERS, SplicingTrainingPlan
 from ..nn.ranks import in_ranks, is_forked, require_ranks, this_rank
+from ..nn.resident import cells_stay, has_room
 from ..nn.scvi_names import early_stopping_callback, history_logger, runner_class
 
 # %% auto #0
@@ -428,9 +429,11 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
         run = {k: given[k] for k in RUNNER_ARGS}
         runner = runner_class(self)(self, training_plan=plan, data_splitter=splitter, **run, **trainer)
     splitter.drop_last |= self._lone_cell(-(-splitter.n_train // runner.trainer.world_size), split["batch_size"])
-    if runner.trainer.strategy.root_device.type != "cpu":
-        splitter.pin_memory |= runner.trainer.strategy.root_device.type == "cuda"
+    if (device := runner.trainer.strategy.root_device).type != "cpu":
+        splitter.pin_memory |= device.type == "cuda"
         splitter.data_loader_kwargs.setdefault("compact", True)
+        resident = not is_forked(trainer.get("strategy")) and has_room(device, get_store(splitter.adata_manager))
+        splitter.data_loader_kwargs.setdefault("resident", resident)
     return runner
 
 # %% ../../nbs/50_model/75_train.ipynb #10f86aea
@@ -452,7 +455,7 @@ def _run(self: TrainMixin, runner, checkpoints: Sequence = ()) -> None:
     hand_over(self, current_thread())
     try:
         runner.training_plan.train()
-        with quiet_lightning(), memory_advice(("batch_size", "max_epochs", "accelerator")):
+        with quiet_lightning(), cells_stay(), memory_advice(("batch_size", "max_epochs", "accelerator")):
             runner()
     except BaseException as e:
         self._leave_usable(runner, e)

@@ -8,8 +8,6 @@ __all__ = ['SPLICING_DECODERS', 'SampledProduct', 'pair_logits', 'with_covariate
            'ExpressionDecoder', 'DecodedCounts', 'start_at']
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #f004d991
-import warnings
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -22,42 +20,36 @@ from .batch import SplicingBatch
 from .fused import FusedLogProb, fuses_likelihood
 from .fused_counts import FusedZeroInflated, fuses_counts
 from .likelihoods import SplicingLikelihood, at_least_single
+from splicevi.nn.on_device import (
+    LogProbOnDevice,
+    ZeroInflatedOnDevice,
+    counts_on_card,
+    pair_matrix,
+    products_at_pairs,
+    reads_on_card,
+    sums_of_cells,
+    sums_of_junctions,
+    sums_on_card,
+)
 from .scvi_names import category_columns, first_linear
-
-# %% ../../nbs/40_nn/50_decoders.ipynb #322495c9
-@lru_cache
-def _csr_is_beta() -> None:
-    "Make the first sparse CSR tensor of the process, which is when PyTorch warns that they are in beta."
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.tensor([], dtype=torch.int64), torch.tensor([]), (1, 1))
-
-# %% ../../nbs/40_nn/50_decoders.ipynb #da2d6d40
-def _sampled(h: Tensor, weight: Tensor, cell: Tensor, junction: Tensor, indptr: Tensor) -> Tensor:
-    "h[cell] · weight[junction], by PyTorch's sampled product where there is one, else in chunks."
-    _csr_is_beta()
-    if h.is_cuda or torch.backends.mkl.is_available():
-        at = torch.sparse_csr_tensor(
-            indptr, junction, h.new_zeros(junction.numel()), (h.shape[0], weight.shape[0]), check_invariants=False
-        )
-        return torch.sparse.sampled_addmm(at, h, weight.t(), beta=0.0).values()
-    return torch.cat([(h[c] * weight[j]).sum(1) for c, j in zip(cell.split(65536), junction.split(65536))])
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #e6b3bbdb
 class SampledProduct(torch.autograd.Function):
     "Products of cell vectors and junction vectors at the observed pairs."
 
     @staticmethod
-    def forward(ctx, h: Tensor, weight: Tensor, cell: Tensor, junction: Tensor, indptr: Tensor) -> Tensor:
-        ctx.save_for_backward(h, weight, junction, indptr)
-        return _sampled(h, weight, cell, junction, indptr)
+    def forward(ctx, h: Tensor, weight: Tensor, batch: SplicingBatch) -> Tensor:
+        ctx.save_for_backward(h, weight)
+        ctx.batch = batch
+        return products_at_pairs(batch, h, weight)
 
     @staticmethod
     def backward(ctx, grad):
-        h, weight, junction, indptr = ctx.saved_tensors
-        grad_h = F.embedding_bag(junction, weight, indptr[:-1], mode="sum", per_sample_weights=grad)
-        by_cell = torch.sparse_csr_tensor(indptr, junction, grad, (h.shape[0], weight.shape[0]), check_invariants=False)
-        return grad_h, by_cell.t() @ h, None, None, None
+        (h, weight), batch = ctx.saved_tensors, ctx.batch
+        if sums_on_card(batch, h):
+            return sums_of_cells(batch, grad, weight), sums_of_junctions(batch, grad, h, len(weight)), None
+        grad_h = F.embedding_bag(batch.junction, weight, batch.indptr[:-1], mode="sum", per_sample_weights=grad)
+        return grad_h, pair_matrix(batch, grad, len(weight)).t() @ h, None
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #744f443c
 def pair_logits(
@@ -69,10 +61,7 @@ def pair_logits(
     "Linear layer evaluated at the observed pairs."
     if batch.junction.numel() == 0:
         return h.new_zeros(0) + 0 * (h.sum() + weight.sum() + bias.sum())
-    return (
-        SampledProduct.apply(h.to(weight.dtype), weight, batch.cell, batch.junction, batch.indptr)
-        + bias[batch.junction]
-    )
+    return SampledProduct.apply(h.to(weight.dtype), weight, batch) + bias[batch.junction]
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #9eb66809
 def with_covariates(
@@ -101,6 +90,8 @@ class DecodedPairs(NamedTuple):
         h, weight, bias, batch = at_least_single(self.h), *self[1:]
         if fuses_likelihood(likelihood, batch, h, weight, bias):
             return FusedLogProb.apply(h, weight, bias, likelihood.log_c, batch)
+        if reads_on_card(likelihood, batch, h, weight, bias):
+            return LogProbOnDevice.apply(h, weight, bias, likelihood.log_c, batch)
         return likelihood.log_prob(pair_logits(h, weight, bias, batch), batch)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #1e6cc8d6
@@ -251,6 +242,8 @@ class DecodedCounts(NamedTuple):
     def log_prob(self, likelihood, x: Tensor, hit: Tensor) -> Tensor:  # (cells,)
         if fuses_counts(likelihood, *self):
             return FusedZeroInflated.apply(x, hit, *self)
+        if counts_on_card(likelihood, *self):
+            return ZeroInflatedOnDevice.apply(x, hit, *self)
         return likelihood.log_prob(x, hit, self.log_mu, self.log_theta, self.gate)
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #deb1357f

@@ -24,6 +24,7 @@ from ..data.compiled import compiled
 from .batch import CompactBatch, LogCounts, SplicingBatch
 from .elementary import FAST
 from .fused import PooledCodes, in_parts, may_fuse
+from .on_device import CodesOnDevice, sums_on_card
 from .scvi_names import fully_connected
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
@@ -89,6 +90,8 @@ def pool_codes(
     "Sum of the observed junctions' codes in each cell, weighted."
     if max_nobs <= 0 and not weight.requires_grad and may_fuse(batch, weight, codes):
         return PooledCodes.apply(weight, codes, batch)
+    if max_nobs <= 0 and not weight.requires_grad and sums_on_card(batch, weight, codes):
+        return CodesOnDevice.apply(weight, codes, batch)
     pooled = codes.new_zeros(batch.n_cells, codes.shape[1])
     for start, stop in stretches(batch.junction.numel(), max_nobs):
         offsets = batch.indptr[:-1].clamp(start, stop) - start

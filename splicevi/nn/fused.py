@@ -23,10 +23,10 @@ from .elementary import EXACT, FAST, SINGLE, exp_of, log_of
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
 
 # %% auto #0
-__all__ = ['HALF_LOG_2PI', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'logits_of', 'below_largest',
-           'exponentials', 'sum_up', 'logs_of', 'shares_of', 'through_shares', 'ends_of', 'cell_terms', 'cells_pass',
-           'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse',
-           'fuses_likelihood']
+__all__ = ['HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose',
+           'logits_of', 'below_largest', 'exponentials', 'sum_up', 'logs_of', 'shares_of', 'through_shares', 'ends_of',
+           'cell_terms', 'cells_pass', 'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb',
+           'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
 
 # %% ../../nbs/40_nn/25_fused.ipynb #143e71bd
 def in_parts(
@@ -47,22 +47,26 @@ def in_parts(
 
 # %% ../../nbs/40_nn/25_fused.ipynb #22004fc1
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+LOG_GAMMA = (1 / 12, -0.00277774753134, 0.00079209330883, -0.000566090553563, 0.000568777416614, -0.000396332168725)
+DIGAMMA = (1 / 12, -0.00833290216541, 0.00394859800745, -0.00382457309442, 0.00446399227691, -0.00326873110061)
+LOG_GAMMA = (1 / 12, -0.00277774753134, 0.00079209330883, -0.000566090553563, 0.000568777416614, -0.000396332168725)
+DIGAMMA = (1 / 12, -0.00833290216541, 0.00394859800745, -0.00382457309442, 0.00446399227691, -0.00326873110061)
 
 # %% ../../nbs/40_nn/25_fused.ipynb #7b79568a
 @compiled(fastmath=EXACT)
 def log_gamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "What Stirling's formula lacks to log Γ(x)."
     s = r * r
-    p = ((0.000568777416614 - 0.000396332168725 * s) * s - 0.000566090553563) * s + 0.00079209330883
-    return r * (1 / 12 + s * (p * s - 0.00277774753134))
+    p = ((LOG_GAMMA[4] + LOG_GAMMA[5] * s) * s + LOG_GAMMA[3]) * s + LOG_GAMMA[2]
+    return r * (LOG_GAMMA[0] + s * (p * s + LOG_GAMMA[1]))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #d5c4f344
 @compiled(fastmath=EXACT)
 def digamma_rest(r: float) -> float:  # 1 / x, x at least 2
     "log x − 1 / (2 x) − ψ(x)."
     s = r * r
-    p = ((0.00446399227691 - 0.00326873110061 * s) * s - 0.00382457309442) * s + 0.00394859800745
-    return s * (1 / 12 + s * (p * s - 0.00833290216541))
+    p = ((DIGAMMA[4] + DIGAMMA[5] * s) * s + DIGAMMA[3]) * s + DIGAMMA[2]
+    return s * (DIGAMMA[0] + s * (p * s + DIGAMMA[1]))
 
 # %% ../../nbs/40_nn/25_fused.ipynb #88eb2c49
 @compiled(fastmath=EXACT)

@@ -199,10 +199,12 @@ class BetaBinomial(SplicingLikelihood):
         series = logits.dtype != torch.float64
         log_c = self.log_c_of(batch.junction)
         x, y, n = map(widened, (logits, batch.y, batch.n))
-        hit = batch.hit
-        own = log_multichoose((log_c + F.logsigmoid(x))[hit], y[hit], series)
-        rest = log_multichoose_or_zero(log_c + F.logsigmoid(-x), n - y, series)
-        terms = (rest - log_multichoose(log_c, n, series)).index_add(0, hit, own)
+        rest = log_multichoose_or_zero(log_c + F.logsigmoid(-x), n - y, series) - log_multichoose(log_c, n, series)
+        if x.is_cuda:  # which would have to be asked where reads are
+            terms = rest + log_multichoose_or_zero(log_c + F.logsigmoid(x), y, series)
+        else:
+            own = log_multichoose((log_c + F.logsigmoid(x))[batch.hit], y[batch.hit], series)
+            terms = rest.index_add(0, batch.hit, own)
         return sum_by_cell(terms, batch.cell, batch.n_cells).to(logits.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #2aa88138
@@ -263,7 +265,7 @@ def zinb_slopes(x: Tensor, hit: Tensor, log_mu: Tensor, log_theta: Tensor, gate:
     flat(lp)[hit] = flat(odds)[hit]
     lp = lp.sub_(F.softplus(-gate)).sum(-1)
     by_g = odds.sigmoid_()
-    flat(by_g)[hit] = 1.0
+    flat(by_g).index_fill_(0, hit, 1.0)  # a number of Python's would be sent to the device, which waits for it
     by_gate = (-gate).sigmoid_().sub_(by_g)
     by_theta = g.add_(rise).mul_(by_g)
     by_mu = rise.mul_(by_g).neg_()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import warnings
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -44,6 +44,7 @@ from splicevi.data.pairs import (
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .fused import in_parts, is_large
+from .resident import kept_on, resident_cells
 from .scvi_names import field_place, registered_fields
 
 # %% auto #0
@@ -53,8 +54,8 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'O
            'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
            'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
            'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays',
-           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'one_ahead', 'side_by_side',
-           'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead',
+           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -555,6 +556,26 @@ class _Cells:
     def create_torch_dataset(self, indices=None, **_):
         return CellDataset(self.manager, indices)
 
+# %% ../../nbs/40_nn/70_loader.ipynb #a0cdc96e
+class CellsToCome:
+    "A mini-batch that is made on the device that it is moved to."
+
+    def __init__(self, dataset: CellDataset, at: Sequence[int]):
+        self.dataset, self.at = dataset, np.asarray(at)
+
+    def __len__(self):
+        return len(self.at)
+
+    @torch.no_grad()
+    def to(self, device: torch.device, **kwargs) -> dict[str, torch.Tensor]:
+        data, at = self.dataset, torch.as_tensor(self.at)
+        put = lambda t: (t.pin_memory() if torch.device(device).type == "cuda" else t).to(device, non_blocking=True)
+        columns = data.covariates | {ROWS: data.indices}
+        columns = kept_on(device, data, lambda: {k: torch.as_tensor(v, device=device) for k, v in columns.items()})
+        at = put(at)
+        out = {k: v[at] for k, v in columns.items()}
+        return out | resident_cells(data.store, device).cut(data.indices[self.at], out[ROWS])
+
 # %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
 def one_ahead(items: Iterator) -> Iterator:
     "The same items, each made in a thread while the one before is in use."
@@ -626,17 +647,24 @@ class CellLoader(AnnDataLoader):
     for_training = False
 
     def __init__(
-        self, adata_manager: AnnDataManager, *args, compact: bool = False, for_encoders: bool = False, **kwargs
+        self,
+        adata_manager: AnnDataManager,
+        *args,
+        compact: bool = False,
+        for_encoders: bool = False,
+        resident: bool = False,  # whether mini-batches are cut on the device that they are moved to
+        **kwargs,
     ):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
+        self.resident = resident and not self.num_workers
         self.dataset.compact, self.dataset.for_encoders = compact, for_encoders
         self.dataset.for_training = self.for_training
 
-    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
-        if self._reads_windows():
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor] | CellsToCome]:
+        if (windows := self._reads_windows()) or self.resident:
             if not is_streamed(self.dataset.store):  # the number that PyTorch's iterator draws: orders stay the same
                 torch.empty((), dtype=torch.int64).random_(generator=self.generator)
-            return one_ahead(self._streamed())
+            return one_ahead(self._streamed()) if windows else (CellsToCome(self.dataset, at) for at in self.sampler)
         batches = super().__iter__()
         return batches if self.num_workers else one_ahead(batches)
 
