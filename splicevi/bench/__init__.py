@@ -13,6 +13,6 @@ __getattr__, __dir__, __all__ = lazy_names(
     __name__,
     {
         "truth": "truth_page calibration effect_errors imputation_errors mixing reproduced power_grid",
-        "speed": "speed_page measure exponents profile compare_peer compare_quality",
+        "speed": "speed_page measure exponents profile compare_peer compare_quality training_rates",
     },
 )

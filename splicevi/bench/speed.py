@@ -9,7 +9,7 @@ import argparse
 import ctypes
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -23,6 +23,7 @@ from fastcore.basics import patch
 from lightning.pytorch import Callback
 from mudata import MuData
 from plotly.subplots import make_subplots
+from scvi.model import SCVI
 from torch import Tensor, nn
 
 from ..core import KEYS, quiet_logs, write_file
@@ -38,11 +39,11 @@ from ..tl.heldout import imputation, predicted_psi
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['STATUS', 'CLEAR', 'QUICK', 'WIDTH', 'DENSITY', 'BATCH', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'TASKS',
-           'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of',
+__all__ = ['STATUS', 'CLEAR', 'QUICK', 'WIDTH', 'DENSITY', 'BATCH', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'CARD',
+           'TASKS', 'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of',
            'model_of', 'Stepper', 'dense_step', 'import_task', 'tasks_of', 'measure', 'exponent', 'series', 'exponents',
            'profile', 'peer_class', 'named_model', 'EpochTimes', 'run_of', 'compare_peer', 'compare_quality',
-           'cost_lines', 'cost_figure', 'Speed', 'speed_page', 'main']
+           'cells_per_second', 'training_rates', 'cost_lines', 'cost_figure', 'Speed', 'speed_page', 'main']
 
 # %% ../../nbs/90_bench/20_speed.ipynb #d798529a
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -397,6 +398,40 @@ def compare_quality(
             model.train(early_stopping=False, accelerator="cpu", enable_progress_bar=False, **options)
             psi[name] = predicted_psi(model, held)
     return imputation(held, psi | {"all forms alike": 1 / n_forms.to_numpy()})
+
+# %% ../../nbs/90_bench/20_speed.ipynb #16c688da
+def cells_per_second(model, batch_size: int, epochs: int = 3, **options) -> float:
+    "Training cells over the seconds of the shortest epoch, none of which is validated."
+    times = EpochTimes()
+    usual = dict(enable_progress_bar=False, check_val_every_n_epoch=epochs + 1, early_stopping=False)
+    model.train(max_epochs=epochs, batch_size=batch_size, callbacks=[times], **usual | options)
+    return len(model.train_indices) / times.shortest()
+
+# %% ../../nbs/90_bench/20_speed.ipynb #71f426e0
+CARD = Size(8192, 89_831, 0.036, 10_572, 1024)
+
+
+@takes(epochs=COUNT)
+def training_rates(
+    size: Size = CARD,
+    batch_sizes: Sequence[int] = (256, 512, 1024),
+    accelerator: str = "auto",
+    epochs: int = 4,
+    genes_alone: bool = True,  # whether scVI is measured too
+) -> pd.DataFrame:  # by mini-batch: cells a second of each model, GB of the card
+    "Cells per second of a training, on a graphics card if there is one."
+    mdata, rows = data_of(size), {}
+    rna, kinds = mdata[KEYS.rna].copy(), {"cells/s": {}, "cells/s, bf16": {"precision": "bf16-mixed"}}
+    SPLICEVI.setup_mudata(mdata, modalities=LAYERS["modalities"])
+    SCVI.setup_anndata(rna)
+    with quiet_logs("lightning.pytorch", "scvi"):
+        for n in batch_sizes:
+            how = dict(batch_size=n, epochs=epochs, accelerator=accelerator, devices=1)
+            new = lambda: SPLICEVI(mdata, n_latent=10)
+            rows[n] = {name: cells_per_second(new(), **how, **more) for name, more in kinds.items()}
+            rows[n] |= {"scVI, genes alone": cells_per_second(SCVI(rna), **how)} if genes_alone else {}
+            rows[n]["GB"] = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else np.nan
+    return pd.DataFrame(rows).T.rename_axis("batch_size")
 
 # %% ../../nbs/90_bench/20_speed.ipynb #78df8d0e
 TASKS = ("step", "dense step", "latent", "decode", "test", "simulate", "import")

@@ -96,7 +96,9 @@ def on_train_start(self: SplicingTrainingPlan) -> None:
 @patch
 def on_train_batch_start(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
     "Dropout and batch statistics are those of training; gradients are averaged by `_update`."
-    self.train()
+    networks = (p for p in (self.module, self.adversarial_classifier) if p)
+    if not self.training or not all(m.training for p in networks for m in p.modules()):
+        self.train()
     leave_gradients(self.trainer.strategy.model)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #17b5e3c6
@@ -278,9 +280,9 @@ def on_before_optimizer_step(self: SplicingTrainingPlan, optimizer) -> None:
 
 # %% ../../nbs/40_nn/80_plan.ipynb #cb054ae9
 @patch
-def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor, parameters) -> bool:
+def _update(self: SplicingTrainingPlan, optimizer, loss: Tensor) -> bool:
     "One clipped step of one optimiser, if loss and gradient are finite; whether they are."
-    parameters = list(parameters)
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     optimizer.zero_grad()
     with without_autocast(loss):
         self.manual_backward(loss)
@@ -398,11 +400,11 @@ def training_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_id
         codes = batch[REGISTRY_KEYS.BATCH_KEY].long()
         adversarial_loss = self.loss_adversarial_classifier(inference["z"], codes, False)
         loss = loss + weight * adversarial_loss
-    if not self._update(main, loss, self.module.parameters()):
+    if not self._update(main, loss):
         self._stop(out, batch, batch_idx)
     if rest:
         classifier_loss = weight * self._classifier_loss(inference["z"], batch)
-        self._update(rest[0], classifier_loss, self.adversarial_classifier.parameters())
+        self._update(rest[0], classifier_loss)
     self.n_steps_done += 1
     more = {"kl_weight": torch.full_like(loss, kl_weight), "train_loss": loss}
     more |= {"adversarial_loss_train": adversarial_loss} if rest else {}
