@@ -249,7 +249,7 @@ def loss_and_gradients(model, device: str, dtype: torch.dtype):
     module.zero_grad()
     loss = module.loss(tensors, q, p, kl_weight=1.0, n_obs=160).loss
     loss.backward()
-    return loss.item(), {n: t.grad.double().cpu() for n, t in module.named_parameters() if t.grad is not None}
+    return loss.item(), {n: t.grad.double().cpu().clone() for n, t in module.named_parameters() if t.grad is not None}
 
 
 @pytest.mark.cuda

@@ -26,6 +26,17 @@ from scvi.data import AnnDataManager
 from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
+# %% auto #0
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
+           'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
+           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
+           'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
+           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
+           'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays',
+           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead',
+           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+
+# %% ../../nbs/40_nn/70_loader.ipynb #81d563ac
 from ..core import KEYS, user_level
 from ..data.compiled import compiled
 from ..data.on_disk import RowsOnDisk, is_checked, is_on_disk, place_on_disk, readable
@@ -46,16 +57,6 @@ from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .fused import in_parts, is_large
 from .resident import kept_on, resident_cells
 from .scvi_names import field_place, registered_fields
-
-# %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
-           'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
-           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
-           'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
-           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
-           'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays',
-           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead',
-           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:

@@ -306,7 +306,7 @@ class EpochMeans(Metric):
         super().__init__(compute_with_cache=False)
         self.names = list(names)
         self.add_state("total", torch.zeros(len(self.names)), dist_reduce_fx="sum")
-        self.add_state("n", torch.tensor(0.0), dist_reduce_fx="sum")
+        self.add_state("n", torch.zeros(()), dist_reduce_fx="sum")
 
     @torch.no_grad()
     def update(self, values: list[Tensor], n_cells: int) -> None:
@@ -347,8 +347,9 @@ def compute_and_log_metrics(self: SplicingTrainingPlan, out, metrics: dict, mode
 def parts_of(out, n_cells: int | None) -> dict[str, Tensor]:
     "The ELBO of a mini-batch and its parts, as scvi-tools names and scales them; means over its cells."
     rec, local = (s / out.n_obs_minibatch for s in (out.reconstruction_loss_sum, out.kl_local_sum))
-    elbo = rec + local + out.kl_global_sum / (n_cells or 1)
-    parts = dict(elbo=elbo, reconstruction_loss=rec, kl_local=local, kl_global=out.kl_global_sum)
+    kl_global = out.kl_global_sum + torch.zeros_like(rec)  # scvi-tools' own 0 is on the processor
+    elbo = rec + local + kl_global / (n_cells or 1)
+    parts = dict(elbo=elbo, reconstruction_loss=rec, kl_local=local, kl_global=kl_global)
     return parts | (out.extra_metrics or {})
 
 # %% ../../nbs/40_nn/80_plan.ipynb #6d118660
@@ -370,7 +371,8 @@ def _log_step(
         return
     values = more | {f"{k}_{mode}": v for k, v in parts_of(out, n_cells).items()}
     if (own := f"of_{mode}") not in self.curves:
-        means = EpochMeans(values).to(self.device)
+        with self.device:  # made there: to be sent it would have to wait
+            means = EpochMeans(values)
         self.curves[own] = nn.ModuleList([means, *(EpochMean(means, i) for i in range(len(values)))])
         self._metric_attributes = None  # Lightning looks for metrics once
     means, *each = self.curves[own]
