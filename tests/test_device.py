@@ -13,6 +13,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import splicevi as sv
+from splicevi.nn import loader
 from splicevi.nn.loader import CellLoader
 from splicevi.nn.on_device import MULTICHOOSE, ZERO_INFLATED, kernel, multichoose_terms
 from splicevi.nn.resident import ResidentCells
@@ -152,14 +153,16 @@ def test_mini_batches_that_are_cut_where_they_are_used_train_the_same(likelihood
     "Cells that lie on the device give the mini-batches that would have been sent, in the same order."
     look, kwargs = Watched(), {"splicing_loss_type": likelihood}
     sent = trained(4, kwargs, datasplitter_kwargs={"compact": True})
-    cut = trained(4, kwargs, datasplitter_kwargs={"resident": True})
-    np.testing.assert_array_equal(curve(cut), curve(sent))
-    trained(1, kwargs, datasplitter_kwargs={"resident": True}, callbacks=look)
+    for resident in ("all", "windows"):
+        cut = trained(4, kwargs, datasplitter_kwargs={"resident": resident})
+        np.testing.assert_array_equal(curve(cut), curve(sent))
+    trained(1, kwargs, datasplitter_kwargs={"resident": "all"}, callbacks=look)
     found = [f for f in look.mode.found if "hit=" not in f]  # what the kernels of a card do not ask for
     assert not [f for f in found if "batch.py" in f or "resident.py" in f]
 
 
-def test_cells_on_a_device_are_let_go_of():
+@pytest.mark.parametrize("resident", ["all", "windows"])
+def test_cells_on_a_device_are_let_go_of(resident):
     "Nothing of a training's cells stays behind, whichever way it ends."
     alive = lambda: [o for o in gc.get_objects() if type(o) is ResidentCells]
 
@@ -169,9 +172,27 @@ def test_cells_on_a_device_are_let_go_of():
             raise RuntimeError("on purpose")
 
     with pytest.raises(RuntimeError, match="on purpose"):
-        trained(1, datasplitter_kwargs={"resident": True}, callbacks=Fails())
+        trained(1, datasplitter_kwargs={"resident": resident}, callbacks=Fails())
     gc.collect()
     assert not alive()
+
+
+def test_cells_on_disk_are_cut_on_the_device(tmp_path, monkeypatch):
+    "A window of the cells at a time, with the curve of mini-batches that are sent."
+    monkeypatch.setattr(loader, "WINDOW", 1500)  # four windows or more
+    data = sv.datasets.simulate(n_cells=160, n_genes=30, n_junctions=60, observed=0.4, seed=1)
+    store = sv.data.write_store(data, tmp_path / "store.h5mu")
+
+    def trained_on_disk(**split):
+        scvi.settings.seed = 0
+        cells = sv.data.open_mudata(store)
+        sv.SPLICEVI.setup_mudata(cells, batch_key="batch")
+        model = sv.SPLICEVI(cells, n_latent=4)
+        usual = dict(accelerator="cpu", batch_size=32, lr=3e-3, enable_progress_bar=False)
+        model.train(max_epochs=3, datasplitter_kwargs=split, **usual)
+        return curve(model)
+
+    np.testing.assert_array_equal(trained_on_disk(resident="windows"), trained_on_disk(compact=True))
 
 
 def test_steps_that_are_asked_for_are_logged():
@@ -190,7 +211,7 @@ card = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUD
 
 @pytest.mark.cuda
 @card
-@pytest.mark.parametrize("resident", [True, False])
+@pytest.mark.parametrize("resident", ["all", None])
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 def test_no_step_synchronises_with_a_graphics_card(precision, resident):
     "PyTorch raises where a step, or the mini-batch after it, makes the processor wait; an epoch may end with a look."
@@ -240,8 +261,7 @@ def test_kernels_are_compiled_for_a_graphics_card():
 def loss_and_gradients(model, device: str, dtype: torch.dtype):
     "Of one mini-batch, at the mean of the posterior, in double precision."
     module = model.module.to(device, dtype).train()
-    loader = CellLoader(model.adata_manager, batch_size=160, shuffle=False, resident=True)
-    tensors = next(iter(loader)).to(device)
+    tensors = next(iter(CellLoader(model.adata_manager, batch_size=160, shuffle=False, resident="all"))).to(device)
     tensors = {k: t.to(dtype) if t.is_floating_point() else t for k, t in tensors.items()}
     q = module.inference(**module._get_inference_input(tensors)) | {"n_obs": 160}
     q["z"] = q["qz_m"]

@@ -432,8 +432,9 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
     if (device := runner.trainer.strategy.root_device).type != "cpu":
         splitter.pin_memory |= device.type == "cuda"
         splitter.data_loader_kwargs.setdefault("compact", True)
-        resident = not is_forked(trainer.get("strategy")) and has_room(device, get_store(splitter.adata_manager))
-        splitter.data_loader_kwargs.setdefault("resident", resident)
+        if device.type == "cuda" and not is_forked(trainer.get("strategy")):
+            room = has_room(device, get_store(splitter.adata_manager))
+            splitter.data_loader_kwargs.setdefault("resident", "all" if room else "windows")
     return runner
 
 # %% ../../nbs/50_model/75_train.ipynb #10f86aea

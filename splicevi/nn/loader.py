@@ -28,7 +28,7 @@ from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitte
 
 # %% auto #0
 __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
-           'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
+           'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
            'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
            'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
            'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
@@ -55,7 +55,7 @@ from splicevi.data.pairs import (
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .fused import in_parts, is_large
-from .resident import kept_on, resident_cells
+from .resident import ResidentCells, kept_on, resident_cells, sent
 from .scvi_names import field_place, registered_fields
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
@@ -561,21 +561,33 @@ class _Cells:
 class CellsToCome:
     "A mini-batch that is made on the device that it is moved to."
 
-    def __init__(self, dataset: CellDataset, at: Sequence[int]):
+    def __init__(self, dataset: CellDataset, at: Sequence[int], window: Window | None = None, held: dict | None = None):
         self.dataset, self.at = dataset, np.asarray(at)
+        self.window, self.held = window, held  # cells of which it is, and what is on devices of them by device
 
     def __len__(self):
         return len(self.at)
 
+    def _cells(self, device: torch.device) -> ResidentCells:
+        "The cells on the device."
+        if self.window is None:
+            return resident_cells(self.dataset.store, device)
+        if device not in self.held:
+            self.held[device] = ResidentCells(self.window.store, device)
+        return self.held[device]
+
     @torch.no_grad()
     def to(self, device: torch.device, **kwargs) -> dict[str, torch.Tensor]:
-        data, at = self.dataset, torch.as_tensor(self.at)
-        put = lambda t: (t.pin_memory() if torch.device(device).type == "cuda" else t).to(device, non_blocking=True)
+        data, device = self.dataset, torch.device(device)
+        put = lambda a: sent(torch.as_tensor(a), device)
         columns = data.covariates | {ROWS: data.indices}
         columns = kept_on(device, data, lambda: {k: torch.as_tensor(v, device=device) for k, v in columns.items()})
-        at = put(at)
+        at, rows = put(self.at), data.indices[self.at]
         out = {k: v[at] for k, v in columns.items()}
-        return out | resident_cells(data.store, device).cut(data.indices[self.at], out[ROWS])
+        if self.window is None:
+            return out | self._cells(device).cut(rows, out[ROWS])
+        rows = self.window.find(rows)
+        return out | self._cells(device).cut(rows, put(rows))
 
 # %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
 def one_ahead(items: Iterator) -> Iterator:
@@ -642,6 +654,9 @@ def near_order(
     return np.concatenate([part[shuffled(len(part))] for part in parts])
 
 # %% ../../nbs/40_nn/70_loader.ipynb #ca3250e1
+RESIDENT = (None, "all", "windows")  # cells that are on a device for mini-batches to be cut there
+
+
 class CellLoader(AnnDataLoader):
     "scvi-tools' data loader over `CellDataset`."
 
@@ -653,11 +668,13 @@ class CellLoader(AnnDataLoader):
         *args,
         compact: bool = False,
         for_encoders: bool = False,
-        resident: bool = False,  # whether mini-batches are cut on the device that they are moved to
+        resident: str | None = None,  # "all" or "windows": cells on the device where mini-batches are cut
         **kwargs,
     ):
         super().__init__(_Cells(adata_manager), *args, **kwargs)
-        self.resident = resident and not self.num_workers
+        if resident not in RESIDENT:
+            raise ValueError(f"resident={resident!r} is not one of {', '.join(map(repr, RESIDENT))}.")
+        self.resident = None if self.num_workers else resident
         self.dataset.compact, self.dataset.for_encoders = compact, for_encoders
         self.dataset.for_training = self.for_training
 
@@ -689,7 +706,7 @@ def share_of_rank(
 def _reads_windows(self: CellLoader) -> bool:
     "Whether cells are read a window at a time."
     store, rows = self.dataset.store, self.dataset.indices
-    if is_streamed(store):
+    if is_streamed(store) or self.resident == "windows":
         return True
     in_file = isinstance(store.x, RowsOnDisk) and not self.num_workers
     in_order = isinstance(getattr(self.sampler, "sampler", None), torch.utils.data.SequentialSampler)
@@ -748,6 +765,10 @@ def _streamed(self: CellLoader) -> Iterator[dict[str, torch.Tensor]]:
     pinned = self.pin_memory and torch.cuda.is_available()
     try:
         for window, batches in one_ahead(self._windows()):
+            if self.resident:
+                held = {}
+                yield from (CellsToCome(self.dataset, at, window, held) for at in batches)
+                continue
             self.dataset.window = window
             for at in batches:
                 tensors = self.collate_fn(self.dataset[at])

@@ -22,7 +22,12 @@ from ..data.pairs import CellStore, ObservedPairs
 from .batch import PAIR, spread
 
 # %% auto #0
-__all__ = ['SHARE', 'T', 'Rows', 'ResidentCells', 'resident_size', 'has_room', 'cells_stay', 'kept_on', 'resident_cells']
+__all__ = ['SHARE', 'T', 'sent', 'Rows', 'ResidentCells', 'resident_size', 'has_room', 'cells_stay', 'kept_on', 'resident_cells']
+
+# %% ../../nbs/40_nn/68_resident.ipynb #e8fa3bd7
+def sent(t: Tensor, device: torch.device) -> Tensor:
+    "A tensor of a processor on a device, without waiting for it."
+    return (t.pin_memory() if device.type == "cuda" else t).to(device, non_blocking=True)
 
 # %% ../../nbs/40_nn/68_resident.ipynb #1723c99f
 class Rows:
@@ -92,7 +97,7 @@ def cut(
     on_device: Tensor | None = None,  # the same on the device
 ) -> dict[str, Tensor]:
     "The tensors of a mini-batch."
-    on_device = torch.as_tensor(rows, device=self.device) if on_device is None else on_device
+    on_device = sent(torch.as_tensor(rows), self.device) if on_device is None else on_device
     genes = {} if self.x is None else self.counts_at(rows, on_device)
     return genes if self.pairs is None else genes | self.pairs_at(rows, on_device)
 
