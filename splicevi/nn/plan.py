@@ -301,6 +301,7 @@ class EpochMeans(Metric):
     "Means over the cells of an epoch, in one tensor to which each mini-batch is added."
 
     full_state_update = False
+    device = property(lambda self: self.total.device)
 
     def __init__(self, names: Iterable[str]):
         super().__init__(compute_with_cache=False)
@@ -321,6 +322,7 @@ class EpochMean(Metric):
     "One of them, which Lightning asks for at the end of the epoch."
 
     full_state_update = False
+    device = property(lambda self: self.means.device)  # to which Lightning moves it
 
     def __init__(self, means: EpochMeans, at: int):
         super().__init__(compute_with_cache=False)
