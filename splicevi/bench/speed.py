@@ -477,6 +477,7 @@ class Speed:
     profile: pd.Series
     peer: pd.DataFrame | None  # of `compare_peer`
     quality: pd.DataFrame | None  # of `compare_quality`
+    card: pd.DataFrame | None  # of `training_rates`
     figures: dict[str, go.Figure]
 
     def __repr__(self) -> str:
@@ -500,7 +501,8 @@ def speed_page(
     table = measure(sizes, 8 if full else 2)
     shares = profile(model_of(data_of(sizes[1])), sizes[1].batch_size, 10 if full else 3)
     figures = {"Time beside the dense reference": cost_figure(table), "Memory": cost_figure(table, "megabytes")}
-    out = Speed(table, exponents(table), shares, beside, quality, figures)
+    card = training_rates() if full and torch.cuda.is_available() else None
+    out = Speed(table, exponents(table), shares, beside, quality, card, figures)
     if path is not None:
         out.save(path)
     return out
@@ -521,6 +523,8 @@ def save(self: Speed, path: str | Path) -> Path:
             "Seconds, and megabytes over the data; ratio above 1: the peer needs more.",
         )
         tables["Hidden reads"] = (self.quality, "How well both predict reads that were hidden from them.")
+    if self.card is not None:
+        tables["On a graphics card"] = self.card, "Cells a second of a training, by mini-batch."
     parts = [
         section(k, "Against what grows: junctions at one density, observed pairs alone, cells.", figure_html(f, name=k))
         for k, f in self.figures.items()

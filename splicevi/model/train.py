@@ -58,7 +58,9 @@ explain(
         ten times faster, tables up to 0.002.
     accelerator, devices
         Hardware, as for :class:`lightning.pytorch.Trainer`. For several devices pass ``strategy="ddp"`` too (in a
-        notebook ``"ddp_notebook"``): each gets mini-batches of `batch_size` cells.
+        notebook ``"ddp_notebook"``): each gets mini-batches of `batch_size` cells. On a GPU all
+        cells stay in its memory if half of that suffices, else some thousand at a time;
+        ``datasplitter_kwargs={"resident": None}`` sends each mini-batch by itself.
     """,
 )
 
