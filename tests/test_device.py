@@ -13,7 +13,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import splicevi as sv
-from splicevi.nn import loader
+from splicevi.nn import loader, plan
 from splicevi.nn.loader import CellLoader
 from splicevi.nn.on_device import MULTICHOOSE, ZERO_INFLATED, kernel, multichoose_terms
 from splicevi.nn.resident import ResidentCells
@@ -193,6 +193,33 @@ def test_cells_on_disk_are_cut_on_the_device(tmp_path, monkeypatch):
         return curve(model)
 
     np.testing.assert_array_equal(trained_on_disk(resident="windows"), trained_on_disk(compact=True))
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "Adam", "Custom"])
+def test_steps_that_are_not_finite_are_left_out_and_named_later(optimizer, monkeypatch):
+    "A device that is not asked in each step: weights stay those before the step; cells are named that are to blame."
+    monkeypatch.setattr(plan, "answers_at_once", lambda t: False)
+    look, seen = Watched(), []
+
+    class Poisoned(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if trainer.global_step and batch_idx == 1:
+                self.rows = batch[loader.ROWS].tolist()
+                self.before = {k: v.clone() for k, v in module.module.named_parameters()}
+                key = next(k for k in (loader.LOG_COUNTS, "x_count", "X") if k in batch)
+                batch[key][:5] = float("nan")
+
+        def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+            if batch_idx == 1:
+                seen.append({k: torch.equal(v, self.before[k]) for k, v in module.module.named_parameters()})
+
+    poisoned, how = Poisoned(), {"optimizer": optimizer}
+    if optimizer == "Custom":
+        how["optimizer_creator"] = lambda parameters: torch.optim.AdamW(parameters, lr=1e-3, fused=True)
+    with pytest.raises(FloatingPointError, match="expression .5 of 64 cells.*mini-batch 1") as error:
+        trained(1, plan_kwargs=how, batch_size=64, callbacks=[poisoned, look], adversarial_mixing=False)
+    assert all(seen[0].values()), [k for k, same in seen[0].items() if not same]
+    assert ", ".join(map(str, poisoned.rows[:5])) in str(error.value)
 
 
 def test_steps_that_are_asked_for_are_logged():

@@ -426,6 +426,8 @@ def training_rates(
     SCVI.setup_anndata(rna)
     with quiet_logs("lightning.pytorch", "scvi"):
         for n in batch_sizes:
+            if torch.cuda.is_available():
+                torch.cuda.reset_peak_memory_stats()
             how = dict(batch_size=n, epochs=epochs, accelerator=accelerator, devices=1)
             new = lambda: SPLICEVI(mdata, n_latent=10)
             rows[n] = {name: cells_per_second(new(), **how, **more) for name, more in kinds.items()}

@@ -434,7 +434,8 @@ def _prepare(self: TrainMixin, given: dict, trainer: dict, checkpoints: Sequence
     if (device := runner.trainer.strategy.root_device).type != "cpu":
         splitter.pin_memory |= device.type == "cuda"
         splitter.data_loader_kwargs.setdefault("compact", True)
-        if device.type == "cuda" and not is_forked(trainer.get("strategy")):
+        single = runner.trainer.precision in ("32-true", "16-mixed", "bf16-mixed")  # others convert what is sent
+        if device.type == "cuda" and single and not is_forked(trainer.get("strategy")):
             room = has_room(device, get_store(splitter.adata_manager))
             splitter.data_loader_kwargs.setdefault("resident", "all" if room else "windows")
     return runner

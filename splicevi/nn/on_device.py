@@ -140,7 +140,7 @@ void zero_inflated(T x, T shift, T log_theta, T gate, T k, T& value, T& by_mu, T
   }}
   double slope;
   const T choose = term(log_theta, k, slope), fall = k * sigmoid(-ratio);
-  value = g - gate - low + choose + k * (ratio - soft);
+  value = g - gate - low + choose - k * softplus(-ratio);
   by_mu = fall - rise; by_theta = g + rise + T(slope) - fall; by_gate = keep - 1;
 }}"""
 
@@ -152,6 +152,8 @@ def kernel(source: str, n_in: int, n_out: int):
         made = torch.cuda.jiterator._create_multi_output_jit_fn(source, num_outputs=n_out)
         made(*torch.ones(n_in, 1, device="cuda"))
         return made
+    except torch.cuda.OutOfMemoryError:
+        raise
     except (AttributeError, RuntimeError) as e:
         logger.warning("Kernels are not compiled for this graphics card, so training takes longer: %s", e)
 

@@ -5,6 +5,7 @@
 # %% ../../nbs/40_nn/68_resident.ipynb #008c9590
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -117,7 +118,10 @@ def resident_size(store: CellStore) -> float:  # bytes; infinite where cells are
 
 def has_room(device: torch.device, store: CellStore) -> bool:
     "Whether the cells of a store fit on a graphics card."
-    return device.type == "cuda" and resident_size(store) <= SHARE * torch.cuda.mem_get_info(device)[0]
+    if device.type != "cuda":
+        return False
+    unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)  # what PyTorch holds to use again
+    return resident_size(store) <= SHARE * (torch.cuda.mem_get_info(device)[0] + unused)
 
 # %% ../../nbs/40_nn/68_resident.ipynb #0de3eaab
 T = TypeVar("T")
@@ -141,7 +145,7 @@ def kept_on(device: torch.device, owner: object, make: Callable[[], T]) -> T:
     if held is None:
         return make()
     if key not in held:
-        held[key] = owner, make()  # the owner is kept, so that its number stays its own
+        held[key] = weakref.ref(owner, lambda _: held.pop(key, None)), make()
     return held[key][1]
 
 
