@@ -8,6 +8,7 @@
 # make test-latest       the tests with the newest versions that were tried, in .venv-latest (CONSTRAINTS=/dev/null: with today's)
 # make test-floor        the tests with the lowest versions that settings.ini allows, in .venv-floor (Python 3.11)
 # make bench             what it costs: the page of times and memory, and the tests that compare times (PEER=module: beside a peer)
+# make test-cuda         what a graphics card is asked, and whether it answers as a processor does (needs one)
 # make truth             experiments with a known answer: truth.html, and nbs/benchmarks/truth.ipynb with its full numbers
 # make test-browser      the notebook views in a real browser (chromium from your system, or CHROMIUM=/path)
 # Python 3.11 or newer is all this needs; PYTHON=/path/to/python3.12 chooses another one.
@@ -27,7 +28,7 @@ FACTS   := settings.ini setup.py pyproject.toml $(CONSTRAINTS)
 # from the environment, as a constraint of pip's own configuration would go before one of the command line
 PIP     := PIP_CONSTRAINT=$(abspath $(CONSTRAINTS)) $(BIN)/python -m pip install --disable-pip-version-check -q
 
-.PHONY: demo docs test test-slow test-latest test-floor test-browser bench truth format readme clean help
+.PHONY: demo docs test test-slow test-latest test-floor test-browser test-cuda bench truth format readme clean help
 help:
 	@sed -n 's/^# //p' Makefile
 
@@ -59,6 +60,9 @@ test-slow: $(VENV)/.installed-dev
 
 test-browser: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m "browser or smoke" tests/test_browser.py tests/test_marimo.py
+
+test-cuda: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m cuda tests/test_device.py
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff check --fix-only --select I,W,UP,PIE,C4 --quiet nbs tests tools setup.py
