@@ -27,6 +27,7 @@ from splicevi.nn.likelihoods import (
     without_autocast,
     zinb_slopes,
 )
+from .scvi_names import compiled_kernel
 
 # %% ../../nbs/40_nn/28_on_device.ipynb #bc0407ae
 @lru_cache
@@ -149,7 +150,7 @@ void zero_inflated(T x, T shift, T log_theta, T gate, T k, T& value, T& by_mu, T
 def kernel(source: str, n_in: int, n_out: int):
     "A kernel as a function of tensors on a graphics card; None where PyTorch cannot compile it."
     try:
-        made = torch.cuda.jiterator._create_multi_output_jit_fn(source, num_outputs=n_out)
+        made = compiled_kernel(source, n_out)
         made(*torch.ones(n_in, 1, device="cuda"))
         return made
     except torch.cuda.OutOfMemoryError:

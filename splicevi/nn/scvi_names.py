@@ -21,8 +21,8 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place',
            'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking',
            'set_up_again', 'register_again', 'without_states', 'without_identity', 'is_latest', 'is_internal',
-           'replace_content', 'first_linear', 'category_columns', 'fully_connected', 'is_masked', 'unmask',
-           'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
+           'replace_content', 'first_linear', 'category_columns', 'compiled_kernel', 'fully_connected', 'is_masked',
+           'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -337,6 +337,11 @@ def first_linear(layers: nn.Module) -> nn.Linear:
 def category_columns(layers: nn.Module) -> list[int]:
     "Columns that each covariate has in fully connected layers; none if it has one category."
     return list(layers.n_cat_list)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #f7e078f2
+def compiled_kernel(source: str, n_out: int):
+    "A function of numbers in C++ as a kernel for tensors on a graphics card, compiled when it is first called."
+    return torch.cuda.jiterator._create_multi_output_jit_fn(source, num_outputs=n_out)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #e8f1c857
 def fully_connected(layers: nn.Module, x: Tensor, *cats: Tensor) -> Tensor:
