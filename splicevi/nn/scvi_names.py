@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from copy import deepcopy
 
 from scvi import REGISTRY_KEYS
+import torch
 from torch import Tensor, nn
 
 from ..core import quiet_logs
