@@ -79,6 +79,7 @@ NAMES = {  # where a name is -> what it is for
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
     "scvi.train._callbacks:LoudEarlyStopping": "its checks during the warm-up are counted in `_current_step`",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
+    "torch.cuda.jiterator:_create_multi_output_jit_fn": "long formulas are one kernel of a graphics card",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #ed65d4fd
