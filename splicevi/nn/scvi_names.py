@@ -9,8 +9,8 @@ import importlib
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 
-from scvi import REGISTRY_KEYS
 import torch
+from scvi import REGISTRY_KEYS
 from torch import Tensor, nn
 
 from ..core import quiet_logs
@@ -22,8 +22,8 @@ __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENT
            'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place',
            'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking',
            'set_up_again', 'register_again', 'without_states', 'without_identity', 'is_latest', 'is_internal',
-           'replace_content', 'first_linear', 'category_columns', 'compiled_kernel', 'fully_connected', 'is_masked',
-           'unmask', 'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state']
+           'replace_content', 'first_linear', 'category_columns', 'fully_connected', 'is_masked', 'unmask',
+           'end_training', 'counts_done', 'go_on_from', 'callback_state', 'set_callback_state', 'compiled_kernel']
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #9f1b05fa
 def find(
@@ -79,7 +79,7 @@ NAMES = {  # where a name is -> what it is for
     "anndata:AnnData._init_as_actual": "a query is prepared in place",
     "scvi.train._callbacks:LoudEarlyStopping": "its checks during the warm-up are counted in `_current_step`",
     "torch:Tensor._backward_hooks": "weights that are frozen in part have a rate of their own",
-    "torch.cuda.jiterator:_create_multi_output_jit_fn": "long formulas are one kernel of a graphics card",
+    "torch.cuda:jiterator._create_multi_output_jit_fn": "long formulas are one kernel of a graphics card",
 }
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #ed65d4fd
@@ -340,11 +340,6 @@ def category_columns(layers: nn.Module) -> list[int]:
     "Columns that each covariate has in fully connected layers; none if it has one category."
     return list(layers.n_cat_list)
 
-# %% ../../nbs/40_nn/05_scvi_names.ipynb #f7e078f2
-def compiled_kernel(source: str, n_out: int):
-    "A function of numbers in C++ as a kernel for tensors on a graphics card, compiled when it is first called."
-    return torch.cuda.jiterator._create_multi_output_jit_fn(source, num_outputs=n_out)
-
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #e8f1c857
 def fully_connected(layers: nn.Module, x: Tensor, *cats: Tensor) -> Tensor:
     "What fully connected layers make of their input, which is not copied where no covariate has categories."
@@ -401,3 +396,8 @@ def set_callback_state(callback, state: dict) -> None:
     if "_current_step" in state:
         callback._current_step = state.pop("_current_step")
     callback.load_state_dict(state)
+
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #f7e078f2
+def compiled_kernel(source: str, n_out: int):
+    "A function of numbers in C++ as a kernel for tensors on a graphics card, compiled when it is first called."
+    return torch.cuda.jiterator._create_multi_output_jit_fn(source, num_outputs=n_out)
