@@ -384,13 +384,23 @@ def parts_of(out, n_cells: int | None) -> dict[str, Tensor]:
     parts = dict(elbo=elbo, reconstruction_loss=rec, kl_local=local, kl_global=kl_global)
     return parts | (out.extra_metrics or {})
 
+# %% ../../nbs/40_nn/80_plan.ipynb #57e04628
+@patch
+def _make_curves(self: SplicingTrainingPlan, parts: Iterable[str]) -> None:
+    "Means of training and validation cells, both before the first is logged, which is when Lightning looks for them."
+    adversarial = ["adversarial_loss_train"] if self.adversarial_classifier else []
+    own = {"train": ["kl_weight", "train_loss", *adversarial], "validation": ["validation_loss"]}
+    for mode, names in own.items():
+        with self.device:  # made there: to be sent they would have to wait
+            means = EpochMeans([*names, *(f"{k}_{mode}" for k in parts)])
+        self.curves[f"of_{mode}"] = nn.ModuleList([means, *(EpochMean(means, i) for i in range(len(means.names)))])
+
 # %% ../../nbs/40_nn/80_plan.ipynb #6d118660
 @patch
 def _log_step(
     self: SplicingTrainingPlan,
     out,  # of scvi-tools, the loss
     mode: str,  # "train" or "validation"
-    batch_idx: int,
     n_cells: int | None,  # of all mini-batches
     **more: Tensor,  # what else the history has
 ) -> None:
@@ -401,13 +411,11 @@ def _log_step(
             self.log(name, value.detach(), on_step=False, prog_bar=name == "train_loss", **how)
         self.compute_and_log_metrics(out, self.train_metrics if mode == "train" else self.val_metrics, mode)
         return
-    values = more | {f"{k}_{mode}": v for k, v in parts_of(out, n_cells).items()}
-    if (own := f"of_{mode}") not in self.curves:
-        with self.device:  # made there: to be sent it would have to wait
-            means = EpochMeans(values)
-        self.curves[own] = nn.ModuleList([means, *(EpochMean(means, i) for i in range(len(values)))])
-        self._metric_attributes = None  # Lightning looks for metrics once
-    means, *each = self.curves[own]
+    parts = parts_of(out, n_cells)
+    if not self.curves:
+        self._make_curves(parts)
+    values = more | {f"{k}_{mode}": v for k, v in parts.items()}
+    means, *each = self.curves[f"of_{mode}"]
     means.update([values[name] for name in means.names], out.n_obs_minibatch)
     if means.update_count == 1:  # of this epoch
         for name, mean in zip(means.names, each):
@@ -419,7 +427,7 @@ def _log_step(
 def validation_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_idx: int) -> None:
     "Log the loss of a mini-batch of validation cells."
     _, _, out = self.forward(batch, loss_kwargs=self.loss_kwargs)
-    self._log_step(out, "validation", batch_idx, self.n_obs_validation, validation_loss=out.loss)
+    self._log_step(out, "validation", self.n_obs_validation, validation_loss=out.loss)
 
 # %% ../../nbs/40_nn/80_plan.ipynb #12bf0a3d
 @patch
@@ -443,5 +451,5 @@ def training_step(self: SplicingTrainingPlan, batch: dict[str, Tensor], batch_id
     self.n_steps_done += 1
     more = {"kl_weight": torch.full_like(loss, kl_weight), "train_loss": loss}
     more |= {"adversarial_loss_train": adversarial_loss} if rest else {}
-    self._log_step(out, "train", batch_idx, self.n_obs_training, **more)
+    self._log_step(out, "train", self.n_obs_training, **more)
     return out.loss.detach()
