@@ -222,6 +222,27 @@ def test_steps_that_are_not_finite_are_left_out_and_named_later(optimizer, monke
     assert ", ".join(map(str, poisoned.rows[:5])) in str(error.value)
 
 
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_gradient_that_is_not_finite_is_said_of_its_own_mini_batch(waits, monkeypatch):
+    "Where all terms of the loss are finite, and others went before or came after."
+    monkeypatch.setattr(plan, "answers_at_once", lambda t: waits)
+
+    class Poisoned(Callback):
+        def on_train_batch_start(self, trainer, module, batch, batch_idx):
+            if batch_idx == 1:
+                self.rows, weight = batch[loader.ROWS].tolist(), module.module.px_r
+                self.hook = weight.register_hook(lambda grad: grad * float("nan"))
+
+        def on_train_batch_end(self, *_):
+            if hasattr(self, "hook"):
+                self.hook.remove()
+
+    poisoned = Poisoned()
+    with pytest.raises(FloatingPointError, match="the gradient is not finite in epoch 0, mini-batch 1 ") as error:
+        trained(1, batch_size=32, callbacks=poisoned)
+    assert ", ".join(map(str, poisoned.rows[:5])) in str(error.value)
+
+
 def test_steps_that_are_asked_for_are_logged():
     "Each step's numbers, where a plan is to log them; the epochs' means are those of a training that does not."
     usual = trained(3, early_stopping=False).history

@@ -227,6 +227,8 @@ def answers_at_once(t: Tensor) -> bool:
 def _is_finite(self: SplicingTrainingPlan, loss: Tensor, norm: Tensor, optimizer, parameters: list[Tensor]) -> bool:
     "Whether loss and gradient are finite, as far as that is known; on a GPU a step is left out if they are not."
     fine = torch.isfinite(loss.detach()) & torch.isfinite(norm)
+    if self._noted:
+        self._noted[-1].fine = fine & self._noted[-1].fine
     if answers_at_once(loss):
         return bool(fine)
     if parameters and all(group.get("fused") for group in optimizer.param_groups):
@@ -260,10 +262,10 @@ def bad_rows(out, batch: dict[str, Tensor]) -> str:
 
 # %% ../../nbs/40_nn/80_plan.ipynb #36ce9467
 @patch
-def _stop(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: int) -> None:
+def _stop(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: int, epoch: int) -> None:
     "Say what is not finite, where, and what to try; the weights are those of the last finite step."
     raise FloatingPointError(
-        f"Training stopped, as {not_finite(out)} is not finite in epoch {self.current_epoch}, mini-batch {batch_idx} "
+        f"Training stopped, as {not_finite(out)} is not finite in epoch {epoch}, mini-batch {batch_idx} "
         f"(rows {bad_rows(out, batch)} of the data). The model keeps the weights of the last finite step. Look at the "
         "counts, size factors and covariates of these cells (splicevi.data.check_mudata), or try a lower learning rate "
         f"than lr={self.lr:g} with gradient_clipping=True."
@@ -274,14 +276,14 @@ def _stop(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: 
 def _note(self: SplicingTrainingPlan, out, batch: dict[str, Tensor], batch_idx: int) -> None:
     "Keep what `_stop` says of a mini-batch, for a GPU that is not asked until later."
     kept = {k: {name: v.detach() for name, v in getattr(out, k).items()} for k in ("reconstruction_loss", "kl_local")}
-    self._noted.append((SimpleNamespace(**kept), {k: v for k, v in batch.items() if k == ROWS}, batch_idx))
+    told = SimpleNamespace(**kept), {k: v for k, v in batch.items() if k == ROWS}, batch_idx, self.current_epoch
+    self._noted.append(SimpleNamespace(told=told, fine=True))
 
 
 @patch
 def _stop_at_first(self: SplicingTrainingPlan) -> None:
-    "Stop at the first of the mini-batches whose loss was not finite."
-    bad = [noted for noted in self._noted if not_finite(noted[0]) != GRADIENT]
-    self._stop(*(bad or self._noted)[0])
+    "Stop at the first of the mini-batches whose loss or gradient was not finite."
+    self._stop(*next(noted.told for noted in self._noted if not noted.fine))
 
 # %% ../../nbs/40_nn/80_plan.ipynb #34618205
 @patch
@@ -386,6 +388,7 @@ def parts_of(out, n_cells: int | None) -> dict[str, Tensor]:
 
 # %% ../../nbs/40_nn/80_plan.ipynb #57e04628
 @patch
+@torch.inference_mode(False)  # also where validation comes first
 def _make_curves(self: SplicingTrainingPlan, parts: Iterable[str]) -> None:
     "Means of training and validation cells, both before the first is logged, which is when Lightning looks for them."
     adversarial = ["adversarial_loss_train"] if self.adversarial_classifier else []
