@@ -295,6 +295,24 @@ def test_a_graphics_card_trains_as_a_processor_does(likelihood, monkeypatch):
 
 @pytest.mark.cuda
 @card
+@pytest.mark.parametrize("gene_likelihood", ["zinb", "nb"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_a_graphics_card_repeats_itself(likelihood, gene_likelihood, tmp_path):
+    "To the last bit, however mini-batches come to it: two trainings, two looks at a model, a model that was saved."
+    kwargs = {"splicing_loss_type": likelihood, "gene_likelihood": gene_likelihood}
+    how = [{"resident": r} for r in ("all", "all", "windows", None)]
+    one, *others = (trained(3, kwargs, accelerator="cuda", datasplitter_kwargs=split) for split in how)
+    one.save(tmp_path / "model")
+    for name, values in one.history.items():
+        assert all(other.history[name].equals(values) for other in others), name
+    for look in ("get_latent_representation", "get_normalized_splicing", "get_normalized_expression"):
+        found = np.asarray(getattr(one, look)())
+        for other in (one, sv.SPLICEVI.load(tmp_path / "model", one.adata), *others):
+            np.testing.assert_array_equal(np.asarray(getattr(other, look)()), found, err_msg=look)
+
+
+@pytest.mark.cuda
+@card
 def test_kernels_are_compiled_for_a_graphics_card():
     "And are right, in single precision, where double precision is the judge."
     assert kernel(MULTICHOOSE, 2, 2) is not None and kernel(ZERO_INFLATED, 5, 4) is not None

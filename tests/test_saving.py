@@ -113,7 +113,7 @@ def same(a, b) -> bool:
     if isinstance(a, dict):
         return same(list(a.items()), list(b.items()))
     if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and a.shape == b.shape and bool((a == b).all())
+        return a.dtype == b.dtype and a.shape == b.shape and bool((a.cpu() == b.cpu()).all())
     if isinstance(a, np.ndarray):
         objects = a.dtype.hasobject
         return (

@@ -22,6 +22,7 @@ from .latent import LatentMixin
 from ..nn.batch import splicing_batch
 from ..nn.loader import SplicingKeys
 from ..nn.scvi_names import field_modality, warn_untrained
+from ..nn.sums import sums_of_runs
 
 # %% auto #0
 __all__ = ['SEED', 'DOF', 'gene_counts', 'scattered_psi', 'event_reads', 'junction_reads', 'drawn_reads', 'CriticismMixin',
@@ -45,12 +46,12 @@ def gene_counts(
 def scattered_psi(
     psi: Tensor,  # (pairs,) sum to one in each observation
     c: Tensor,  # (pairs,) concentration
-    observation: Tensor,  # (pairs,) observation of each pair
+    observation: Tensor,  # (pairs,) observation of each pair, sorted
     n_observations: int,
 ) -> Tensor:  # (pairs,)
     "PSI of cells, from a Dirichlet distribution around the decoded PSI."
     g = distributions.Gamma((c * psi).double().clamp(min=1e-12), 1.0).sample().clamp(min=1e-300)
-    return g / g.new_zeros(n_observations).index_add_(0, observation, g)[observation]
+    return g / sums_of_runs(g, observation, n_observations)[observation]
 
 # %% ../../nbs/50_model/58_criticism.ipynb #1f5bec2f
 def event_reads(

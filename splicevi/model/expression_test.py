@@ -27,6 +27,7 @@ from .decode import DecodeMixin, pick
 from .designs import DESIGN, Asked, asked_of, cells_asked, check_design
 from .docs import docs, explain
 from ..nn.scvi_names import batch_categories, warn_untrained
+from ..nn.sums import sums_by_index
 from ..tl.designed_counts import as_groups, designed_counts
 from ..tl.donor_counts import TAU2, CountedDonors, counted_donors, donor_mean, donors_expected, gene_p_values
 from ..tl.fold_changes import NO_PRIOR, FoldPosterior, GroupMean, fit_folds, mean_of_sums
@@ -252,7 +253,7 @@ def _expected_counts(
         for k, c in enumerate(codes):
             scale = self.module.expression_decoder(*self._decoder_inputs(tensors, z, c)).log_scale
             counts = (q["library"] + scale).exp()
-            total[k, some] += counts.new_zeros(len(some), self.n_genes).index_add_(0, at, counts).cpu().numpy()
+            total[k, some] += sums_by_index(counts, at, len(some)).cpu().numpy()
     return total
 
 # %% ../../nbs/50_model/60_expression_test.ipynb #0f9cdd6d

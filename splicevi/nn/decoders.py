@@ -17,7 +17,7 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 
 from .batch import SplicingBatch
-from .fused import FusedLogProb, fuses_likelihood
+from .fused import FusedLogProb, fuses_likelihood, sums_by_junction
 from .fused_counts import FusedZeroInflated, fuses_counts
 from .likelihoods import SplicingLikelihood, at_least_single
 from splicevi.nn.on_device import (
@@ -28,7 +28,6 @@ from splicevi.nn.on_device import (
     products_at_pairs,
     reads_on_card,
     sums_of_cells,
-    sums_of_junctions,
     sums_on_card,
 )
 from .scvi_names import category_columns, first_linear
@@ -47,7 +46,7 @@ class SampledProduct(torch.autograd.Function):
     def backward(ctx, grad):
         (h, weight), batch = ctx.saved_tensors, ctx.batch
         if sums_on_card(batch, h):
-            return sums_of_cells(batch, grad, weight), sums_of_junctions(batch, grad, h, len(weight)), None
+            return sums_of_cells(batch, grad, weight), sums_by_junction(batch, grad, h, len(weight)), None
         grad_h = F.embedding_bag(batch.junction, weight, batch.indptr[:-1], mode="sum", per_sample_weights=grad)
         return grad_h, pair_matrix(batch, grad, len(weight)).t() @ h, None
 

@@ -26,6 +26,7 @@ from .elementary import FAST
 from .fused import PooledCodes, in_parts, may_fuse
 from .on_device import CodesOnDevice, sums_on_card
 from .scvi_names import fully_connected
+from .sums import sums_of_runs
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
 def depth_aware_residual(
@@ -179,7 +180,7 @@ class MLPInteraction(nn.Module):
         for start, stop in stretches(batch.junction.numel(), max_nobs):
             psi = batch.psi[start:stop].unsqueeze(1)
             h = self.h(torch.cat([psi, psi * unit[batch.junction[start:stop]]], 1))
-            pooled = pooled.index_add(0, batch.cell[start:stop], h)
+            pooled = pooled + sums_of_runs(h, batch.cell[start:stop], batch.n_cells)
         return pooled
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #067b39d5

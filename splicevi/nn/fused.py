@@ -21,6 +21,7 @@ from ..data.compiled import compiled
 from .batch import SplicingBatch
 from .elementary import EXACT, FAST, SINGLE, exp_of, log_of
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
+from .sums import sorted_runs
 
 # %% auto #0
 __all__ = ['HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose',
@@ -231,8 +232,12 @@ _ORDERS = WeakTensorKeyDictionary()  # junctions of a mini-batch -> its pairs by
 def order_of(batch: SplicingBatch, n_junctions: int) -> tuple[Tensor, Tensor, Tensor]:
     "Where each junction's pairs start in the order of junctions, that order, and their cells; sorted once."
     if batch.junction not in _ORDERS:
-        found = sorted_by_junction(batch.junction.numpy(), batch.indptr.numpy(), n_junctions)
-        ends, order, cell = map(torch.from_numpy, found)
+        if batch.junction.device.type == "cpu":
+            found = sorted_by_junction(batch.junction.numpy(), batch.indptr.numpy(), n_junctions)
+            ends, order, cell = map(torch.from_numpy, found)
+        else:
+            ends, order = sorted_runs(batch.junction, n_junctions)
+            cell = batch.cell.index_select(0, order)
         _ORDERS[batch.junction] = ends[:-1], order, cell
     return _ORDERS[batch.junction]
 

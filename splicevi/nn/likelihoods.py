@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from .batch import SplicingBatch
+from .sums import sums_by_index, sums_of_runs
 
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
@@ -25,15 +26,14 @@ __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax'
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
 def observation_log_softmax(
     logits: Tensor,  # (pairs,)
-    observation: Tensor,  # (pairs,) group of each pair
+    observation: Tensor,  # (pairs,) group of each pair, sorted
     n_observations: int,  # number of groups
 ) -> Tensor:  # (pairs,) log p, which sums to one in each group
     "Log-softmax within each observed (cell, event) group."
     with torch.no_grad():
         top = logits.new_full((n_observations,), -torch.inf).scatter_reduce_(0, observation, logits, "amax")
     shifted = logits - top[observation]
-    norm = logits.new_zeros(n_observations).index_add_(0, observation, shifted.exp())
-    return shifted - norm.log()[observation]
+    return shifted - sums_of_runs(shifted.exp(), observation, n_observations).log()[observation]
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #99ffd103
 def event_softmax(
@@ -46,6 +46,8 @@ def event_softmax(
     shape = (*logits.shape[:-1], n_events)
     top = logits.new_full(shape, -torch.inf).scatter_reduce(-1, index, logits, "amax")
     e = (logits - top.gather(-1, index)).exp()
+    if e.is_cuda:  # in the same order every time
+        return e / sums_by_index(e.movedim(-1, 0), event, n_events).movedim(0, -1).gather(-1, index)
     return e / logits.new_zeros(shape).scatter_add(-1, index, e).gather(-1, index)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #6fb74f5f
@@ -149,9 +151,8 @@ def without_autocast(t: Tensor):
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #47fac77a
 def sum_by_cell(values: Tensor, cell: Tensor, n_cells: int) -> Tensor:
-    "Sum of the values of each cell, shape (cells,)."
-    wide = widened(values)
-    return wide.new_zeros(n_cells).index_add_(0, cell, wide).to(values.dtype)
+    "Sum of the values of each cell, shape (cells,); values are sorted by cell."
+    return sums_of_runs(widened(values), cell, n_cells).to(values.dtype)
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #64c95b64
 class SplicingLikelihood:
