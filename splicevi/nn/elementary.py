@@ -10,7 +10,8 @@ import numpy as np
 from ..data.compiled import compiled
 
 # %% auto #0
-__all__ = ['EXACT', 'FAST', 'SINGLE', 'LOG_2', 'BELOW_ONE', 'exp_of', 'log1p_of', 'log_of', 'softplus_of']
+__all__ = ['EXACT', 'FAST', 'SINGLE', 'LOG_2', 'BELOW_ONE', 'LOG1P', 'exp_of', 'log1p_of', 'log_of', 'softplus_of',
+           'log_of_count']
 
 # %% ../../nbs/40_nn/23_elementary.ipynb #2851047a
 EXACT = {"contract", "nsz"}  # liberties of the compiler: what it may round once instead of twice
@@ -67,3 +68,13 @@ def softplus_of(x: float) -> tuple[float, float, float]:  # in single precision
     if x > SINGLE(0):
         return soft + x, large, e * large
     return soft, e * large, large
+
+# %% ../../nbs/40_nn/23_elementary.ipynb #6b6ff820
+LOG1P = np.log1p(np.arange(256, dtype=np.float32))
+
+
+@compiled
+def log_of_count(count: float) -> float:
+    "log of 1 + count."
+    k = int(count)
+    return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['ROWS_AT_ONCE', 'INTERACTIONS', 'depth_aware_residual', 'residuals_of_reads', 'residuals_pass', 'residuals',
            'stretches', 'pool_codes', 'CodesInParts', 'codes_kept', 'BilinearInteraction', 'MLPInteraction',
-           'posterior', 'PartialEncoder', 'codes_of', 'pca_embedding', 'VanillaEncoder', 'LibraryEncoder']
+           'hidden_features', 'posterior', 'PartialEncoder', 'codes_of', 'pca_embedding', 'VanillaEncoder',
+           'LibraryEncoder']
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #d5a4a240
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ from .batch import CompactBatch, LogCounts, SplicingBatch
 from .elementary import FAST
 from .fused import PooledCodes, in_parts, may_fuse
 from .on_device import CodesOnDevice, sums_on_card
-from .scvi_names import fully_connected
+from .scvi_names import category_columns, first_linear, fully_connected
+from .sparse_counts import SparseCounts, product, takes_product
 from .sums import sums_of_runs
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
@@ -187,9 +189,17 @@ class MLPInteraction(nn.Module):
 INTERACTIONS = {"bilinear": BilinearInteraction, "mlp": MLPInteraction}
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #fd20324c
-def posterior(encoder: Encoder, x: Tensor, *cats: Tensor) -> tuple[Tensor, Tensor]:  # (cells, latent) mean and variance
-    "Parameters of the posterior of scvi's encoder, without a sample."
-    q = fully_connected(encoder.encoder, x, *cats)
+def hidden_features(layers: FCLayers, x: Tensor | LogCounts | SparseCounts, *cats: Tensor) -> Tensor:
+    "What fully connected layers make of features, or of the logarithms of counts."
+    alone = isinstance(x, SparseCounts) and not any(k > 1 for k in category_columns(layers))
+    if alone and takes_product(x, layer := first_linear(layers)):
+        return fully_connected(layers, product(x, layer), passed=1)
+    return fully_connected(layers, x if isinstance(x, Tensor) else x.log, *cats)
+
+
+def posterior(encoder: Encoder, x: Tensor | LogCounts | SparseCounts, *cats: Tensor) -> tuple[Tensor, Tensor]:
+    "Parameters of the posterior of scvi's encoder, without a sample: mean and variance, (cells, latent) each."
+    q = hidden_features(encoder.encoder, x, *cats)
     return encoder.mean_encoder(q), encoder.var_activation(encoder.var_encoder(q)) + encoder.var_eps
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #d23560f1
@@ -286,6 +296,6 @@ class LibraryEncoder(nn.Module):
         self.correction = nn.Linear(n_hidden, 1)
         nn.init.zeros_(self.correction.weight), nn.init.zeros_(self.correction.bias)
 
-    def forward(self, counts: LogCounts, *cats: Tensor) -> Tensor:  # (cells, 1)
-        hidden = fully_connected(self.layers, counts.log, *cats)
+    def forward(self, counts: LogCounts | SparseCounts, *cats: Tensor) -> Tensor:  # (cells, 1)
+        hidden = hidden_features(self.layers, counts, *cats)
         return counts.total.clamp_min(1).log() + self.correction(hidden)

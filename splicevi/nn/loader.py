@@ -27,14 +27,14 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LOG1P', 'OURS', 'ROWS', 'AT_ONCE', 'STRETCH', 'WINDOW',
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'CODED', 'AT_ONCE', 'STRETCH', 'WINDOW',
            'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
            'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
            'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
-           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'log_of_count',
-           'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays', 'log_counts_pass', 'log_count_arrays',
-           'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead',
-           'side_by_side', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large',
+           'counts_pass', 'counts_at_once', 'expression_arrays', 'encoder_count_arrays', 'covariates_at', 'is_streamed',
+           'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead', 'side_by_side', 'near_order',
+           'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #81d563ac
 from ..core import KEYS, user_level
@@ -54,9 +54,11 @@ from splicevi.data.pairs import (
 )
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
+from .elementary import log_of_count
 from .fused import in_parts, is_large
 from .resident import ResidentCells, kept_on, resident_cells, sent
-from .scvi_names import field_place, registered_fields
+from .scvi_names import field_place, field_values, registered_fields
+from .sparse_counts import COUNT_STARTS, COUNTED, COUNTED_GENES
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -173,7 +175,7 @@ def registered(manager: AnnDataManager, key: str):
     if not field_place(manager.registry, key):
         return None
     try:
-        return manager.get_from_registry(key)
+        return field_values(manager, key)
     except (KeyError, ValueError):
         if key in (REGISTRY_KEYS.X_KEY, SplicingKeys.COUNTS):
             raise
@@ -379,16 +381,6 @@ def splicing_arrays(
             out["psi"] = store.psi[at]
     return out | {"indptr": indptr.astype(np.int32)}
 
-# %% ../../nbs/40_nn/70_loader.ipynb #637820c6
-LOG1P = np.log1p(np.arange(256, dtype=np.float32))
-
-
-@compiled
-def log_of_count(count: float) -> float:
-    "log of 1 + count."
-    k = int(count)
-    return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
-
 # %% ../../nbs/40_nn/70_loader.ipynb #7d7bc207
 def ends_if_large(x, rows: np.ndarray) -> np.ndarray | None:  # (cells + 1,)
     "Where the counts of each cell start, one after the other, if they are many and can be taken as they lie."
@@ -441,28 +433,16 @@ def expression_arrays(
     block = np.ascontiguousarray(block, np.float32)
     return {REGISTRY_KEYS.X_KEY: block, "x_hit": np.flatnonzero(block)}
 
-# %% ../../nbs/40_nn/70_loader.ipynb #56945e6b
-@compiled
-def log_counts_pass(first, last, rows, indptr, indices, counts, log, total):
-    "Write the logarithms of the counts of cells `first` to `last` of a mini-batch, and their totals."
-    for i in range(first, last):
-        mine, row, seen = slice(indptr[rows[i]], indptr[rows[i] + 1]), log[i], 0.0
-        row[:] = 0
-        for gene, count in zip(indices[mine], counts[mine]):
-            row[gene] = log_of_count(count)
-            seen += count
-        total[i, 0] = seen
-
 # %% ../../nbs/40_nn/70_loader.ipynb #ab58b332
-def log_count_arrays(
+def encoder_count_arrays(
     x,  # (cells, genes) CSR or dense
     rows: np.ndarray,  # (cells,)
 ) -> dict[str, np.ndarray]:
-    "What encoders ask of the gene counts of some cells."
+    "What encoders ask of the gene counts of some cells, see `splicevi.nn.sparse_counts.encoder_counts`."
     if (ends := ends_if_large(x, rows)) is not None:
-        log, total = np.empty((len(rows), x.shape[1]), np.float32), np.empty((len(rows), 1), np.float32)
-        in_parts(log_counts_pass, ends, rows, x.indptr, x.indices, x.data, log, total)
-        return {LOG_COUNTS: log, COUNT_TOTALS: total}
+        gene, count = (stretches_of(a, x.indptr, rows) for a in (x.indices, x.data))
+        gene, count = gene.astype(np.int32, copy=False), count.astype(np.float32, copy=False)
+        return {COUNT_STARTS: ends, COUNTED_GENES: gene, COUNTED: count}
     block = x[rows]
     block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
     return {LOG_COUNTS: np.log1p(block), COUNT_TOTALS: block.sum(1, keepdims=True)}
@@ -472,16 +452,17 @@ OURS = {REGISTRY_KEYS.X_KEY, *(v for k, v in vars(SplicingKeys).items() if k.isu
 ROWS = "rows"  # rows of the data set among the tensors of a mini-batch, for messages
 
 # %% ../../nbs/40_nn/70_loader.ipynb #86889445
+CODED = (REGISTRY_KEYS.BATCH_KEY, REGISTRY_KEYS.LABELS_KEY, REGISTRY_KEYS.CAT_COVS_KEY)  # by whole numbers
+
+
 def covariates_at(
     manager: AnnDataManager,
     rows: np.ndarray,  # (cells,)
 ) -> dict[str, np.ndarray]:  # registry key to (cells, columns)
     "Batch, covariates and size factors of some cells, in the order of the rows."
     keys = [k for k in registered_fields(manager.registry) if k not in OURS and field_place(manager.registry, k)]
-    if not keys:
-        return {}
-    wanted, back = np.unique(rows, return_inverse=True)
-    return {k: v[back] for k, v in manager.create_torch_dataset(data_and_attributes=keys)[wanted].items()}
+    values = {k: np.asarray(field_values(manager, k)) for k in keys}
+    return {k: v[rows].astype(np.int64 if k in CODED else np.float32) for k, v in values.items()}
 
 # %% ../../nbs/40_nn/70_loader.ipynb #a2e78168
 def is_streamed(store: CellStore) -> bool:
@@ -532,7 +513,9 @@ class CellDataset(torch.utils.data.Dataset):
         store, rows = self._held(rows)
         if store.x is not None:
             encoded = self.for_encoders
-            out |= log_count_arrays(store.x, rows) if encoded else expression_arrays(store.x, rows, self.for_training)
+            out |= (
+                encoder_count_arrays(store.x, rows) if encoded else expression_arrays(store.x, rows, self.for_training)
+            )
         if store.pairs is not None:
             pairs = splicing_arrays(store, rows, self.compact, self.for_encoders)
             out |= {PAIR + k: v for k, v in pairs.items()}

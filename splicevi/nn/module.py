@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal, kl_divergence
 
 from ..data.pairs import CellStore, ObservedPairs
-from .batch import gene_counts, log_counts, splicing_batch
+from .batch import log_counts, splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedCounts, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
 from .fusion import MIXINGS, PENALTIES
@@ -35,6 +35,7 @@ from splicevi.nn.likelihoods import (
     without_autocast,
 )
 from .options import Options, default_width
+from .sparse_counts import encoder_counts
 from ..tl.batch_effects import offset_scale
 from ..tl.concentration import moment_concentration, pooled_concentration, starting_psi
 from ..tl.groups import group_reads
@@ -306,7 +307,7 @@ def covariates(tensors: dict[str, Tensor]) -> dict[str, Tensor | None]:
 def _get_inference_input(self: SPLICEVAE, tensors: dict[str, Tensor], **kwargs) -> dict:
     "What the encoders need of a mini-batch."
     return dict(
-        x=gene_counts(tensors),
+        x=encoder_counts(tensors, self.n_input_genes),
         splicing=splicing_batch(tensors),
         size_factor=tensors.get(REGISTRY_KEYS.SIZE_FACTOR_KEY),
         **covariates(tensors),
@@ -326,7 +327,7 @@ def _encode(self: SPLICEVAE, counts, splicing, batch_index, cont_covs, cat_covs)
     cont = cont_covs if self.encode_covariates and self.n_continuous_cov else None
     encoded = []
     if counts is not None:
-        inputs = counts.log if cont is None else torch.cat([counts.log, cont], 1)
+        inputs = counts if cont is None else torch.cat([counts.log, cont], 1)
         encoded.append((*posterior(self.z_encoder_expression, inputs, *cats), counts.total[:, 0] > 0))
     if splicing is not None:
         encoded.append((*self.z_encoder_splicing(splicing, *cats, cont=cont), splicing.indptr.diff() > 0))
@@ -351,7 +352,7 @@ def transform(self: SPLICEVAE, z: Tensor) -> Tensor:
 @patch
 def posterior_mean(self: SPLICEVAE, tensors: dict[str, Tensor]) -> Tensor:  # (cells, latent)
     "Mean latent point of each cell of a mini-batch; draws no random number."
-    counts, splicing = log_counts(gene_counts(tensors)), splicing_batch(tensors)
+    counts, splicing = log_counts(encoder_counts(tensors, self.n_input_genes)), splicing_batch(tensors)
     mean, _ = self._mix(*self._encode(counts, splicing, **covariates(tensors)))
     return self.transform(mean)
 

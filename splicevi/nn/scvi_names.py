@@ -19,7 +19,7 @@ from ..core import quiet_logs
 __all__ = ['MODEL', 'MIXIN', 'CONSTANTS', 'NAMES', 'OBJECTS', 'REGISTRY', 'IDENTITY', 'find', 'made', 'has', 'moved',
            'setup_arguments', 'init_arguments', 'warn_untrained', 'make_loader', 'inference_input', 'runner_class',
            'history_logger', 'early_stopping_callback', 'own_number', 'forget_data', 'kept_attributes', 'attach_data',
-           'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place',
+           'fetch', 'device_of', 'registered_fields', 'field_state', 'field_modality', 'field_place', 'field_values',
            'batch_categories', 'covariate_counts', 'setup_method', 'setup_call', 'model_name', 'lacking',
            'set_up_again', 'register_again', 'without_states', 'without_identity', 'is_latest', 'is_internal',
            'replace_content', 'first_linear', 'category_columns', 'fully_connected', 'is_masked', 'unmask',
@@ -252,6 +252,12 @@ def field_place(registry: dict, key: str) -> tuple[str | None, str, str] | None:
     found = registered_fields(registry).get(key, {}).get("data_registry")
     return found and (found.get("mod_key"), found["attr_name"], found["attr_key"])
 
+# %% ../../nbs/40_nn/05_scvi_names.ipynb #0af25632
+def field_values(manager, key: str):
+    "The values of a registered field of a data set, as they are in it now."
+    field = next((f for f in manager.fields if f.registry_key == key and not f.is_empty), None)
+    return manager.get_from_registry(key) if field is None else field.get_field_data(manager.adata)
+
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #db2be614
 def batch_categories(registry: dict) -> list:
     "Names of the batches, by their code."
@@ -341,13 +347,17 @@ def category_columns(layers: nn.Module) -> list[int]:
     return list(layers.n_cat_list)
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #e8f1c857
-def fully_connected(layers: nn.Module, x: Tensor, *cats: Tensor) -> Tensor:
+def fully_connected(
+    layers: nn.Module,
+    x: Tensor,
+    *cats: Tensor,
+    passed: int = 0,  # layers that made x, of which no covariate has categories
+) -> Tensor:
     "What fully connected layers make of their input, which is not copied where no covariate has categories."
-    if x.dim() != 2 or any(k > 1 for k in category_columns(layers)):
+    if not passed and (x.dim() != 2 or any(k > 1 for k in category_columns(layers))):
         return layers(x, *cats)
-    for block in layers.fc_layers:
-        for layer in block:
-            x = x if layer is None else layer(x)
+    for layer in [layer for block in layers.fc_layers for layer in block if layer is not None][passed:]:
+        x = layer(x)
     return x
 
 # %% ../../nbs/40_nn/05_scvi_names.ipynb #08e84475
