@@ -441,7 +441,7 @@ def encoder_count_arrays(
     "What encoders ask of the gene counts of some cells, see `splicevi.nn.sparse_counts.encoder_counts`."
     if (ends := ends_if_large(x, rows)) is not None:
         gene, count = (stretches_of(a, x.indptr, rows) for a in (x.indices, x.data))
-        gene, count = gene.astype(np.int32, copy=False), count.astype(np.float32, copy=False)
+        gene, count = np.require(gene, np.int32, "W"), np.require(count, np.float32, "W")  # as PyTorch wants them
         return {COUNT_STARTS: ends, COUNTED_GENES: gene, COUNTED: count}
     block = x[rows]
     block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
