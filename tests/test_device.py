@@ -17,6 +17,7 @@ from splicevi.nn import loader, plan
 from splicevi.nn.loader import CellLoader
 from splicevi.nn.on_device import MULTICHOOSE, ZERO_INFLATED, kernel, multichoose_terms
 from splicevi.nn.resident import ResidentCells
+from splicevi.nn.sums import SumsOfRuns, at_least_single, sums_by_index, sums_of_runs
 
 LIKELIHOODS = ("dirichlet_multinomial", "beta_binomial", "binomial")
 WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "_unique2", "unique_consecutive")
@@ -122,6 +123,15 @@ def test_half_precision_of_the_networks(likelihood):
     assert {p.dtype for p in half.module.parameters()} == {torch.float32}
     r = np.corrcoef(full.get_latent_representation().ravel(), half.get_latent_representation().ravel())[0, 1]
     assert r > 0.99
+
+
+def test_codes_of_pairs_in_half_precision():
+    "A network that is run on every pair, and its values added up in single precision."
+    full, half = (trained(8, {"partial_interaction": "mlp"}, precision=p) for p in ("32-true", "bf16-mixed"))
+    np.testing.assert_allclose(curve(half), curve(full), rtol=1e-3)
+    many, at = torch.full((3000,), 0.05, dtype=torch.bfloat16), torch.zeros(3000, dtype=torch.long)
+    found = [SumsOfRuns.apply(at_least_single(many), at, 1), sums_of_runs(many, at, 1), sums_by_index(many, at, 1)]
+    assert all(t.dtype == torch.float32 and abs(t.item() - 150) < 1 for t in found)
 
 
 class Norms(Callback):

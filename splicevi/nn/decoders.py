@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from .batch import SplicingBatch
 from .fused import FusedLogProb, fuses_likelihood, sums_by_junction
 from .fused_counts import FusedZeroInflated, fuses_counts
-from .likelihoods import SplicingLikelihood, at_least_single
+from .likelihoods import SplicingLikelihood
 from splicevi.nn.on_device import (
     LogProbOnDevice,
     ZeroInflatedOnDevice,
@@ -31,6 +31,7 @@ from splicevi.nn.on_device import (
     sums_on_card,
 )
 from .scvi_names import category_columns, first_linear
+from .sums import at_least_single
 
 # %% ../../nbs/40_nn/50_decoders.ipynb #e6b3bbdb
 class SampledProduct(torch.autograd.Function):

@@ -18,9 +18,9 @@ from .sums import sums_by_index, sums_of_runs
 # %% auto #0
 __all__ = ['GENE_LIKELIHOODS', 'SPLICING_LIKELIHOODS', 'observation_log_softmax', 'event_softmax', 'stirling_rest',
            'multichoose_by_series', 'digamma_rest', 'multichoose_slope', 'MultichooseSeries', 'log_multichoose',
-           'multichoose_and_slope', 'log_multichoose_or_zero', 'widened', 'at_least_single', 'without_autocast',
-           'sum_by_cell', 'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial', 'BetaBinomial',
-           'DirichletMultinomial', 'log_nb_zero', 'log_nb_gain', 'NegativeBinomial', 'zinb_slopes', 'ZeroInflated',
+           'multichoose_and_slope', 'log_multichoose_or_zero', 'widened', 'without_autocast', 'sum_by_cell',
+           'SplicingLikelihood', 'log_binomial_coefficient', 'Binomial', 'BetaBinomial', 'DirichletMultinomial',
+           'log_nb_zero', 'log_nb_gain', 'NegativeBinomial', 'zinb_slopes', 'ZeroInflated',
            'ZeroInflatedNegativeBinomial', 'Poisson']
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #845ce358
@@ -140,11 +140,6 @@ def widened(t: Tensor) -> Tensor:
     return t if t.device.type == "mps" else t.double()
 
 # %% ../../nbs/40_nn/20_likelihoods.ipynb #d66f2750
-def at_least_single(t: Tensor | None) -> Tensor | None:
-    "In single precision, where it was less."
-    return t.float() if t is not None and t.dtype in (torch.bfloat16, torch.float16) else t
-
-
 def without_autocast(t: Tensor):
     "A context in which the device of a tensor works in the precision that tensors have."
     return torch.autocast(t.device.type, enabled=False)

@@ -30,12 +30,12 @@ from splicevi.nn.likelihoods import (
     GENE_LIKELIHOODS,
     SPLICING_LIKELIHOODS,
     SplicingLikelihood,
-    at_least_single,
     event_softmax,
     without_autocast,
 )
 from .options import Options, default_width
 from .sparse_counts import encoder_counts
+from .sums import at_least_single
 from ..tl.batch_effects import offset_scale
 from ..tl.concentration import moment_concentration, pooled_concentration, starting_psi
 from ..tl.groups import group_reads

@@ -75,7 +75,7 @@ def sums_of_cells(
     "For each cell, the sum of value · weight over its pairs, in the same order every time."
     size, piece = batch.indptr.diff().unsqueeze(1), torch.arange(PIECES, dtype=torch.int32, device=value.device)
     starts = (batch.indptr[:-1].unsqueeze(1) + size * piece // PIECES).view(-1)
-    pieces = embedding_bag(batch.junction, weight, starts, mode="sum", per_sample_weights=value)
+    pieces = embedding_bag(batch.junction, weight, starts, mode="sum", per_sample_weights=value.contiguous())
     return pieces.view(batch.n_cells, PIECES, -1).sum(1)
 
 # %% ../../nbs/40_nn/28_on_device.ipynb #c1ebc69f

@@ -15,7 +15,8 @@ from ..data.compiled import compiled
 from .batch import LogCounts, gene_counts, spread
 from .elementary import FAST, log_of_count
 from .fused import in_parts
-from .sums import sums_of_segments
+from .likelihoods import widened
+from .sums import sums_of_runs
 
 # %% auto #0
 __all__ = ['GENES', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'rows_at_hand', 'product_pass', 'log_pass',
@@ -34,7 +35,7 @@ GENES = 256  # whose rows are at hand
 
 
 @compiled(fastmath=FAST)
-def product_pass(first, last, indptr, gene, count, weight, out, total):
+def product_pass(first, last, indptr, gene, count, weight, out, total, complete):
     "For cells `first` to `last`, the sum of their genes' weights times the logarithms of the counts; and of counts."
     h, at = weight.shape[0], indptr[first:last].copy()
     room = np.empty(GENES * h + 16, np.float32)
@@ -44,7 +45,7 @@ def product_pass(first, last, indptr, gene, count, weight, out, total):
         rows_at_hand(weight, start, table)
         for i in range(first, last):
             sums, p, end, seen = out[i], at[i - first], indptr[i + 1], total[i]
-            while p + 4 <= end and gene[p + 3] < start + GENES:
+            while p + 4 <= end and start <= gene[p] < gene[p + 1] < gene[p + 2] < gene[p + 3] < start + GENES:
                 a, b, c, d = (log_of_count(count[p]), log_of_count(count[p + 1]),
                               log_of_count(count[p + 2]), log_of_count(count[p + 3]))  # fmt: skip
                 of_a, of_b = table[gene[p] - start], table[gene[p + 1] - start]
@@ -53,13 +54,13 @@ def product_pass(first, last, indptr, gene, count, weight, out, total):
                     sums[k] += a * of_a[k] + b * of_b[k] + c * of_c[k] + d * of_d[k]
                 seen += (count[p] + count[p + 1]) + (count[p + 2] + count[p + 3])
                 p += 4
-            while p < end and gene[p] < start + GENES:
+            while p < end and start <= gene[p] < start + GENES:
                 a, of_a = log_of_count(count[p]), table[gene[p] - start]
                 for k in range(h):
                     sums[k] += a * of_a[k]
                 seen += count[p]
                 p += 1
-            at[i - first], total[i] = p, seen
+            at[i - first], total[i], complete[i] = p, seen, p == end
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #ab4fee43
 @compiled
@@ -82,9 +83,14 @@ class SparseCounts:
         self.added_up = None  # (cells,) what another pass found
 
     @property
+    def cell(self) -> Tensor:  # (counts,)
+        return spread(self.starts.diff(), len(self.gene))
+
+    @property
     def total(self) -> Tensor:  # (cells, 1)
-        found = sums_of_segments(self.count.double(), self.starts) if self.added_up is None else self.added_up
-        return found.float().unsqueeze(1)
+        if self.added_up is None:
+            self.added_up = sums_of_runs(widened(self.count), self.cell, len(self.starts) - 1)
+        return self.added_up.float().unsqueeze(1)
 
     @cached_property
     def log(self) -> Tensor:  # (cells, genes)
@@ -94,7 +100,7 @@ class SparseCounts:
             arrays = [t.numpy() for t in (self.starts, self.gene, self.count, log, self.added_up)]
             in_parts(log_pass, arrays[0], *arrays)
             return log
-        at = spread(self.starts.diff(), len(self.gene)).mul_(self.n_genes).add_(self.gene)
+        at = self.cell.mul_(self.n_genes).add_(self.gene)
         log = self.count.new_zeros(n * self.n_genes).scatter_(0, at, self.count.log1p())
         return log.view(n, self.n_genes)
 
@@ -115,10 +121,12 @@ def takes_product(counts: SparseCounts, layer: nn.Module) -> bool:
 def product(counts: SparseCounts, layer: nn.Linear) -> Tensor:  # (cells, hidden)
     "What a linear layer makes of the logarithms of counts."
     n = len(counts.starts) - 1
-    out, total = torch.zeros(n, layer.out_features), torch.zeros(n, dtype=torch.float64)
-    tensors = counts.starts, counts.gene, counts.count, layer.weight.contiguous(), out, total
+    out, total, complete = torch.zeros(n, layer.out_features), torch.zeros(n).double(), torch.zeros(n, dtype=torch.bool)
+    tensors = counts.starts, counts.gene, counts.count, layer.weight.contiguous(), out, total, complete
     arrays = [t.detach().numpy() for t in tensors]
     in_parts(product_pass, arrays[0], *arrays)
+    if not complete.all():
+        return layer(counts.log)
     counts.added_up = total
     return out if layer.bias is None else out.add_(layer.bias.detach())
 
