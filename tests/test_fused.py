@@ -13,7 +13,7 @@ from splicevi import SPLICEVI
 from splicevi.core import KEYS
 from splicevi.data import compiled as code
 from splicevi.datasets import simulate
-from splicevi.nn import fused, fused_counts
+from splicevi.nn import encoders, fused, fused_counts
 from splicevi.nn.batch import SplicingBatch, splicing_batch
 from splicevi.nn.decoders import DecodedCounts, DecodedPairs
 from splicevi.nn.likelihoods import DirichletMultinomial, ZeroInflatedNegativeBinomial
@@ -296,3 +296,28 @@ def test_a_prediction_left_half_way_leaves_no_codes_behind():
     assert np.array_equal(model.get_latent_representation(), answer)
     half_way.close()
     assert np.array_equal(model.get_latent_representation(), answer)
+
+
+@pytest.mark.parametrize("kind", ["sorted", "edited in place", "few zeros"])
+def test_latent_points_of_counts_as_they_lie(compiled, monkeypatch, kind):
+    "They are those of dense counts, also where an edit left rows unsorted that scipy holds for sorted."
+    mdata = simulate(n_cells=80, n_genes=700, n_junctions=60, seed=1)
+    x = mdata["rna"].X
+    if kind != "few zeros":
+        x.data = np.random.default_rng(0).binomial(x.data.astype(int), 0.1).astype(np.float32)
+        x.eliminate_zeros()
+    assert x.has_canonical_format
+    if kind == "edited in place":
+        x.indices[:] = x.shape[1] - 1 - x.indices
+    SPLICEVI.setup_mudata(mdata, modalities=dict(rna_layer="rna", junc_ratio_layer="splicing"))
+    model, products = SPLICEVI(mdata, n_latent=4), []
+    model.is_trained_ = True
+    found = model.get_latent_representation(), model.get_latent_representation(indices=[7, 3, 70])
+    count = lambda *given: products.append(given) or as_before(*given)
+    as_before = encoders.product
+    monkeypatch.setattr(encoders, "product", count)
+    np.testing.assert_array_equal(model.get_latent_representation(), found[0])
+    assert bool(products) == (kind != "few zeros")
+    monkeypatch.setattr(fused, "FUSE_FROM", 10**9)
+    np.testing.assert_allclose(found[0], dense := model.get_latent_representation(), atol=1e-5)
+    np.testing.assert_allclose(found[1], dense[[7, 3, 70]], atol=1e-5)

@@ -74,7 +74,7 @@ def log_pass(first, last, indptr, gene, count, log, total):
             seen += count[p]
         total[i] = seen
 
-
+# %% ../../nbs/40_nn/26_sparse_counts.ipynb #14e821e1
 class SparseCounts:
     "As `LogCounts`, of counts as they lie in a sparse matrix, whose rows are sorted by gene."
 
@@ -117,7 +117,7 @@ def takes_product(counts: SparseCounts, layer: nn.Module) -> bool:
     learns = torch.is_grad_enabled() and any(p.requires_grad for p in layer.parameters())
     return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 and not learns
 
-
+# %% ../../nbs/40_nn/26_sparse_counts.ipynb #0df87bd4
 def product(counts: SparseCounts, layer: nn.Linear) -> Tensor:  # (cells, hidden)
     "What a linear layer makes of the logarithms of counts."
     n = len(counts.starts) - 1
