@@ -31,6 +31,7 @@ from splicevi.nn.scvi_names import (
     field_modality,
     field_place,
     field_state,
+    field_values,
     forget_data,
     is_internal,
     is_masked,
@@ -356,7 +357,7 @@ def columns_now_and_then(manager) -> Iterator[tuple[str, np.ndarray, np.ndarray]
     registry, adata = manager.registry, manager.adata
     obs = lambda modality: adata.obs if modality is None else adata[modality].obs
     for argument, column, modality, known in categories(registry):
-        held = manager.get_from_registry(CODES[argument])
+        held = field_values(manager, CODES[argument])
         if column in obs(modality):
             then = held[column] if isinstance(held, pd.DataFrame) else held
             yield column, coded(obs(modality)[column], known), np.asarray(then).ravel()
@@ -364,7 +365,7 @@ def columns_now_and_then(manager) -> Iterator[tuple[str, np.ndarray, np.ndarray]
     for column in field_state(registry, key).get("columns", []):
         now = obs(field_modality(registry, key))
         if column in now:
-            yield column, now[column].to_numpy(), manager.get_from_registry(key)[column].to_numpy()
+            yield column, now[column].to_numpy(), field_values(manager, key)[column].to_numpy()
 
 # %% ../../nbs/50_model/20_dataset.ipynb #43e20b70
 def edited(now: np.ndarray, then: np.ndarray) -> bool:

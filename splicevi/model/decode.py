@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from numbers import Number
 from typing import Any, NamedTuple
@@ -21,8 +21,8 @@ from torch import Tensor
 
 from ..core import shortlist
 from .outputs import Output
-from ..nn.encoders import codes_kept, codes_of
-from ..nn.loader import side_by_side
+from ..nn.encoders import ROWS_AT_ONCE, codes_kept, codes_of
+from ..nn.loader import beside, side_by_side
 from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
 
@@ -168,15 +168,21 @@ def _posteriors(
     if n_samples < 1:
         raise ValueError(f"n_samples={n_samples} must be at least 1.")
     device, mode = self.device, torch.is_inference_mode_enabled()  # a device is found by looking at every weight
-    on_cpu, kwargs, kept = device.type == "cpu", kwargs | dict(n_samples=0), codes_of(self.module)
+    on_cpu, kwargs, learns = device.type == "cpu", kwargs | dict(n_samples=0), torch.is_grad_enabled()
+
+    def codes() -> dict:
+        with torch.set_grad_enabled(learns), torch.inference_mode(mode):
+            return codes_of(self.module)
 
     def encode(make: Callable[[], dict[str, Tensor]]) -> tuple[dict, dict]:
         tensors = {k: v.to(device) for k, v in make().items()}
         with torch.inference_mode(mode), codes_kept(kept):
             return tensors, self.module.inference(**inference_input(self.module, tensors) | kwargs)
 
-    loader = make_loader(self, adata, rows, batch_size, compact=not on_cpu, for_encoders=encoded_only)
     together = encoded_only and on_cpu  # the threads that encode also read
+    with beside(codes) if together and self.n_junctions > ROWS_AT_ONCE else nullcontext(codes) as kept:
+        loader = make_loader(self, adata, rows, batch_size, compact=not on_cpu, for_encoders=encoded_only)
+    kept = kept()
     makers = track(loader.makers(together), total=len(loader), style="tqdm", description="Decoding", disable=silent)
     with eval_mode(self.module):
         for tensors, q in (side_by_side if together else map)(encode, makers):

@@ -11,7 +11,7 @@ from ..data.compiled import compiled
 
 # %% auto #0
 __all__ = ['EXACT', 'FAST', 'SINGLE', 'LOG_2', 'BELOW_ONE', 'LOG1P', 'exp_of', 'log1p_of', 'log_of', 'softplus_of',
-           'log_of_count']
+           'log_of_count', 'log_counts']
 
 # %% ../../nbs/40_nn/23_elementary.ipynb #2851047a
 EXACT = {"contract", "nsz"}  # liberties of the compiler: what it may round once instead of twice
@@ -78,3 +78,17 @@ def log_of_count(count: float) -> float:
     "log of 1 + count."
     k = int(count)
     return LOG1P[k] if k < len(LOG1P) and k == count else np.log1p(count)
+
+# %% ../../nbs/40_nn/23_elementary.ipynb #ea0bf603
+@compiled
+def log_counts(counts: np.ndarray, out: np.ndarray) -> None:
+    "The same of many, which as a rule are all in the table: 256 at a time, and once more if one is not."
+    for start in range(0, len(counts), 256):
+        some, logs, odd = counts[start : start + 256], out[start : start + 256], np.int32(0)
+        for p in range(len(some)):
+            k = np.int32(some[p]) & np.int32(len(LOG1P) - 1)
+            odd |= np.int32(k != some[p])
+            logs[p] = LOG1P[k]
+        if odd:
+            for p in range(len(some)):
+                logs[p] = log_of_count(some[p])

@@ -46,16 +46,16 @@ def residuals_of_reads(first, last, indptr, junction, y, observations, size, tot
     "The same from reads, and the totals of the cells' events."
     n = np.empty(np.diff(indptr[first : last + 1]).max() + 4, np.float32)
     for i in range(first, last):
-        mine, q = slice(indptr[i], indptr[i + 1]), 0
-        for o in range(observations[i], observations[i + 1]):
+        mine, observed, q = slice(indptr[i], indptr[i + 1]), slice(observations[i], observations[i + 1]), np.uint64(0)
+        for all_reads, k in zip(total[observed], size[observed]):
             # most events are no larger than four; what is written too far is overwritten
-            n[q] = n[q + 1] = n[q + 2] = n[q + 3] = total[o]
-            for more in range(q + 4, q + size[o]):
-                n[more] = total[o]
-            q += size[o]
+            n[q] = n[q + np.uint64(1)] = n[q + np.uint64(2)] = n[q + np.uint64(3)] = all_reads
+            for more in range(q + np.uint64(4), q + np.uint64(k)):
+                n[more] = all_reads
+            q += np.uint64(k)
         j, reads, out = junction[mine], y[mine], r[mine]
-        for q in range(len(j)):
-            out[q] = (reads[q] - n[q] * psi_mean[j[q]]) / np.sqrt(n[q] + kappa)
+        for p in range(len(j)):
+            out[p] = (reads[p] - n[p] * psi_mean[np.uint32(j[p])]) / np.sqrt(n[p] + kappa)
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #06f72c10
 @compiled(fastmath=FAST)
@@ -135,12 +135,12 @@ class CodesInParts(torch.autograd.Function):
         return by_x, by_w1, by_b1, by_w2, slope.sum(0)
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #d5d3074e
-_KEPT = ContextVar("codes by interaction", default=None)
+_KEPT = ContextVar("what follows from parameters, by module", default=None)
 
 
 @contextmanager
 def codes_kept(
-    kept: dict,  # codes by their interaction, see `codes_of`; parameters must not change while it is used
+    kept: dict,  # codes by their interaction, see `codes_of`, and what is added; parameters must not change meanwhile
 ) -> Iterator[None]:
     "Within, in this thread, the codes of junctions are taken from those that are kept."
     before = _KEPT.set(kept)
@@ -193,7 +193,7 @@ def hidden_features(layers: FCLayers, x: Tensor | LogCounts | SparseCounts, *cat
     "What fully connected layers make of features, or of the logarithms of counts."
     alone = isinstance(x, SparseCounts) and not any(k > 1 for k in category_columns(layers))
     if alone and takes_product(x, layer := first_linear(layers)):
-        return fully_connected(layers, product(x, layer), passed=1)
+        return fully_connected(layers, product(x, layer, _KEPT.get()), passed=1)
     return fully_connected(layers, x if isinstance(x, Tensor) else x.log, *cats)
 
 

@@ -27,14 +27,15 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'OURS', 'ROWS', 'CODED', 'AT_ONCE', 'STRETCH', 'WINDOW',
-           'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
-           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mix_blocks', 'mix_arrays',
-           'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
-           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'compact_arrays', 'splicing_arrays', 'ends_if_large',
-           'counts_pass', 'counts_at_once', 'expression_arrays', 'encoder_count_arrays', 'covariates_at', 'is_streamed',
-           'Window', 'read_window', 'CellDataset', 'CellsToCome', 'one_ahead', 'side_by_side', 'near_order',
-           'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LANES', 'OURS', 'ROWS', 'CODED', 'AT_ONCE', 'STRETCH',
+           'WINDOW', 'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new',
+           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mixed', 'mix_blocks',
+           'mix_arrays', 'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store',
+           'row_starts', 'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'sizes_pass', 'sizes_of',
+           'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays',
+           'encoder_count_arrays', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset',
+           'CellsToCome', 'one_ahead', 'workers_with', 'side_by_side', 'beside', 'near_order', 'CellLoader',
+           'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #81d563ac
 from ..core import KEYS, user_level
@@ -209,18 +210,33 @@ def build_store(
 BLOCK = 1 << 16  # words of 8 bytes
 
 # %% ../../nbs/40_nn/70_loader.ipynb #16b068aa
+LANES = 8  # numbers that are mixed side by side
+
+
+@compiled
+def mixed(number: np.uint64, word: np.uint64) -> np.uint64:
+    "Another number for each word, and for each number."
+    product = (number ^ word) * np.uint64(0x9E3779B97F4A7C15)
+    return product ^ (product >> np.uint64(32))  # products carry upwards only
+
+
 @compiled
 def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> None:
     "A number for each block of words, which any change of a single word changes, and others but for a rare chance."
-    prime, half = np.uint64(0x9E3779B97F4A7C15), np.uint64(32)
+    lanes = np.empty(LANES, np.uint64)
     for block in range(first, last):
-        a, b = np.uint64(0xCBF29CE484222325), np.uint64(1)
-        for i in range(block * BLOCK, min((block + 1) * BLOCK, len(words)) - 1, 2):
-            a, b = (a ^ words[i]) * prime, (b ^ words[i + 1]) * prime
-            a, b = a ^ (a >> half), b ^ (b >> half)  # products carry upwards only
-        if min((block + 1) * BLOCK, len(words)) % 2:
-            a = (a ^ words[len(words) - 1]) * prime
-        out[block] = a ^ (b * prime)
+        mine, lanes[:] = words[block * BLOCK : (block + 1) * BLOCK], np.arange(LANES)
+        for start in range(0, len(mine), LANES):
+            some = mine[start : start + LANES]
+            if len(some) == LANES:
+                for k in range(LANES):
+                    lanes[k] = mixed(lanes[k], some[k])
+            else:
+                for k in range(len(some)):
+                    lanes[k] = mixed(lanes[k], some[k])
+        out[block] = 0
+        for k in range(LANES):
+            out[block] = mixed(out[block], lanes[k])
 
 # %% ../../nbs/40_nn/70_loader.ipynb #856be04c
 def mix_arrays(first: int, last: int, starts: np.ndarray, words: list, out: list) -> None:
@@ -343,6 +359,22 @@ def stretches_of(
     in_parts(copy_stretches, starts, starts, indptr[rows], array, out)
     return out
 
+# %% ../../nbs/40_nn/70_loader.ipynb #03c7bf10
+@compiled
+def sizes_pass(event, size, out):
+    "Write the size of each event."
+    for o in range(len(event)):
+        out[o] = size[np.uint32(event[o])]
+
+
+def sizes_of(event: np.ndarray, size: np.ndarray) -> np.ndarray:  # (observations,), (events,) -> (observations,)
+    "The size of each observation's event."
+    if not is_large(len(event)):
+        return size[event]
+    out = np.empty(len(event), size.dtype)
+    sizes_pass(event, size, out)
+    return out
+
 # %% ../../nbs/40_nn/70_loader.ipynb #8166eaef
 def compact_arrays(store: CellStore, rows: np.ndarray) -> dict[str, np.ndarray]:
     "The fields of some cells from which the others follow, see `splicevi.nn.batch.CompactBatch`."
@@ -355,7 +387,7 @@ def compact_arrays(store: CellStore, rows: np.ndarray) -> dict[str, np.ndarray]:
         y=of_pairs(p.y),
         observation_event=event.astype(np.int32, copy=False),
         observation_total=of_observations(p.observation_total),
-        observation_size=p.event_size.astype(np.int32, copy=False)[event],
+        observation_size=sizes_of(event, p.event_size.astype(np.int32, copy=False)),
         observation_indptr=row_starts(p.observation_indptr, rows).astype(np.int32),
     )
     return out if store.psi is None else out | {"psi_layer": of_pairs(store.psi)}
@@ -585,20 +617,14 @@ def one_ahead(items: Iterator) -> Iterator:
 AT_ONCE = 8  # items at work, at most: each takes memory
 
 
-def side_by_side(
-    work: Callable,  # of one item
-    items: Iterable,
-) -> Iterator:
-    "Results of work on items, in their order, several at a time, among which PyTorch's threads are dealt out."
-    threads = torch.get_num_threads()
-    if (workers := min(threads, AT_ONCE)) == 1:
-        yield from map(work, items)
-        return
-    started, under_way = Barrier(workers + 1, timeout=60), deque()
+@contextmanager
+def workers_with(workers: int, each: int) -> Iterator[ThreadPoolExecutor]:
+    "Threads, in each of which PyTorch has as many threads of its own."
+    threads, started = torch.get_num_threads(), Barrier(workers + 1, timeout=60)
 
     def start() -> None:
         torch.get_num_threads()  # else PyTorch looks later, and takes the number of all
-        torch.set_num_threads(threads // workers)
+        torch.set_num_threads(each)
         started.wait()
 
     with ThreadPoolExecutor(workers, "splicevi-encoder", start) as pool:
@@ -606,6 +632,19 @@ def side_by_side(
             pool.submit(int)
         started.wait()
         torch.set_num_threads(threads)
+        yield pool
+
+
+def side_by_side(
+    work: Callable,  # of one item
+    items: Iterable,
+) -> Iterator:
+    "Results of work on items, in their order, several at a time, among which PyTorch's threads are dealt out."
+    threads, under_way = torch.get_num_threads(), deque()
+    if (workers := min(threads, AT_ONCE)) == 1:
+        yield from map(work, items)
+        return
+    with workers_with(workers, threads // workers) as pool:
         try:
             for item in items:
                 under_way.append(pool.submit(work, item))
@@ -616,6 +655,16 @@ def side_by_side(
         finally:
             for waiting in under_way:
                 waiting.cancel()
+
+
+@contextmanager
+def beside(work: Callable) -> Iterator[Callable]:
+    "Within, work goes on in another thread, by half of PyTorch's threads; what is given, called later, is its result."
+    if (threads := torch.get_num_threads()) == 1:
+        yield work
+        return
+    with workers_with(1, threads // 2) as pool:
+        yield pool.submit(work).result
 
 # %% ../../nbs/40_nn/70_loader.ipynb #cb3719df
 STRETCH = 64  # cells that follow each other in the file and stay together in a window

@@ -288,12 +288,14 @@ def learn_offset_prior(
 def eval_mode(module: nn.Module) -> Iterator[None]:
     "Evaluation mode while the context lasts; then each part has the mode it had."
     before = {m: m.training for m in module.modules()}
-    module.eval()
+    if any(before.values()):
+        module.eval()
     try:
         yield
     finally:
         for m, training in before.items():
-            m.training = training
+            if m.training != training:
+                m.training = training
 
 # %% ../../nbs/40_nn/60_module.ipynb #8861d3a2
 def covariates(tensors: dict[str, Tensor]) -> dict[str, Tensor | None]:

@@ -9,58 +9,97 @@ from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 from torch import Tensor, nn
 
 from ..data.compiled import compiled
 from .batch import LogCounts, gene_counts, spread
-from .elementary import FAST, log_of_count
+from .elementary import FAST, log_counts, log_of_count
 from .fused import in_parts
 from .likelihoods import widened
 from .sums import sums_of_runs
 
 # %% auto #0
-__all__ = ['GENES', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'rows_at_hand', 'product_pass', 'log_pass',
-           'SparseCounts', 'takes_product', 'product', 'encoder_counts']
+__all__ = ['WIDTH', 'GENES', 'CELLS', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'add_rows', 'look_through',
+           'product_pass', 'log_pass', 'SparseCounts', 'takes_product', 'rows_of_layer', 'product', 'encoder_counts']
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #7a4dbf51
-@compiled
-def rows_at_hand(weight: np.ndarray, start: int, table: np.ndarray) -> None:  # (hidden, genes), (genes at hand, hidden)
-    "Copy the columns of genes from `start` on, as rows."
-    for k in range(weight.shape[0]):
-        for g in range(min(len(table), weight.shape[1] - start)):
-            table[g, k] = weight[k, start + g]
+WIDTH = 64  # sums that stay in registers
+
+
+@intrinsic
+def add_rows(context, sums, table, row, weight, first, last):
+    "Add to the `WIDTH` sums rows `row[p]` of a table times `weight[p]`, for p from `first` to before `last`."
+
+    def generate(context, builder, signature, arguments):
+        data = [context.make_array(t)(context, builder, a).data for t, a in zip(signature.args[:4], arguments)]
+        (to, rows, row, weight), (first, last) = data, arguments[4:]
+        vector, number, before = ir.VectorType(ir.FloatType(), WIDTH), ir.IntType(64), builder.block
+        lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+        to, loop, after = builder.bitcast(to, vector.as_pointer()), *map(builder.append_basic_block, ("loop", "after"))
+        start = builder.load(to, align=4)
+        builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
+        builder.position_at_end(loop)
+        p, sums = builder.phi(number), builder.phi(vector)
+        at = builder.mul(builder.sext(builder.load(builder.gep(row, [p])), number), number(WIDTH))
+        mine = builder.load(builder.bitcast(builder.gep(rows, [at]), vector.as_pointer()), align=4)
+        one = builder.insert_element(vector(ir.Undefined), builder.load(builder.gep(weight, [p])), ir.IntType(32)(0))
+        product = builder.fmul(mine, builder.shuffle_vector(one, vector(ir.Undefined), lanes), flags=("contract",))
+        more, following = builder.fadd(sums, product, flags=("contract",)), builder.add(p, number(1))
+        for value, initial, repeated in ((p, first, following), (sums, start, more)):
+            value.add_incoming(initial, before), value.add_incoming(repeated, loop)
+        builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
+        builder.position_at_end(after)
+        out = builder.phi(vector)
+        out.add_incoming(start, before), out.add_incoming(more, loop)
+        builder.store(out, to, align=4)
+        return context.get_dummy_value()
+
+    return types.void(sums, table, row, weight, types.int64, types.int64), generate
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #ed446fb4
-GENES = 256  # whose rows are at hand
+GENES, CELLS = 64, 32  # that are at hand together
 
 
 @compiled(fastmath=FAST)
-def product_pass(first, last, indptr, gene, count, weight, out, total, complete):
-    "For cells `first` to `last`, the sum of their genes' weights times the logarithms of the counts; and of counts."
-    h, at = weight.shape[0], indptr[first:last].copy()
-    room = np.empty(GENES * h + 16, np.float32)
-    skip = (-(room.ctypes.data // 4)) % 16
-    table = room[skip : skip + GENES * h].reshape(GENES, h)
-    for start in range(0, weight.shape[1], GENES):
-        rows_at_hand(weight, start, table)
-        for i in range(first, last):
-            sums, p, end, seen = out[i], at[i - first], indptr[i + 1], total[i]
-            while p + 4 <= end and start <= gene[p] < gene[p + 1] < gene[p + 2] < gene[p + 3] < start + GENES:
-                a, b, c, d = (log_of_count(count[p]), log_of_count(count[p + 1]),
-                              log_of_count(count[p + 2]), log_of_count(count[p + 3]))  # fmt: skip
-                of_a, of_b = table[gene[p] - start], table[gene[p + 1] - start]
-                of_c, of_d = table[gene[p + 2] - start], table[gene[p + 3] - start]
-                for k in range(h):
-                    sums[k] += a * of_a[k] + b * of_b[k] + c * of_c[k] + d * of_d[k]
-                seen += (count[p] + count[p + 1]) + (count[p + 2] + count[p + 3])
-                p += 4
-            while p < end and start <= gene[p] < start + GENES:
-                a, of_a = log_of_count(count[p]), table[gene[p] - start]
-                for k in range(h):
-                    sums[k] += a * of_a[k]
-                seen += count[p]
-                p += 1
-            at[i - first], total[i], complete[i] = p, seen, p == end
+def look_through(first, last, indptr, gene, count, ends, total):
+    "Note where the counts of each stretch of genes end, 0 for no counts; and the sums of all."
+    for i in range(first, last):
+        genes, counts = gene[indptr[i] : indptr[i + 1]], count[indptr[i] : indptr[i + 1]]
+        mine, before, seen = ends[i - first], indptr[i] - indptr[first], 0.0
+        mine[:] = 0
+        for p in range(len(genes)):
+            mine[np.uint32(genes[p]) // np.uint32(GENES)] = before + p + 1
+        for p in range(len(counts)):
+            seen += counts[p]
+        total[i] = seen
+
+
+@compiled(fastmath=FAST)
+def product_pass(
+    first, last, indptr, gene, count, table, out, total
+):  # table (parts, genes, 64), out (cells, parts, 64)
+    "For cells `first` to `last`, the sum of their genes' rows times the logarithms of the counts; and of the counts."
+    parts, n_genes, _ = table.shape
+    ends, at = np.empty((CELLS, (n_genes - 1) // GENES + 1), np.int32), np.empty(CELLS, np.int64)
+    log = np.empty(0, np.float32)
+    for start in range(first, last, CELLS):
+        stop = min(start + CELLS, last)
+        here = slice(indptr[start], indptr[stop])
+        if here.stop - here.start > len(log):
+            log = np.empty(here.stop - here.start, np.float32)
+        log_counts(count[here], log)
+        look_through(start, stop, indptr, gene, count, ends, total)
+        at[: stop - start] = indptr[start:stop] - here.start
+        for stretch in range(ends.shape[1]):
+            for i in range(stop - start):
+                p, end = at[i], max(at[i], ends[i, stretch])
+                for part in range(parts):
+                    add_rows(out[start + i, part], table[part], gene[here], log, p, end)
+                at[i] = end
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #ab4fee43
 @compiled
@@ -105,7 +144,7 @@ class SparseCounts:
         return log.view(n, self.n_genes)
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #24f7fb7c
-SPARSE = 0.25  # share of counts above zero up to which the product takes less time than the dense one
+SPARSE = 0.6  # share of counts above zero up to which the product takes less time than the dense one
 
 
 def takes_product(counts: SparseCounts, layer: nn.Module) -> bool:
@@ -118,17 +157,30 @@ def takes_product(counts: SparseCounts, layer: nn.Module) -> bool:
     return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 and not learns
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #0df87bd4
-def product(counts: SparseCounts, layer: nn.Linear) -> Tensor:  # (cells, hidden)
+def rows_of_layer(layer: nn.Linear) -> Tensor:  # (parts, genes, 64)
+    "The weights of each input, filled up with zeros."
+    weight = layer.weight.detach()
+    if missing := -len(weight) % WIDTH:
+        weight = F.pad(weight, (0, 0, 0, missing))
+    return weight.unflatten(0, (-1, WIDTH)).transpose(1, 2).contiguous()
+
+
+def product(
+    counts: SparseCounts,
+    layer: nn.Linear,
+    kept: dict | None = None,  # where a layer's rows are taken from, and left, while its weights stay the same
+) -> Tensor:  # (cells, hidden)
     "What a linear layer makes of the logarithms of counts."
-    n = len(counts.starts) - 1
-    out, total, complete = torch.zeros(n, layer.out_features), torch.zeros(n).double(), torch.zeros(n, dtype=torch.bool)
-    tensors = counts.starts, counts.gene, counts.count, layer.weight.contiguous(), out, total, complete
-    arrays = [t.detach().numpy() for t in tensors]
+    kept = {} if kept is None else kept
+    if layer not in kept:
+        kept[layer] = rows_of_layer(layer)
+    n, table = len(counts.starts) - 1, kept[layer]
+    out, total = torch.zeros(n, len(table), WIDTH), torch.zeros(n, dtype=torch.float64)
+    arrays = [t.numpy() for t in (counts.starts, counts.gene, counts.count, table, out, total)]
     in_parts(product_pass, arrays[0], *arrays)
-    if not complete.all():
-        return layer(counts.log)
     counts.added_up = total
-    return out if layer.bias is None else out.add_(layer.bias.detach())
+    out = out.flatten(1)[:, : layer.out_features]
+    return out if layer.bias is None else out + layer.bias.detach()
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #2a6cf452
 COUNT_STARTS, COUNTED_GENES, COUNTED = "count_starts", "counted_genes", "counted"  # in place of the counts
