@@ -190,8 +190,8 @@ def _posteriors(
 
 # %% ../../nbs/50_model/50_decode.ipynb #8263c3ca
 def many_cells(batch_size: int | None) -> int:
-    "Cells of a mini-batch where there are neither gradients nor decoded features: four times as many as elsewhere."
-    return 4 * settings.batch_size if batch_size is None else batch_size
+    "Cells of a mini-batch where there are neither gradients nor decoded features: eight times as many as elsewhere."
+    return 8 * settings.batch_size if batch_size is None else batch_size
 
 # %% ../../nbs/50_model/50_decode.ipynb #66e9118b
 @patch

@@ -34,7 +34,7 @@ explain(
 explain(
     batch_size="""
     batch_size
-        Cells per mini-batch; `None` for ``scvi.settings.batch_size``, four times as many where nothing is decoded.
+        Cells per mini-batch; `None` for ``scvi.settings.batch_size``, eight times as many where nothing is decoded.
     """,
     silent="""
     silent
