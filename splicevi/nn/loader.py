@@ -215,9 +215,10 @@ LANES = 8  # numbers that are mixed side by side
 
 @compiled
 def mixed(number: np.uint64, word: np.uint64) -> np.uint64:
-    "Another number for each word, and for each number."
-    product = (number ^ word) * np.uint64(0x9E3779B97F4A7C15)
-    return product ^ (product >> np.uint64(32))  # products carry upwards only
+    "A round of xxHash64: another number for each word, and for each number."
+    number += word * np.uint64(0xC2B2AE3D27D4EB4F)
+    number = (number << np.uint64(31)) | (number >> np.uint64(33))  # products carry upwards only
+    return number * np.uint64(0x9E3779B185EBCA87)
 
 
 @compiled
@@ -225,7 +226,7 @@ def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> Non
     "A number for each block of words, which any change of a single word changes, and others but for a rare chance."
     lanes = np.empty(LANES, np.uint64)
     for block in range(first, last):
-        mine, lanes[:] = words[block * BLOCK : (block + 1) * BLOCK], np.arange(LANES)
+        mine, lanes[:] = words[block * BLOCK : (block + 1) * BLOCK], np.arange(1, LANES + 1)
         for start in range(0, len(mine), LANES):
             some = mine[start : start + LANES]
             if len(some) == LANES:
@@ -234,7 +235,7 @@ def mix_blocks(first: int, last: int, words: np.ndarray, out: np.ndarray) -> Non
             else:
                 for k in range(len(some)):
                     lanes[k] = mixed(lanes[k], some[k])
-        out[block] = 0
+        out[block] = len(mine)
         for k in range(LANES):
             out[block] = mixed(out[block], lanes[k])
 
@@ -473,7 +474,7 @@ def encoder_count_arrays(
     "What encoders ask of the gene counts of some cells, see `splicevi.nn.sparse_counts.encoder_counts`."
     if (ends := ends_if_large(x, rows)) is not None:
         gene, count = (stretches_of(a, x.indptr, rows) for a in (x.indices, x.data))
-        gene, count = np.require(gene, np.int32, "W"), np.require(count, np.float32, "W")  # as PyTorch wants them
+        gene, count = np.require(gene, np.int32, "CW"), np.require(count, np.float32, "CW")  # as PyTorch wants them
         return {COUNT_STARTS: ends, COUNTED_GENES: gene, COUNTED: count}
     block = x[rows]
     block = np.asarray(block.toarray() if sp.issparse(block) else block, np.float32)
@@ -614,9 +615,6 @@ def one_ahead(items: Iterator) -> Iterator:
             yield item
 
 # %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
-AT_ONCE = 8  # items at work, at most: each takes memory
-
-
 @contextmanager
 def workers_with(workers: int, each: int) -> Iterator[ThreadPoolExecutor]:
     "Threads, in each of which PyTorch has as many threads of its own."
@@ -633,6 +631,9 @@ def workers_with(workers: int, each: int) -> Iterator[ThreadPoolExecutor]:
         started.wait()
         torch.set_num_threads(threads)
         yield pool
+
+# %% ../../nbs/40_nn/70_loader.ipynb #95778000
+AT_ONCE = 8  # items at work, at most: each takes memory
 
 
 def side_by_side(

@@ -23,42 +23,46 @@ from .likelihoods import widened
 from .sums import sums_of_runs
 
 # %% auto #0
-__all__ = ['WIDTH', 'GENES', 'CELLS', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'add_rows', 'look_through',
-           'product_pass', 'log_pass', 'SparseCounts', 'takes_product', 'rows_of_layer', 'product', 'encoder_counts']
+__all__ = ['WIDTH', 'GENES', 'CELLS', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'loop_over_rows', 'add_rows',
+           'look_through', 'product_pass', 'log_pass', 'SparseCounts', 'takes_product', 'rows_of_layer', 'product',
+           'encoder_counts']
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #7a4dbf51
 WIDTH = 64  # sums that stay in registers
 
 
+def loop_over_rows(context, builder, signature, arguments):
+    "Write the loop of `add_rows`."
+    data = [context.make_array(t)(context, builder, a).data for t, a in zip(signature.args[:4], arguments)]
+    (to, rows, row, weight), (first, last) = data, arguments[4:]
+    vector, number, before = ir.VectorType(ir.FloatType(), WIDTH), ir.IntType(64), builder.block
+    lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
+    to, loop, after = builder.bitcast(to, vector.as_pointer()), *map(builder.append_basic_block, ("loop", "after"))
+    start = builder.load(to, align=4)
+    builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
+    builder.position_at_end(loop)
+    p, sums = builder.phi(number), builder.phi(vector)
+    at = builder.mul(builder.sext(builder.load(builder.gep(row, [p])), number), number(WIDTH))
+    mine = builder.load(builder.bitcast(builder.gep(rows, [at]), vector.as_pointer()), align=4)
+    one = builder.insert_element(vector(ir.Undefined), builder.load(builder.gep(weight, [p])), ir.IntType(32)(0))
+    product = builder.fmul(mine, builder.shuffle_vector(one, vector(ir.Undefined), lanes), flags=("contract",))
+    more, following = builder.fadd(sums, product, flags=("contract",)), builder.add(p, number(1))
+    for value, initial, repeated in ((p, first, following), (sums, start, more)):
+        value.add_incoming(initial, before), value.add_incoming(repeated, loop)
+    builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
+    builder.position_at_end(after)
+    out = builder.phi(vector)
+    out.add_incoming(start, before), out.add_incoming(more, loop)
+    builder.store(out, to, align=4)
+    return context.get_dummy_value()
+
+# %% ../../nbs/40_nn/26_sparse_counts.ipynb #a8a9cdf8
 @intrinsic
 def add_rows(context, sums, table, row, weight, first, last):
-    "Add to the `WIDTH` sums rows `row[p]` of a table times `weight[p]`, for p from `first` to before `last`."
-
-    def generate(context, builder, signature, arguments):
-        data = [context.make_array(t)(context, builder, a).data for t, a in zip(signature.args[:4], arguments)]
-        (to, rows, row, weight), (first, last) = data, arguments[4:]
-        vector, number, before = ir.VectorType(ir.FloatType(), WIDTH), ir.IntType(64), builder.block
-        lanes = ir.Constant(ir.VectorType(ir.IntType(32), WIDTH), [0] * WIDTH)
-        to, loop, after = builder.bitcast(to, vector.as_pointer()), *map(builder.append_basic_block, ("loop", "after"))
-        start = builder.load(to, align=4)
-        builder.cbranch(builder.icmp_signed("<", first, last), loop, after)
-        builder.position_at_end(loop)
-        p, sums = builder.phi(number), builder.phi(vector)
-        at = builder.mul(builder.sext(builder.load(builder.gep(row, [p])), number), number(WIDTH))
-        mine = builder.load(builder.bitcast(builder.gep(rows, [at]), vector.as_pointer()), align=4)
-        one = builder.insert_element(vector(ir.Undefined), builder.load(builder.gep(weight, [p])), ir.IntType(32)(0))
-        product = builder.fmul(mine, builder.shuffle_vector(one, vector(ir.Undefined), lanes), flags=("contract",))
-        more, following = builder.fadd(sums, product, flags=("contract",)), builder.add(p, number(1))
-        for value, initial, repeated in ((p, first, following), (sums, start, more)):
-            value.add_incoming(initial, before), value.add_incoming(repeated, loop)
-        builder.cbranch(builder.icmp_signed("<", following, last), loop, after)
-        builder.position_at_end(after)
-        out = builder.phi(vector)
-        out.add_incoming(start, before), out.add_incoming(more, loop)
-        builder.store(out, to, align=4)
-        return context.get_dummy_value()
-
-    return types.void(sums, table, row, weight, types.int64, types.int64), generate
+    "Add to `WIDTH` sums rows `row[p]` of a table times `weight[p]`, p from `first` to before `last`."
+    if any(t.layout != "C" for t in (sums, table, row, weight)) or types.float32 != sums.dtype:
+        raise TypeError("add_rows takes contiguous arrays, and single precision.")
+    return types.void(sums, table, row, weight, types.int64, types.int64), loop_over_rows
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #ed446fb4
 GENES, CELLS = 64, 32  # that are at hand together
@@ -79,10 +83,9 @@ def look_through(first, last, indptr, gene, count, ends, total):
 
 
 @compiled(fastmath=FAST)
-def product_pass(
-    first, last, indptr, gene, count, table, out, total
-):  # table (parts, genes, 64), out (cells, parts, 64)
+def product_pass(first, last, indptr, gene, count, table, out, total):
     "For cells `first` to `last`, the sum of their genes' rows times the logarithms of the counts; and of the counts."
+    # table: (parts, genes, 64); out: (cells, parts, 64)
     parts, n_genes, _ = table.shape
     ends, at = np.empty((CELLS, (n_genes - 1) // GENES + 1), np.int32), np.empty(CELLS, np.int64)
     log = np.empty(0, np.float32)
@@ -175,8 +178,8 @@ def product(
     if layer not in kept:
         kept[layer] = rows_of_layer(layer)
     n, table = len(counts.starts) - 1, kept[layer]
-    out, total = torch.zeros(n, len(table), WIDTH), torch.zeros(n, dtype=torch.float64)
-    arrays = [t.numpy() for t in (counts.starts, counts.gene, counts.count, table, out, total)]
+    out, total = table.new_zeros(n, len(table), WIDTH), table.new_zeros(n, dtype=torch.float64)
+    arrays = [t.numpy() for t in (counts.starts, counts.gene.contiguous(), counts.count, table, out, total)]
     in_parts(product_pass, arrays[0], *arrays)
     counts.added_up = total
     out = out.flatten(1)[:, : layer.out_features]
