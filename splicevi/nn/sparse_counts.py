@@ -60,8 +60,10 @@ def loop_over_rows(context, builder, signature, arguments):
 @intrinsic
 def add_rows(context, sums, table, row, weight, first, last):
     "Add to `WIDTH` sums rows `row[p]` of a table times `weight[p]`, p from `first` to before `last`."
-    if any(t.layout != "C" for t in (sums, table, row, weight)) or types.float32 != sums.dtype:
-        raise TypeError("add_rows takes contiguous arrays, and single precision.")
+    if any(t.layout != "C" for t in (sums, table, row, weight)):
+        raise TypeError("add_rows takes contiguous arrays.")
+    if any(t.dtype != types.float32 for t in (sums, table, weight)):
+        raise TypeError("add_rows takes sums, table and weights in single precision.")
     return types.void(sums, table, row, weight, types.int64, types.int64), loop_over_rows
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #ed446fb4
@@ -118,7 +120,7 @@ def log_pass(first, last, indptr, gene, count, log, total):
 
 # %% ../../nbs/40_nn/26_sparse_counts.ipynb #14e821e1
 class SparseCounts:
-    "As `LogCounts`, of counts as they lie in a sparse matrix, whose rows are sorted by gene."
+    "As `LogCounts`, of counts as they lie in the rows of a sparse matrix."
 
     def __init__(self, starts: Tensor, gene: Tensor, count: Tensor, n_genes: int):
         self.starts, self.gene, self.count, self.n_genes = starts, gene, count, n_genes
