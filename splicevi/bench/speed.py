@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from itertools import chain, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,18 +33,19 @@ from ..data.build import hold_out, quiet_mudata
 from ..data.events import find_events, to_mudata
 from ..datasets import simulate
 from ..model.splicevi import SPLICEVI
+from ..nn.loader import TrainingLoader
 from ..nn.plan import SplicingTrainingPlan
-from ..nn.scvi_names import make_loader
 from ..pl.style import OKABE_ITO, styled
 from ..tl.heldout import imputation, predicted_psi
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['STATUS', 'CLEAR', 'QUICK', 'WIDTH', 'DENSITY', 'BATCH', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED', 'CARD',
-           'TASKS', 'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size', 'data_of',
-           'model_of', 'Stepper', 'dense_step', 'import_task', 'tasks_of', 'measure', 'exponent', 'series', 'exponents',
-           'profile', 'peer_class', 'named_model', 'EpochTimes', 'run_of', 'compare_peer', 'compare_quality',
-           'cells_per_second', 'training_rates', 'cost_lines', 'cost_figure', 'Speed', 'speed_page', 'main']
+__all__ = ['STATUS', 'CLEAR', 'STEPS', 'QUICK', 'WIDTH', 'DENSITY', 'BATCH', 'FULL', 'PUBLISHED', 'ONCE', 'LAYERS', 'TRAINED',
+           'CARD', 'TASKS', 'COLORS', 'memory', 'new_peak', 'Cost', 'seconds_of', 'cost', 'DenseReference', 'Size',
+           'data_of', 'model_of', 'Stepper', 'dense_step', 'import_task', 'tasks_of', 'measure', 'exponent', 'series',
+           'exponents', 'profile', 'peer_class', 'named_model', 'EpochTimes', 'run_of', 'compare_peer',
+           'compare_quality', 'cells_per_second', 'training_rates', 'cost_lines', 'cost_figure', 'Speed', 'speed_page',
+           'main']
 
 # %% ../../nbs/90_bench/20_speed.ipynb #d798529a
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
@@ -151,19 +153,28 @@ def model_of(mdata: MuData, kind: type = SPLICEVI):
         return kind(mdata, n_latent=10)
 
 # %% ../../nbs/90_bench/20_speed.ipynb #39d266fb
+STEPS = 256  # mini-batches for which a loader has cells
+
+
 class Stepper:
-    "Training steps of a model, one after the other."
+    "Training steps of a model as in the middle of an epoch: the next mini-batch is made meanwhile."
 
     def __init__(self, model: SPLICEVI, batch_size: int):
         self.model, self.batch_size, self.tensors = model, batch_size, None
         plan = SplicingTrainingPlan(model.module, adversarial_classifier=False)
         self.optimizer = plan.configure_optimizers()[0][0]
-        self.loader = make_loader(model, model.adata, None, batch_size, shuffle=True)
+        rows = np.resize(np.arange(model.adata.n_obs), STEPS * batch_size)
+        self.loader = TrainingLoader(model.adata_manager, indices=rows, batch_size=batch_size, shuffle=True)
+        self.coming = chain.from_iterable(repeat(self.loader))
         model.module.train()
 
+    def make(self) -> None:
+        "A mini-batch, made here and now."
+        self.tensors = next(self.loader.makers(by_users=True))()
+
     def load(self) -> None:
-        "The next mini-batch, of full size."
-        self.tensors = next(iter(self.loader))
+        "The next mini-batch."
+        self.tensors = next(self.coming)
 
     def loss(self) -> Tensor:
         "Loss of the mini-batch."
@@ -286,7 +297,7 @@ def profile(
     "What share of a training step each part takes."
     s, module, seen = Stepper(model, batch_size), model.module, {}
     parts = {
-        "loading": s.load,
+        "loading": s.make,
         "encoders": lambda: seen.update(q=module.inference(**module._get_inference_input(s.tensors))),
         "decoder": lambda: seen.update(p=module.generative(**module._get_generative_input(s.tensors, seen["q"]))),
         "likelihoods": lambda: seen.update(loss=module.loss(s.tensors, seen["q"], seen["p"]).loss),

@@ -264,6 +264,8 @@ class FusedLogProb(torch.autograd.Function):
         out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
         arrays = tuple(t.numpy() for t in out)
         log_c64 = log_c.detach().reshape(-1).double()
+        if any(ctx.needs_input_grad):
+            order_of(batch, len(weight))
         in_parts(cells_pass, pairs[1], *given, *pairs, log_c64.numpy(), log_c64.exp().numpy(), arrays)
         ctx.save_for_backward(h, weight, log_c)
         ctx.batch, ctx.slopes = batch, out[1:]
