@@ -43,12 +43,14 @@ def curve(data, setup=SPLICEVI.setup_mudata, model=None, **given):
     return m, np.concatenate([m.history[k].to_numpy().astype(float).ravel() for k in ("elbo_train", "elbo_validation")])
 
 
-@pytest.mark.parametrize("dense", [False, True], ids=["sparse", "dense genes"])
-def test_backed_mudata_trains_to_the_same_curve(mdata, tmp_path, dense):
+@pytest.mark.parametrize("kind", ["sparse", "dense genes", "junctions without X"])
+def test_backed_mudata_trains_to_the_same_curve(mdata, tmp_path, kind):
     "Counts, pairs, sizes, batch and covariates of a mini-batch belong to the same cells, wherever the data lie."
     data = mdata.copy()
-    if dense:
+    if kind == "dense genes":
         data["rna"].X = data["rna"].X.toarray()
+    if kind == "junctions without X":
+        data["splicing"].X = None
     data.write(tmp_path / "data.h5mu")
     in_memory, backed = mudata.read_h5mu(tmp_path / "data.h5mu"), mudata.read_h5mu(tmp_path / "data.h5mu", backed="r")
     m1, one = curve(in_memory)

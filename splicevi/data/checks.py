@@ -294,7 +294,7 @@ def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Fi
     layers = {}
     for symbol, name in given.items():
         if name is None or name in adata.layers:
-            layers[symbol] = adata.X if name is None else adata.layers[name]
+            layers[symbol] = x_of(adata) if name is None else adata.layers[name]
         else:
             level, problem, fix = _absent(adata, symbol, name)
             found.add(level, f"mdata[{k!r}].layers", name, problem, fix)
@@ -380,7 +380,7 @@ def _check_splicing(adata: AnnData, k: str, given: dict[str, str | None], found:
 def _check_rna(adata: AnnData, k: str, layer: str | None, found: Findings) -> None:
     "Everything about the expression modality."
     key = layer or "X"
-    counts = adata.X if layer is None else adata.layers.get(layer)
+    counts = x_of(adata) if layer is None else adata.layers.get(layer)
     if counts is None:
         fix = f"store them there, or name one of the layers: {layer_names(adata)}."
         return found.add("error", _holder(k, key), key, "the gene counts are missing.", fix)

@@ -99,9 +99,10 @@ def indptr_on_disk(matrix) -> np.ndarray:  # (rows + 1,)
 def x_of(adata):  # an AnnData; the matrix of any kind, None where there is none
     "The matrix of a modality, if it has one."
     try:
-        return adata.X
+        x = adata.X
     except KeyError:
         return None
+    return None if isinstance(x, h5py.Dataset) and x.shape is None else x
 
 # %% ../../nbs/10_data/05_on_disk.ipynb #226eceff
 def lies_on_disk(data) -> bool:

@@ -20,7 +20,7 @@ from anndata import AnnData
 from fastcore.basics import patch
 
 from ..core import KEYS, shortlist, user_level
-from .on_disk import RowsOnDisk, indptr_on_disk, is_on_disk, readable
+from .on_disk import RowsOnDisk, indptr_on_disk, is_on_disk, readable, x_of
 
 # %% ../../nbs/10_data/10_pairs.ipynb #c36ef6c5
 def count_faults(
@@ -61,7 +61,7 @@ def is_whole(values: np.ndarray) -> bool:
 # %% ../../nbs/10_data/10_pairs.ipynb #900c6e5b
 def layer_of_counts(adata: AnnData, layer: str | None = None) -> str | None:
     "Name of the layer that holds the counts, if the given one (None: X) looks like logarithms or shares; else None."
-    given = adata.X if layer is None else adata.layers[layer]
+    given = x_of(adata) if layer is None else adata.layers[layer]
     values = None if given is None else some_values(given)
     if values is None or not values.size or is_whole(values) or not values.max() <= 25:
         return None
@@ -97,7 +97,7 @@ def suspicion(adata: AnnData, layer: str | None, what: str, argument: str) -> st
             f"The {what} given look like logarithms or shares of them, and layers[{counts!r}] like the counts: "
             f"pass {argument}={counts!r}."
         )
-    given = adata.X if layer is None else adata.layers[layer]
+    given = x_of(adata) if layer is None else adata.layers[layer]
     if given is not None and adata.n_obs and (found := normalisation(given)):
         return f"The {what} given look like {found}; pass the layer with the counts as {argument}."
     return None

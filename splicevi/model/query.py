@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from ..core import KEYS, shortlist, user_level
 from ..data.build import quiet_mudata
+from ..data.on_disk import x_of
 from .dataset import needed_features, realign, weights_follow, with_cells_of
 from .save import LoadMixin
 from ..nn.loader import SplicingKeys
@@ -79,7 +80,8 @@ def pad_features(
     var = adata.var.reindex(need)
     if event is not None:
         var[KEYS.event] = event.to_numpy()
-    x = None if adata.X is None else take(adata.X)
+    x = x_of(adata)
+    x = None if x is None else take(x)
     return AnnData(x, obs=adata.obs.copy(), var=var, layers=layers, obsm=dict(adata.obsm))
 
 # %% ../../nbs/50_model/25_query.ipynb #cb7231d9

@@ -41,7 +41,7 @@ __all__ = ['PACKAGES', 'READY', 'ADVICE', 'PICKLED', 'MAKERS', 'OF_TORCH', 'LOAD
 # %% ../../nbs/50_model/22_save.ipynb #bc354c46
 from ..core import clear_left, part_prefix, shortlist, user_level
 from ..data.build import assemble_mudata, quiet_mudata
-from ..data.on_disk import lies_on_disk
+from ..data.on_disk import lies_on_disk, x_of
 from .dataset import AlignMixin, needed_features, realign, weights_follow
 from .lock import require_idle
 from .plain import PlainFile, damaged, packed
@@ -108,7 +108,7 @@ def own_tables(adata: AnnData) -> AnnData:
     "An AnnData with the same matrices and tables of its own."
     parts = {k: dict(getattr(adata, k)) for k in ("layers", "obsm", "varm", "obsp", "varp")}
     parts["layers"].pop(None, None)
-    out = AnnData(adata.X, obs=adata.obs.copy(), var=adata.var.copy(), uns=without_identity(adata.uns), **parts)
+    out = AnnData(x_of(adata), obs=adata.obs.copy(), var=adata.var.copy(), uns=without_identity(adata.uns), **parts)
     if adata.raw is not None:
         out.raw = adata.raw.to_adata()
     return out

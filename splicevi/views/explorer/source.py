@@ -20,6 +20,7 @@ from mudata import MuData
 from ...core import KEYS, find_obs_column, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
+from ...data.on_disk import x_of
 from ...data.pairs import event_codes
 from ...nn.scvi_names import is_internal
 from ...pl.style import need_coords
@@ -144,7 +145,7 @@ def shell(data):
     if isinstance(data, MuData):
         return assemble_mudata({k: shell(a) for k, a in data.mod.items()}, data.obs)
     layers = {k: v for k, v in data.layers.items() if k is not None}
-    return AnnData(data.X, obs=data.obs.copy(), var=data.var.copy(), obsm=dict(data.obsm), layers=layers)
+    return AnnData(x_of(data), obs=data.obs.copy(), var=data.var.copy(), obsm=dict(data.obsm), layers=layers)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #587c7329
 def from_model(model, mdata=None) -> EventData:
