@@ -4,6 +4,7 @@ import copy
 import pickle
 import re
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import mudata
 import numpy as np
@@ -16,9 +17,14 @@ from anndata import AnnData, read_h5ad
 
 from splicevi import SPLICEVI
 from splicevi.core import Limits, check_number
+from splicevi.data import hold_out, sequencing_protocol
 from splicevi.datasets import simulate
 from splicevi.model.train import TRAIN_LIMITS
 from splicevi.nn.options import Options, kinds_of
+from splicevi.pl.qc import coverage_values
+from splicevi.tl import neighbor_psi
+from splicevi.tl.selection import rank_selection
+from splicevi.views.explorer.source import event_data
 
 QUIET = dict(enable_progress_bar=False, accelerator="cpu")
 
@@ -619,3 +625,48 @@ def test_nothing_to_learn_in_the_background(mdata):
     with pytest.warns(UserWarning, match="Nothing is left to learn"):
         run = query.train(max_epochs=1, background=True, **QUIET)
     assert run.wait(5) and query.is_trained
+
+
+@pytest.mark.parametrize("x", ["X", "layer", "none"])
+def test_what_backed_data_show(mdata, tmp_path, x):
+    "Figures, rankings and the explorer's genes are those of the data in memory, also where a modality has no X."
+    data, layer = mdata.copy(), "counts" if x == "layer" else None
+    if x != "X":
+        data["rna"].layers["counts"], data["rna"].X, data["splicing"].X = data["rna"].X, None, None
+    data.write(tmp_path / "data.h5mu")
+    gene, held = data["rna"].var["gene_name"].iloc[3], hold_out(mdata, seed=0)[1]
+    found, protocols = [], []
+    for backed in (None, "r"):
+        d = mudata.read_h5mu(tmp_path / "data.h5mu", backed=backed)
+        shown = [event_data(d, rna_layer=layer).expression(gene), *coverage_values(d, rna_layer=layer).values()]
+        shown.append(rank_selection(d, np.arange(40)).events["score"])
+        protocols.append(sequencing_protocol(d).evidence)
+        if x == "none":
+            assert shown[0] is None
+            with pytest.raises(ValueError, match="name the layer of its counts with rna_layer"):
+                neighbor_psi(d, held)
+            with pytest.raises(ValueError, match="the gene counts are missing"):
+                SPLICEVI.setup_mudata(d, size_factor_key="X_library_size")
+        else:
+            shown.append(neighbor_psi(d, held, rna_layer=layer))
+        found.append([s for s in shown if s is not None])
+    for one, two in zip(*found, strict=True):
+        np.testing.assert_allclose(two, one, rtol=1e-6)
+    pd.testing.assert_frame_equal(*protocols)
+
+
+@pytest.mark.parametrize("where", ["memory", "file"])
+def test_training_leaves_the_number_of_threads(mdata, tmp_path, where):
+    "PyTorch has as many threads as before, in this thread and in those that come later."
+    data = mdata.copy()
+    if where == "file":
+        data.write(tmp_path / "data.h5mu")
+        data = mudata.read_h5mu(tmp_path / "data.h5mu", backed="r")
+    before = torch.get_num_threads()
+    torch.set_num_threads(8)
+    try:
+        curve(data)
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 8 == torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from itertools import chain, repeat
+from itertools import chain, count, repeat
 from pathlib import Path
 from typing import NamedTuple
 
@@ -166,11 +166,12 @@ class Stepper:
         rows = np.resize(np.arange(model.adata.n_obs), STEPS * batch_size)
         self.loader = TrainingLoader(model.adata_manager, indices=rows, batch_size=batch_size, shuffle=True)
         self.coming = chain.from_iterable(repeat(self.loader))
+        self.to_make = chain.from_iterable(self.loader.makers(by_users=True) for _ in count())
         model.module.train()
 
     def make(self) -> None:
         "A mini-batch, made here and now."
-        self.tensors = next(self.loader.makers(by_users=True))()
+        self.tensors = next(self.to_make)()
 
     def load(self) -> None:
         "The next mini-batch."

@@ -17,6 +17,7 @@ from mudata import MuData
 from ..core import KEYS, logger
 from .arguments import READ_FIRST, Is, takes
 from .gtf import COORDINATES, Annotation, numbered, overlapping, read_gtf, with_chroms
+from .on_disk import x_of
 from .pairs import named_layers
 from .shapes import event_shapes
 from .words import WORDS, with_words
@@ -108,7 +109,7 @@ def event_types(
 def with_var(adata: AnnData, var: pd.DataFrame) -> AnnData:
     "The same data with another table of junctions or genes."
     more = dict(layers=named_layers(adata), obsm=dict(adata.obsm), uns=dict(adata.uns))
-    return AnnData(adata.X, obs=adata.obs.copy(), var=var, **more)
+    return AnnData(x_of(adata), obs=adata.obs.copy(), var=var, **more)
 
 # %% ../../nbs/10_data/50_genes.ipynb #f4beb613
 def annotate(

@@ -17,6 +17,7 @@ from ..core import KEYS, shortlist
 from .arguments import SHARED, Text, takes
 from .events import junction_frame
 from .gtf import Annotation, read_gtf, with_chroms
+from .on_disk import x_of
 from .pairs import ObservedPairs, is_whole, modality_pairs, some_values
 
 # %% auto #0
@@ -176,9 +177,9 @@ def evidence_table(t: Traces) -> pd.DataFrame:
 # %% ../../nbs/10_data/65_protocol.ipynb #34a8311a
 def _gene_counts(mdata: MuData, rna: str) -> tuple[float, bool]:
     "Mean count of a detected gene in a cell, and whether counts are whole numbers."
-    if rna not in mdata.mod:
+    if rna not in mdata.mod or (x := x_of(mdata[rna])) is None:
         return np.nan, True
-    values = some_values(mdata[rna].X)
+    values = some_values(x)
     values = values[values > 0]
     return (float(values.mean()), is_whole(values)) if len(values) else (np.nan, True)
 

@@ -17,7 +17,7 @@ from scvi.nn import FCLayers
 from torch import Tensor, nn
 
 from .batch import SplicingBatch
-from .fused import FusedLogProb, fuses_likelihood, sums_by_junction
+from .fused import FusedLogProb, fuses_likelihood, order_of, sums_by_junction
 from .fused_counts import FusedZeroInflated, fuses_counts
 from .likelihoods import SplicingLikelihood
 from splicevi.nn.on_device import (
@@ -89,6 +89,8 @@ class DecodedPairs(NamedTuple):
     def log_prob(self, likelihood: SplicingLikelihood) -> Tensor:  # (cells,)
         h, weight, bias, batch = at_least_single(self.h), *self[1:]
         if fuses_likelihood(likelihood, batch, h, weight, bias):
+            if torch.is_grad_enabled():  # the gradient will need it
+                order_of(batch, len(weight))
             return FusedLogProb.apply(h, weight, bias, likelihood.log_c, batch)
         if reads_on_card(likelihood, batch, h, weight, bias):
             return LogProbOnDevice.apply(h, weight, bias, likelihood.log_c, batch)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
+from threading import local
 
 import numpy as np
 import torch
@@ -24,20 +25,23 @@ from .likelihoods import DirichletMultinomial, SplicingLikelihood
 from .sums import sorted_runs
 
 # %% auto #0
-__all__ = ['HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest', 'multichoose',
-           'logits_of', 'below_largest', 'exponentials', 'sum_up', 'logs_of', 'shares_of', 'through_shares', 'ends_of',
-           'cell_terms', 'cells_pass', 'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb',
-           'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
+__all__ = ['LIMIT', 'HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest',
+           'multichoose', 'logits_of', 'below_largest', 'exponentials', 'sum_up', 'logs_of', 'shares_of',
+           'through_shares', 'ends_of', 'cell_terms', 'cells_pass', 'sorted_by_junction', 'order_of',
+           'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
 
 # %% ../../nbs/40_nn/25_fused.ipynb #143e71bd
+LIMIT = local()  # .threads: as many may compiled code take in this thread, at most
+
+
 def in_parts(
     work: Callable,  # called with first and last (excluded) item, and the arguments
     ends: np.ndarray,  # (items + 1,) where the pairs of each item start and end
     *arguments,
 ) -> None:
-    "Do work on items with different numbers of pairs, with as many threads as PyTorch has."
-    threads, n = torch.get_num_threads(), len(ends) - 1
-    if threads == 1 or ends[-1] < 10_000:
+    "Do work on items with different numbers of pairs, with as many threads as PyTorch has, or this one may take."
+    threads, n = min(torch.get_num_threads(), getattr(LIMIT, "threads", ends[-1])), len(ends) - 1
+    if threads <= 1 or ends[-1] < 10_000:
         work(0, n, *arguments)
         return
     cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * threads + 1)[1:-1])
@@ -264,8 +268,6 @@ class FusedLogProb(torch.autograd.Function):
         out = [torch.empty(n) for n in (batch.n_cells, len(batch.y), len(batch.observation_total))]
         arrays = tuple(t.numpy() for t in out)
         log_c64 = log_c.detach().reshape(-1).double()
-        if any(ctx.needs_input_grad):
-            order_of(batch, len(weight))
         in_parts(cells_pass, pairs[1], *given, *pairs, log_c64.numpy(), log_c64.exp().numpy(), arrays)
         ctx.save_for_backward(h, weight, log_c)
         ctx.batch, ctx.slopes = batch, out[1:]

@@ -34,8 +34,8 @@ __all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LANES', 'O
            'row_starts', 'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'sizes_pass', 'sizes_of',
            'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays',
            'encoder_count_arrays', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset',
-           'CellsToCome', 'workers_with', 'one_ahead', 'side_by_side', 'beside', 'near_order', 'CellLoader',
-           'share_of_rank', 'TrainingLoader', 'CellSplitter']
+           'CellsToCome', 'leave_threads', 'one_ahead', 'workers_with', 'side_by_side', 'beside', 'near_order',
+           'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #81d563ac
 from ..core import KEYS, user_level
@@ -56,7 +56,7 @@ from splicevi.data.pairs import (
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .elementary import log_of_count
-from .fused import in_parts, is_large
+from .fused import LIMIT, in_parts, is_large
 from .resident import ResidentCells, kept_on, resident_cells, sent
 from .scvi_names import field_place, field_values, registered_fields
 from .sparse_counts import COUNT_STARTS, COUNTED, COUNTED_GENES
@@ -605,9 +605,23 @@ class CellsToCome:
         rows = self.window.find(rows)
         return out | self._cells(device).cut(rows, put(rows))
 
+# %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
+def leave_threads() -> None:
+    "Compiled code of this thread takes a quarter of PyTorch's threads."
+    LIMIT.threads = max(torch.get_num_threads() // 4, 1)
+
+
+def one_ahead(items: Iterator) -> Iterator:
+    "The same items, each made in a thread while the one before is in use."
+    with ThreadPoolExecutor(1, "splicevi-loader", leave_threads) as pool:
+        coming = pool.submit(next, items, None)
+        while (item := coming.result()) is not None:
+            coming = pool.submit(next, items, None)
+            yield item
+
 # %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
 @contextmanager
-def workers_with(workers: int, each: int, name: str) -> Iterator[ThreadPoolExecutor]:
+def workers_with(workers: int, each: int) -> Iterator[ThreadPoolExecutor]:
     "Threads, in each of which PyTorch has as many threads of its own."
     threads, started = torch.get_num_threads(), Barrier(workers + 1, timeout=60)
 
@@ -616,21 +630,12 @@ def workers_with(workers: int, each: int, name: str) -> Iterator[ThreadPoolExecu
         torch.set_num_threads(each)
         started.wait()
 
-    with ThreadPoolExecutor(workers, f"splicevi-{name}", start) as pool:
+    with ThreadPoolExecutor(workers, "splicevi-encoder", start) as pool:
         for _ in range(workers):
             pool.submit(int)
         started.wait()
         torch.set_num_threads(threads)
         yield pool
-
-# %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
-def one_ahead(items: Iterator) -> Iterator:
-    "The same items, each made in a thread while the one before is in use."
-    with workers_with(1, max(torch.get_num_threads() // 4, 1), "loader") as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
 
 # %% ../../nbs/40_nn/70_loader.ipynb #95778000
 AT_ONCE = 8  # items at work, at most: each takes memory
@@ -645,7 +650,7 @@ def side_by_side(
     if (workers := min(threads, AT_ONCE)) == 1:
         yield from map(work, items)
         return
-    with workers_with(workers, threads // workers, "encoder") as pool:
+    with workers_with(workers, threads // workers) as pool:
         try:
             for item in items:
                 under_way.append(pool.submit(work, item))
@@ -664,7 +669,7 @@ def beside(work: Callable) -> Iterator[Callable]:
     if (threads := torch.get_num_threads()) == 1:
         yield work
         return
-    with workers_with(1, threads // 2, "encoder") as pool:
+    with workers_with(1, threads // 2) as pool:
         yield pool.submit(work).result
 
 # %% ../../nbs/40_nn/70_loader.ipynb #cb3719df

@@ -16,6 +16,7 @@ from mudata import MuData
 from plotly.subplots import make_subplots
 
 from ..core import KEYS, shortlist
+from ..data.on_disk import readable, x_of
 from ..data.pairs import modality_pairs
 from .style import INK, OKABE_ITO, empty_figure, need_mapping, palette, plain, styled, theme
 
@@ -41,7 +42,9 @@ def coverage_values(
         if rna_layer is not None and rna_layer not in mdata[rna].layers:
             there = shortlist(k for k in mdata[rna].layers if k) or "none"
             raise KeyError(f"rna_layer={rna_layer!r} is no layer of mdata[{rna!r}]; there are {there}.")
-        out["gene counts per cell"] = row_sums(mdata[rna].X if rna_layer is None else mdata[rna].layers[rna_layer])
+        x = readable(x_of(mdata[rna]) if rna_layer is None else mdata[rna].layers[rna_layer])
+        if x is not None:
+            out["gene counts per cell"] = row_sums(x)
     if splicing in mdata.mod:
         pairs, _ = modality_pairs(mdata[splicing])
         if not out:

@@ -20,6 +20,7 @@ from scipy.optimize import minimize_scalar
 
 from ..core import KEYS, Limits
 from ..data.arguments import COUNT, NOT_NEGATIVE, ListOf, takes
+from ..data.on_disk import read_whole, x_of
 from .concentration import log_rising, smooth
 from .psi import junction_reads, pooled_psi
 
@@ -90,7 +91,10 @@ def expression_counts(
     "The counts by which neighbours are found."
     if rna not in mdata.mod:
         raise ValueError(f"Neighbours are found by expression, and there is no modality {rna!r}.")
-    return mdata[rna].X if rna_layer is None else mdata[rna].layers[rna_layer]
+    x = x_of(mdata[rna]) if rna_layer is None else mdata[rna].layers[rna_layer]
+    if x is None:
+        raise ValueError(f"mdata[{rna!r}] has no X; name the layer of its counts with rna_layer.")
+    return read_whole(x)
 
 # %% ../../nbs/30_tl/60_heldout.ipynb #68a73f25
 @takes(n_neighbors=COUNT, n_pcs=COUNT, prior=NOT_NEGATIVE)

@@ -19,7 +19,7 @@ from ..core import KEYS, shortlist
 from ..data.arguments import MAYBE_COUNT, OneOf, takes
 from ..data.compiled import compiled
 from ..data.events import junction_frame
-from ..data.on_disk import readable
+from ..data.on_disk import readable, x_of
 from ..data.pairs import ObservedPairs, event_codes, observed_pairs
 
 # %% auto #0
@@ -335,7 +335,7 @@ def _parts(source, adata):  # names of cells, reads, junctions, counts or None, 
     a, g = source[KEYS.splicing], source.mod.get(KEYS.rna)
     event = event_codes(a.var[KEYS.event])[0]
     reads = reads_of_counts(a.layers[KEYS.junction_counts], event, a.layers.get(KEYS.mask))
-    x, genes = (None, None) if g is None else (readable(g.X), g.var)
+    x, genes = (None, None) if g is None else (readable(x_of(g)), g.var)
     return source.obs_names, reads, junction_frame(a.var), x, genes
 
 # %% ../../nbs/30_tl/65_selection.ipynb #87fab772

@@ -20,7 +20,7 @@ from mudata import MuData
 from ...core import KEYS, find_obs_column, shortlist
 from ...data.build import assemble_mudata
 from ...data.events import junction_frame
-from ...data.on_disk import x_of
+from ...data.on_disk import RowsOnDisk, readable, x_of
 from ...data.pairs import event_codes
 from ...nn.scvi_names import is_internal
 from ...pl.style import need_coords
@@ -127,7 +127,7 @@ def expression_part(
     g = mdata[rna]
     if layer is not None and layer not in g.layers:
         raise KeyError(f"mdata[{rna!r}] has no layer {layer!r}.")
-    return g.X if layer is None else g.layers[layer], gene_columns(g.var)
+    return readable(x_of(g) if layer is None else g.layers[layer]), gene_columns(g.var)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #6b15eba5
 def from_mudata(mdata: MuData, splicing: str, rna: str, rna_layer: str | None) -> EventData:
@@ -355,6 +355,8 @@ def _map(self: EventData) -> tuple[np.ndarray, str] | None:
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #ae5cc044
 def one_column(matrix, at: int) -> np.ndarray:  # (rows,)
     "A column of a matrix; of one stored by rows, without a copy of the whole."
+    if isinstance(matrix, RowsOnDisk):
+        return np.concatenate([one_column(part, at) for part in matrix.chunks()])
     if not sp.issparse(matrix) or matrix.format != "csr":
         return np.asarray(matrix[:, [at]].todense() if sp.issparse(matrix) else matrix[:, at], float).ravel()
     hit = np.flatnonzero(matrix.indices == at)
