@@ -333,6 +333,19 @@ def test_memory_of_writing_a_store_does_not_grow_with_cells(tmp_path, monkeypatc
     np.testing.assert_array_equal(stored["splicing"].layers["cell_by_junction_matrix"][:].toarray(), reads.toarray())
 
 
+def test_a_store_is_read_by_others(tmp_path):
+    "mudata reads it as any file, also where the junctions of an event do not follow each other."
+    data = simulate(n_cells=60, n_genes=20, n_junctions=40, seed=0)
+    mixed = np.random.default_rng(0).permutation(40)
+    data = assemble_mudata({"rna": data["rna"], "splicing": data["splicing"][:, mixed].copy()}, data.obs)
+    path = write_store(data, tmp_path / "store.h5mu")
+    for backed in (None, "r"):
+        read = mudata.read_h5mu(path, backed=backed)
+        counts = read["splicing"].layers["cell_by_junction_matrix"]
+        assert counts.sum() == data["splicing"].layers["cell_by_junction_matrix"].sum()
+        assert np.isfinite(fit(read).get_latent_representation()).all()
+
+
 def test_import_to_a_store_and_train_from_it(tmp_path, monkeypatch, capsys):
     "What `splicevi import --store` writes is trained from as it is."
     monkeypatch.chdir(tmp_path)

@@ -294,7 +294,7 @@ def _find_layers(adata: AnnData, k: str, given: dict[str, str | None], found: Fi
     layers = {}
     for symbol, name in given.items():
         if name is None or name in adata.layers:
-            layers[symbol] = x_of(adata) if name is None else adata.layers[name]
+            layers[symbol] = x_of(adata, name)
         else:
             level, problem, fix = _absent(adata, symbol, name)
             found.add(level, f"mdata[{k!r}].layers", name, problem, fix)

@@ -96,8 +96,13 @@ def indptr_on_disk(matrix) -> np.ndarray:  # (rows + 1,)
     return np.arange(matrix.shape[0] + 1) * matrix.shape[1]
 
 # %% ../../nbs/10_data/05_on_disk.ipynb #9831d297
-def x_of(adata):  # an AnnData; the matrix of any kind, None where there is none
-    "The matrix of a modality, if it has one."
+def x_of(
+    adata,  # an AnnData
+    layer: str | None = None,  # None: X
+):  # a matrix of any kind, None where there is no X
+    "The matrix of a modality that is meant, if it has one."
+    if layer is not None:
+        return adata.layers[layer]
     try:
         x = adata.X
     except KeyError:

@@ -61,7 +61,7 @@ def is_whole(values: np.ndarray) -> bool:
 # %% ../../nbs/10_data/10_pairs.ipynb #900c6e5b
 def layer_of_counts(adata: AnnData, layer: str | None = None) -> str | None:
     "Name of the layer that holds the counts, if the given one (None: X) looks like logarithms or shares; else None."
-    given = x_of(adata) if layer is None else adata.layers[layer]
+    given = x_of(adata, layer)
     values = None if given is None else some_values(given)
     if values is None or not values.size or is_whole(values) or not values.max() <= 25:
         return None
@@ -97,7 +97,7 @@ def suspicion(adata: AnnData, layer: str | None, what: str, argument: str) -> st
             f"The {what} given look like logarithms or shares of them, and layers[{counts!r}] like the counts: "
             f"pass {argument}={counts!r}."
         )
-    given = x_of(adata) if layer is None else adata.layers[layer]
+    given = x_of(adata, layer)
     if given is not None and adata.n_obs and (found := normalisation(given)):
         return f"The {what} given look like {found}; pass the layer with the counts as {argument}."
     return None

@@ -82,7 +82,7 @@ class PairsOnDisk:
         self.group, self.shape = group, tuple(int(n) for n in group.attrs["shape"])
         self.event = group["event"][:]  # (junctions,) event codes
         self.event_size = np.bincount(self.event).astype(np.int32)
-        self.indptr, self.observation_indptr = (group[k][:] for k in ("indptr", "observation_indptr"))
+        self.indptr, self.observation_indptr = (group[k][:].astype(np.int64) for k in ("indptr", "observation_indptr"))
 
     def __len__(self) -> int:
         return int(self.indptr[-1])
@@ -180,6 +180,10 @@ def add(self: _Growing, **arrays: np.ndarray) -> None:
 @patch
 def finish(self: _Growing, n_columns: int) -> None:
     "Mark the matrix as AnnData does, and as checked."
+    starts = self.group["indptr"][:]
+    if starts[-1] <= np.iinfo(np.int32).max:  # of the type of the indices, as scipy wants it of all who read the file
+        del self.group["indptr"]
+        self.group["indptr"] = starts.astype(np.int32)
     marks = {"encoding-type": "csr_matrix", "encoding-version": "0.1.0", "shape": (self.n_rows, n_columns), CHECKED: 1}
     self.group.attrs.update(marks)
 

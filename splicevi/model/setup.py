@@ -304,7 +304,7 @@ def expression_fields(place: Place | None, layer: str | None, size_factor: tuple
     require_layer(place, layer, "rna_layer")
     suspect(place.part, layer, "gene counts", "rna_layer")
     out = [place.field(fields.LayerField, REGISTRY_KEYS.X_KEY, layer, is_count_data=False, mod_required=True)]
-    x = readable(x_of(place.part) if layer is None else place.part.layers[layer])
+    x = readable(x_of(place.part, layer))
     if key is not None and x is not None:  # counts that are missing are told with the other problems
         out.append(size_factor_field(where, key, np.asarray(x.sum(1)).ravel() > 0))
     return out
@@ -617,7 +617,7 @@ def gene_columns(adata: AnnData) -> np.ndarray:  # (features,) bool
 # %% ../../nbs/50_model/10_setup.ipynb #ac9848f0
 def gene_totals(adata: AnnData, layer: str | None, genes: np.ndarray) -> np.ndarray:  # (cells,)
     "Counts of each cell in the columns of genes."
-    x = readable(x_of(adata) if layer is None else adata.layers[layer])
+    x = readable(x_of(adata, layer))
     if x is None:
         return np.zeros(adata.n_obs)
     parts = x.chunks() if isinstance(x, RowsOnDisk) else [x]

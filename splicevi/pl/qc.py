@@ -42,7 +42,7 @@ def coverage_values(
         if rna_layer is not None and rna_layer not in mdata[rna].layers:
             there = shortlist(k for k in mdata[rna].layers if k) or "none"
             raise KeyError(f"rna_layer={rna_layer!r} is no layer of mdata[{rna!r}]; there are {there}.")
-        x = readable(x_of(mdata[rna]) if rna_layer is None else mdata[rna].layers[rna_layer])
+        x = readable(x_of(mdata[rna], rna_layer))
         if x is not None:
             out["gene counts per cell"] = row_sums(x)
     if splicing in mdata.mod:

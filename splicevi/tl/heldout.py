@@ -91,7 +91,7 @@ def expression_counts(
     "The counts by which neighbours are found."
     if rna not in mdata.mod:
         raise ValueError(f"Neighbours are found by expression, and there is no modality {rna!r}.")
-    x = x_of(mdata[rna]) if rna_layer is None else mdata[rna].layers[rna_layer]
+    x = x_of(mdata[rna], rna_layer)
     if x is None:
         raise ValueError(f"mdata[{rna!r}] has no X; name the layer of its counts with rna_layer.")
     return read_whole(x)

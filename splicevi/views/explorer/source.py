@@ -127,7 +127,7 @@ def expression_part(
     g = mdata[rna]
     if layer is not None and layer not in g.layers:
         raise KeyError(f"mdata[{rna!r}] has no layer {layer!r}.")
-    return readable(x_of(g) if layer is None else g.layers[layer]), gene_columns(g.var)
+    return readable(x_of(g, layer)), gene_columns(g.var)
 
 # %% ../../../nbs/70_views/50_explorer/20_source.ipynb #6b15eba5
 def from_mudata(mdata: MuData, splicing: str, rna: str, rna_layer: str | None) -> EventData:
