@@ -22,9 +22,9 @@ from torch import Tensor
 from ..core import shortlist
 from .outputs import Output
 from ..nn.encoders import ROWS_AT_ONCE, codes_kept, codes_of
-from ..nn.loader import beside, side_by_side
 from ..nn.module import eval_mode
 from ..nn.scvi_names import batch_categories, inference_input, make_loader, warn_untrained
+from ..nn.threads import beside, side_by_side
 
 # %% auto #0
 __all__ = ['COVARIATES', 'columns_of', 'rows_of', 'Decode', 'pick', 'DecodeMixin', 'batch_code', 'seeded', 'many_cells',

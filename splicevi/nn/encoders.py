@@ -24,11 +24,12 @@ from torch.autograd.function import once_differentiable
 from ..data.compiled import compiled
 from .batch import CompactBatch, LogCounts, SplicingBatch
 from .elementary import FAST
-from .fused import PooledCodes, in_parts, may_fuse
+from .fused import PooledCodes, may_fuse
 from .on_device import CodesOnDevice, sums_on_card
 from .scvi_names import category_columns, first_linear, fully_connected
 from .sparse_counts import SparseCounts, product, takes_product
 from .sums import sums_of_runs
+from .threads import in_parts
 
 # %% ../../nbs/40_nn/40_encoders.ipynb #163e0242
 def depth_aware_residual(
@@ -123,11 +124,12 @@ class CodesInParts(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, slope: Tensor):
         u, norm, w1, b1, w2 = ctx.saved_tensors
-        by_w1, by_b1, by_w2, by_u = (torch.zeros_like(t) for t in (w1, b1, w2, u))
+        by_w1, by_b1, by_w2, by_u = *(torch.zeros_like(t) for t in (w1, b1, w2)), torch.empty_like(u)
         for unit, up, to in zip(u.split(ROWS_AT_ONCE), slope.split(ROWS_AT_ONCE), by_u.split(ROWS_AT_ONCE)):
             h = torch.addmm(b1, unit, w1.t()).relu_()
             by_w2.addmm_(up.t(), h)
-            by_h = (up @ w2).mul_(h.sign_())
+            by_h = up @ w2
+            torch.ops.aten.threshold_backward.grad_input(by_h, h, 0, grad_input=by_h)  # 0 where h is
             by_w1.addmm_(by_h.t(), unit)
             by_b1 += by_h.sum(0)
             torch.mm(by_h, w1, out=to)

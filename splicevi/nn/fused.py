@@ -6,10 +6,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
-from threading import local
 
 import numpy as np
 import torch
@@ -23,32 +19,13 @@ from .batch import SplicingBatch
 from .elementary import EXACT, FAST, SINGLE, exp_of, log_of
 from .likelihoods import DirichletMultinomial, SplicingLikelihood
 from .sums import sorted_runs
+from .threads import in_parts
 
 # %% auto #0
-__all__ = ['LIMIT', 'HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'in_parts', 'log_gamma_rest', 'digamma_rest',
-           'multichoose', 'logits_of', 'below_largest', 'exponentials', 'sum_up', 'logs_of', 'shares_of',
-           'through_shares', 'ends_of', 'cell_terms', 'cells_pass', 'sorted_by_junction', 'order_of',
-           'sums_by_junction', 'FusedLogProb', 'PooledCodes', 'is_large', 'may_fuse', 'fuses_likelihood']
-
-# %% ../../nbs/40_nn/25_fused.ipynb #143e71bd
-LIMIT = local()  # .threads: as many may compiled code take in this thread, at most
-
-
-def in_parts(
-    work: Callable,  # called with first and last (excluded) item, and the arguments
-    ends: np.ndarray,  # (items + 1,) where the pairs of each item start and end
-    *arguments,
-) -> None:
-    "Do work on items with different numbers of pairs, with as many threads as PyTorch has, or this one may take."
-    threads, n = min(torch.get_num_threads(), getattr(LIMIT, "threads", ends[-1])), len(ends) - 1
-    if threads <= 1 or ends[-1] < 10_000:
-        work(0, n, *arguments)
-        return
-    cuts = np.searchsorted(ends, np.linspace(0, ends[-1], 4 * threads + 1)[1:-1])
-    cuts = [0, *cuts.tolist(), n]
-    with ThreadPoolExecutor(threads) as pool:
-        for part in [pool.submit(work, a, b, *arguments) for a, b in pairwise(cuts) if b > a]:
-            part.result()
+__all__ = ['HALF_LOG_2PI', 'LOG_GAMMA', 'DIGAMMA', 'FUSE_FROM', 'log_gamma_rest', 'digamma_rest', 'multichoose', 'logits_of',
+           'below_largest', 'exponentials', 'sum_up', 'logs_of', 'shares_of', 'through_shares', 'ends_of', 'cell_terms',
+           'cells_pass', 'sorted_by_junction', 'order_of', 'sums_by_junction', 'FusedLogProb', 'PooledCodes',
+           'is_large', 'may_fuse', 'fuses_likelihood']
 
 # %% ../../nbs/40_nn/25_fused.ipynb #22004fc1
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)

@@ -12,8 +12,9 @@ from torch.autograd.function import once_differentiable
 
 from ..data.compiled import compiled
 from .elementary import FAST, SINGLE, exp_of, softplus_of
-from .fused import in_parts, multichoose
+from .fused import multichoose
 from .likelihoods import ZeroInflatedNegativeBinomial
+from .threads import in_parts
 
 # %% auto #0
 __all__ = ['COUNTS_FROM', 'log_sum_exp', 'as_zeros', 'as_counted', 'through_softmax', 'counts_pass', 'fused_slopes',

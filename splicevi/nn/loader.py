@@ -7,12 +7,9 @@ from __future__ import annotations
 
 import warnings
 import zlib
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
-from threading import Barrier
 from typing import NamedTuple
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -27,15 +24,14 @@ from scvi.data.fields import BaseAnnDataField, MuDataWrapper
 from scvi.dataloaders import AnnDataLoader, BatchDistributedSampler, DataSplitter
 
 # %% auto #0
-__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LANES', 'OURS', 'ROWS', 'CODED', 'AT_ONCE', 'STRETCH',
-           'WINDOW', 'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new',
-           'informative_psi', 'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mixed', 'mix_blocks',
-           'mix_arrays', 'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store',
-           'row_starts', 'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'sizes_pass', 'sizes_of',
-           'compact_arrays', 'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays',
+__all__ = ['EVENTS_DIFFER', 'MuDataEventField', 'MATRICES', 'BLOCK', 'LANES', 'OURS', 'ROWS', 'CODED', 'STRETCH', 'WINDOW',
+           'RESIDENT', 'SplicingKeys', 'grouped_otherwise', 'EventField', 'says_nothing_new', 'informative_psi',
+           'pairs_from_totals', 'require_totals', 'registered', 'build_store', 'mixed', 'mix_blocks', 'mix_arrays',
+           'checksums_of_bytes', 'checksum', 'register_store', 'looked_at_once', 'get_store', 'row_starts',
+           'arrays_by_numpy', 'copy_stretches', 'stretches_of', 'sizes_pass', 'sizes_of', 'compact_arrays',
+           'splicing_arrays', 'ends_if_large', 'counts_pass', 'counts_at_once', 'expression_arrays',
            'encoder_count_arrays', 'covariates_at', 'is_streamed', 'Window', 'read_window', 'CellDataset',
-           'CellsToCome', 'leave_threads', 'one_ahead', 'workers_with', 'side_by_side', 'beside', 'near_order',
-           'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
+           'CellsToCome', 'near_order', 'CellLoader', 'share_of_rank', 'TrainingLoader', 'CellSplitter']
 
 # %% ../../nbs/40_nn/70_loader.ipynb #81d563ac
 from ..core import KEYS, user_level
@@ -56,10 +52,11 @@ from splicevi.data.pairs import (
 from ..data.store import PairsOnDisk, stored_pairs
 from .batch import COUNT_TOTALS, LOG_COUNTS, PAIR
 from .elementary import log_of_count
-from .fused import LIMIT, in_parts, is_large
+from .fused import is_large
 from .resident import ResidentCells, kept_on, resident_cells, sent
 from .scvi_names import field_place, field_values, registered_fields
 from .sparse_counts import COUNT_STARTS, COUNTED, COUNTED_GENES
+from .threads import in_parts, one_ahead
 
 # %% ../../nbs/40_nn/70_loader.ipynb #f827609c
 class SplicingKeys:
@@ -604,73 +601,6 @@ class CellsToCome:
             return out | self._cells(device).cut(rows, out[ROWS])
         rows = self.window.find(rows)
         return out | self._cells(device).cut(rows, put(rows))
-
-# %% ../../nbs/40_nn/70_loader.ipynb #b4ab90d6
-def leave_threads() -> None:
-    "Compiled code of this thread takes a quarter of PyTorch's threads."
-    LIMIT.threads = max(torch.get_num_threads() // 4, 1)
-
-
-def one_ahead(items: Iterator) -> Iterator:
-    "The same items, each made in a thread while the one before is in use."
-    with ThreadPoolExecutor(1, "splicevi-loader", leave_threads) as pool:
-        coming = pool.submit(next, items, None)
-        while (item := coming.result()) is not None:
-            coming = pool.submit(next, items, None)
-            yield item
-
-# %% ../../nbs/40_nn/70_loader.ipynb #e04aee74
-@contextmanager
-def workers_with(workers: int, each: int) -> Iterator[ThreadPoolExecutor]:
-    "Threads, in each of which PyTorch has as many threads of its own."
-    threads, started = torch.get_num_threads(), Barrier(workers + 1, timeout=60)
-
-    def start() -> None:
-        torch.get_num_threads()  # else PyTorch looks later, and takes the number of all
-        torch.set_num_threads(each)
-        started.wait()
-
-    with ThreadPoolExecutor(workers, "splicevi-encoder", start) as pool:
-        for _ in range(workers):
-            pool.submit(int)
-        started.wait()
-        torch.set_num_threads(threads)
-        yield pool
-
-# %% ../../nbs/40_nn/70_loader.ipynb #95778000
-AT_ONCE = 8  # items at work, at most: each takes memory
-
-
-def side_by_side(
-    work: Callable,  # of one item
-    items: Iterable,
-) -> Iterator:
-    "Results of work on items, in their order, several at a time, among which PyTorch's threads are dealt out."
-    threads, under_way = torch.get_num_threads(), deque()
-    if (workers := min(threads, AT_ONCE)) == 1:
-        yield from map(work, items)
-        return
-    with workers_with(workers, threads // workers) as pool:
-        try:
-            for item in items:
-                under_way.append(pool.submit(work, item))
-                if len(under_way) > workers:
-                    yield under_way.popleft().result()
-            while under_way:
-                yield under_way.popleft().result()
-        finally:
-            for waiting in under_way:
-                waiting.cancel()
-
-
-@contextmanager
-def beside(work: Callable) -> Iterator[Callable]:
-    "Within, work goes on in another thread, by half of PyTorch's threads; what is given, called later, is its result."
-    if (threads := torch.get_num_threads()) == 1:
-        yield work
-        return
-    with workers_with(1, threads // 2) as pool:
-        yield pool.submit(work).result
 
 # %% ../../nbs/40_nn/70_loader.ipynb #cb3719df
 STRETCH = 64  # cells that follow each other in the file and stay together in a window

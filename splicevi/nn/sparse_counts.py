@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from ..data.compiled import compiled
 from .batch import LogCounts, gene_counts, spread
 from .elementary import FAST, log_counts, log_of_count
-from .fused import in_parts
 from .likelihoods import widened
 from .sums import sums_of_runs
+from .threads import in_parts
 
 # %% auto #0
 __all__ = ['WIDTH', 'GENES', 'CELLS', 'SPARSE', 'COUNT_STARTS', 'COUNTED_GENES', 'COUNTED', 'loop_over_rows', 'add_rows',
