@@ -241,8 +241,8 @@ class DecodedCounts(NamedTuple):
     def log_mu(self) -> Tensor:  # (cells, genes)
         return self.library + self.logits.log_softmax(-1)
 
-    def log_prob(self, likelihood, x: Tensor, hit: Tensor) -> Tensor:  # (cells,)
-        if fuses_counts(likelihood, *self):
+    def log_prob(self, likelihood, x: Tensor, hit: Tensor, compiles: bool = False) -> Tensor:  # (cells,)
+        if fuses_counts(likelihood, *self, compiles=compiles):
             return FusedZeroInflated.apply(x, hit, *self)
         if counts_on_card(likelihood, *self):
             return ZeroInflatedOnDevice.apply(x, hit, *self)

@@ -277,7 +277,7 @@ class PooledCodes(torch.autograd.Function):
         return None, sums_by_junction(ctx.batch, ctx.weight, slope.contiguous(), ctx.n), None
 
 # %% ../../nbs/40_nn/25_fused.ipynb #e9a1123b
-FUSE_FROM = 50_000  # pairs of a mini-batch
+FUSE_FROM = 20_000  # pairs of a mini-batch
 
 # %% ../../nbs/40_nn/25_fused.ipynb #86e4766a
 def is_large(n_pairs: int) -> bool:

@@ -128,8 +128,13 @@ class FusedZeroInflated(torch.autograd.Function):
 COUNTS_FROM = 250_000  # cells × genes of a mini-batch
 
 # %% ../../nbs/40_nn/27_fused_counts.ipynb #7befdd5c
-def fuses_counts(likelihood, *parameters: Tensor | None) -> bool:
+def fuses_counts(
+    likelihood,
+    *parameters: Tensor | None,  # as in `DecodedCounts`
+    compiles: bool = False,  # whether compiled code is at work in the mini-batch anyway
+) -> bool:
     "Whether `FusedZeroInflated` may take the likelihood's place."
-    if type(likelihood) is not ZeroInflatedNegativeBinomial or parameters[0].numel() < COUNTS_FROM:
+    enough = compiles or parameters[0].numel() >= COUNTS_FROM
+    if type(likelihood) is not ZeroInflatedNegativeBinomial or not enough:
         return False
     return all(t.device.type == "cpu" and t.dtype == torch.float32 for t in parameters)

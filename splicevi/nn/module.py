@@ -25,6 +25,7 @@ from ..data.pairs import CellStore, ObservedPairs
 from .batch import log_counts, splicing_batch
 from .decoders import SPLICING_DECODERS, DecodedCounts, DecodedExpression, ExpressionDecoder, start_at
 from .encoders import LibraryEncoder, PartialEncoder, VanillaEncoder, pca_embedding, posterior
+from .fused import is_large
 from .fusion import MIXINGS, PENALTIES
 from splicevi.nn.likelihoods import (
     GENE_LIKELIHOODS,
@@ -462,11 +463,11 @@ def psi(
 @patch
 def _reconstruction(self: SPLICEVAE, tensors: dict[str, Tensor], out: dict, present: Tensor) -> dict[str, Tensor]:
     "Negative log-likelihood of each modality, (cells,)."
-    rec = {}
+    rec, compiles = {}, bool(self.n_input_junctions) and is_large(len(out["pairs"].batch.junction))
     if self.n_input_genes:
         hit, likelihood = tensors["x_hit"], GENE_LIKELIHOODS[self.gene_likelihood]()
         count = tensors["x_count"] if "x_count" in tensors else tensors[REGISTRY_KEYS.X_KEY].reshape(-1)[hit]
-        rec["expression"] = -out["counts"].log_prob(likelihood, count, hit) * present[0]
+        rec["expression"] = -out["counts"].log_prob(likelihood, count, hit, compiles) * present[0]
     if self.n_input_junctions:
         rec["splicing"] = -out["pairs"].log_prob(self.splicing_likelihood())
     return rec
