@@ -24,6 +24,7 @@ from lightning.pytorch.callbacks import Callback
 from ..core import logger, quiet_logs
 from .lock import require_idle
 from ..nn.scvi_names import end_training
+from ..nn.threads import end_waiting
 
 # %% auto #0
 __all__ = ['REMARKS', 'NO_MEMORY', 'LESS', 'pass_on', 'Stopper', 'interrupt_stops', 'without_warnings', 'quiet_lightning',
@@ -187,6 +188,7 @@ class TrainingRun:
         self._work, self._stopper, self.recorder, self.error = work, stopper, recorder, None
         work = partial(copy_context().run, self._run)
         self._thread = threading.Thread(target=work, name="splicevi-training", daemon=True)
+        end_waiting()  # its own are to do the work
         self._thread.start()
         atexit.register(end_forgotten, weakref.ref(self))
 

@@ -1,0 +1,122 @@
+"""PyTorch's threads, those of compiled code and the one that reads ahead leave each other their cores."""
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from splicevi import SPLICEVI
+from splicevi.datasets import simulate
+from splicevi.model.run import Stopper, TrainingRun
+from splicevi.nn import threads
+from splicevi.nn.loader import TrainingLoader
+
+TASKS = Path("/proc/self/task")
+needs_openmp = pytest.mark.skipif(
+    threads.openmp() is None or not TASKS.exists(), reason="PyTorch does not bring GNU's OpenMP along here"
+)
+
+
+@pytest.fixture(autouse=True)
+def four_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(4)
+    yield
+    torch.set_num_threads(before)
+
+
+def running() -> set[str]:
+    "Threads of this process that the system knows."
+    return set(os.listdir(TASKS))
+
+
+@needs_openmp
+def test_who_reads_ahead_has_no_threads_of_pytorch():
+    "An epoch of many cells is shuffled by a large operation, which used to leave three threads behind."
+    data = simulate(n_cells=60, n_genes=20, n_junctions=40, seed=0)
+    SPLICEVI.setup_mudata(data)
+    manager = SPLICEVI(data, n_latent=3).adata_manager
+    torch.ones(100_000).exp()
+    rows = np.resize(np.arange(60), 70_000)
+    loader = TrainingLoader(manager, indices=rows, batch_size=64, shuffle=True)
+    before = running()
+    batches = iter(loader)
+    next(batches)
+    assert len(running() - before) == 1
+    batches.close()
+    assert torch.get_num_threads() == 4
+
+
+@needs_openmp
+def test_threads_that_wait_end_before_a_training_in_the_background():
+    torch.ones(100_000).exp()
+    before, seen = running(), []
+    run = TrainingRun(lambda: seen.append(running()), Stopper())
+    run._thread.join()
+    assert run.error is None and len(before & seen[0]) == len(before) - 3
+
+
+@needs_openmp
+@pytest.mark.parametrize("also", ["before", "after"])
+def test_work_in_parts_beside_pytorch(also):
+    "Threads end and start again, and everything is right."
+    x, out = np.arange(200_000.0), np.empty(200_000)
+
+    def square(first, last):
+        out[first * 1000 : last * 1000] = x[first * 1000 : last * 1000] ** 2
+
+    for _ in range(50):
+        if also == "before":
+            assert torch.ones(200_000).mul(2).sum() == 400_000
+        out[:] = 0
+        threads.in_parts(square, np.arange(201) * 1000)
+        if also == "after":
+            assert torch.ones(200_000).mul(2).sum() == 400_000
+        np.testing.assert_array_equal(out, x**2)
+
+
+def in_fork(send) -> None:
+    "Work in parts in a process that was forked."
+    out = np.zeros(100)
+    threads.in_parts(lambda first, last: out[first:last].fill(1), np.arange(101) * 1000)
+    send.send(out.sum())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+def test_a_forked_process_has_threads_of_its_own():
+    torch.ones(100_000).exp()
+    threads.in_parts(lambda first, last: None, np.arange(101) * 1000)
+    receive, send = multiprocessing.Pipe(duplex=False)
+    process = multiprocessing.get_context("fork").Process(target=in_fork, args=(send,))
+    process.start()
+    assert receive.poll(30) and receive.recv() == 100
+    process.join(30)
+    assert process.exitcode == 0
+
+
+def test_what_fails_in_a_part_is_heard():
+    "Parts at work end before the error is raised."
+    begun, ended = [], []
+
+    def work(first, last):
+        begun.append(first)
+        try:
+            if first == 0:
+                raise ValueError("the first part")
+        finally:
+            ended.append(first)
+
+    with pytest.raises(ValueError, match="the first part"):
+        threads.in_parts(work, np.arange(101) * 1000)
+    assert sorted(begun) == sorted(ended)
+
+
+def test_without_the_library_nothing_changes(monkeypatch):
+    monkeypatch.setattr(threads, "openmp", lambda: None)
+    seen = []
+    threads.in_parts(lambda first, last: seen.extend(range(first, last)), np.arange(101) * 1000)
+    assert sorted(seen) == list(range(100)) and list(threads.one_ahead(iter("ab"))) == ["a", "b"]
