@@ -612,8 +612,9 @@ def _told(e: Exception) -> int:
 # %% ../nbs/81_cli.ipynb #98d35508
 def _dispatch(command: str, arguments: list[str]) -> int:
     "Run a command; the mistakes it refuses become one message."
-    # on busy cores, threads that spin while they wait cost a factor of ten
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # on busy cores, threads that turn round and round while they wait cost a factor of ten
+    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+        os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")  # the second for PyTorch on Linux
     try:
         if command not in COMMANDS:
             raise UserError(f"there is no command {command!r}; there are {', '.join(COMMANDS)}")

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -51,8 +52,15 @@ def test_who_reads_ahead_has_no_threads_of_pytorch():
     assert torch.get_num_threads() == 4
 
 
+@pytest.fixture
+def nothing_told(monkeypatch):
+    "Nobody has said how threads are to wait."
+    for name in threads.TOLD:
+        monkeypatch.delenv(name, raising=False)
+
+
 @needs_openmp
-def test_threads_that_wait_end_before_a_training_in_the_background():
+def test_threads_that_wait_end_before_a_training_in_the_background(nothing_told):
     torch.ones(100_000).exp()
     before, seen = running(), []
     run = TrainingRun(lambda: seen.append(running()), Stopper())
@@ -62,7 +70,7 @@ def test_threads_that_wait_end_before_a_training_in_the_background():
 
 @needs_openmp
 @pytest.mark.parametrize("also", ["before", "after"])
-def test_work_in_parts_beside_pytorch(also):
+def test_work_in_parts_beside_pytorch(nothing_told, also):
     "Threads end and start again, and everything is right."
     x, out = np.arange(200_000.0), np.empty(200_000)
 
@@ -77,6 +85,61 @@ def test_work_in_parts_beside_pytorch(also):
         if also == "after":
             assert torch.ones(200_000).mul(2).sum() == 400_000
         np.testing.assert_array_equal(out, x**2)
+
+
+@needs_openmp
+def test_where_others_are_at_work_threads_are_a_crowd(nothing_told, monkeypatch):
+    "For a while; then it is looked again. Who said how threads are to wait is obeyed."
+    monkeypatch.setattr(threads, "LONG", 0.0)
+    monkeypatch.setattr(threads, "CROWDED", 0.5)
+    monkeypatch.setattr(threads._busy, "long", 0)
+    for _ in range(threads.IN_A_ROW):
+        assert threads._busy.crowd is None or not threads._busy.crowd.is_alive()
+        threads.end_waiting()
+    crowd = threads._busy.crowd
+    assert crowd.is_alive()
+    torch.ones(100_000).exp()
+    before = running()
+    threads.end_waiting()
+    assert running() >= before and threads._busy.crowd is crowd
+    crowd.join(30)
+    threads.end_waiting()
+    assert len(running() & before) < len(before) - os.cpu_count()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    for _ in range(2 * threads.IN_A_ROW):
+        threads.end_waiting()
+    assert threads._busy.crowd is crowd
+
+
+SPIN = """
+import time, torch
+from splicevi.nn import threads
+torch.set_num_threads(2)
+x = torch.ones(100_000)
+
+def turning():
+    spent = []
+    for _ in range(15):
+        x.exp()
+        start = time.process_time()
+        time.sleep(0.02)
+        spent.append(time.process_time() - start)
+    return sorted(spent)[7]
+
+alone = turning()
+threads.crowd(threads.openmp())
+time.sleep(0.5)
+print(alone, turning())
+"""
+
+
+@needs_openmp
+@pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="one core")
+def test_in_a_crowd_no_thread_keeps_a_core_while_it_waits():
+    env = {k: v for k, v in os.environ.items() if k not in threads.TOLD}
+    out = subprocess.run([sys.executable, "-c", SPIN], env=env, capture_output=True, text=True, check=True).stdout
+    alone, crowded = map(float, out.split())
+    assert crowded < 0.5e-3 < alone
 
 
 def in_fork(send) -> None:

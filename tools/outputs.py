@@ -21,8 +21,9 @@ from PIL import Image, ImageChops
 
 ROOT = Path(__file__).resolve().parents[1]
 PLOTLY = "application/vnd.plotly.v1+json"
-# on busy cores, threads that spin while they wait cost a factor of ten
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if os.environ.get("SPLICEVI_BENCH") != "full":  # which measures what users have
+    # on busy cores, threads that spin while they wait cost a factor of ten
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 VIEWS = {  # what to picture -> its text
     ".splicevi-explorer": "PSIExplorer",
     ".jp-OutputArea:has(.svi)": None,

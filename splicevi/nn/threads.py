@@ -14,14 +14,16 @@ from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
-from threading import Barrier, local
+from threading import Barrier, Thread, local
+from time import perf_counter, sleep
+from types import SimpleNamespace
 
 import numpy as np
 import torch
 
 # %% auto #0
-__all__ = ['PROCESS', 'MANY', 'LIMIT', 'AT_ONCE', 'openmp', 'end_waiting', 'take_few', 'helpers', 'in_parts', 'one_ahead',
-           'workers_with', 'side_by_side', 'beside']
+__all__ = ['PROCESS', 'TOLD', 'MANY', 'LONG', 'IN_A_ROW', 'CROWDED', 'LIMIT', 'AT_ONCE', 'openmp', 'crowd', 'end_waiting',
+           'take_few', 'helpers', 'in_parts', 'one_ahead', 'workers_with', 'side_by_side', 'beside']
 
 # %% ../../nbs/40_nn/17_threads.ipynb #c92d41df
 @cache
@@ -35,14 +37,38 @@ def openmp() -> ctypes.CDLL | None:
 
 # %% ../../nbs/40_nn/17_threads.ipynb #8ff05f17
 PROCESS = os.getpid()  # a forked process has a library that waits for threads which are not there
+TOLD = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # how long threads wait, where somebody says so
 MANY = 16  # threads that take longer to start anew than they are in the way
+LONG, IN_A_ROW = 1e-3, 3  # seconds to end threads, and how often: so long only where others work on the cores
+CROWDED = 20.0  # seconds after which it is looked again
+_busy = SimpleNamespace(long=0, crowd=None)
+
+
+def crowd(library: ctypes.CDLL) -> Thread:
+    "Have more threads than cores for a while; then none keeps a core while it waits."
+
+    def stay() -> None:
+        torch.get_num_threads()
+        library.omp_set_num_threads(os.cpu_count() + 1)
+        torch.ones(100_000).exp_()
+        sleep(CROWDED)
+
+    thread = Thread(target=stay, name="splicevi-crowd", daemon=True)
+    thread.start()
+    return thread
 
 
 def end_waiting() -> None:
     "End the threads of PyTorch that wait for more work of this thread; it starts others when it has some."
-    library = openmp() if torch.get_num_threads() <= MANY and os.getpid() == PROCESS else None
-    if hasattr(library, "omp_pause_resource"):  # OpenMP 5.0
+    crowded = _busy.crowd is not None and _busy.crowd.is_alive()
+    if crowded or torch.get_num_threads() > MANY or os.getpid() != PROCESS or TOLD & os.environ.keys():
+        return
+    if hasattr(library := openmp(), "omp_pause_resource"):  # OpenMP 5.0
+        start = perf_counter()
         library.omp_pause_resource(1, library.omp_get_initial_device())
+        _busy.long = _busy.long + 1 if perf_counter() - start > LONG else 0
+        if _busy.long == IN_A_ROW:
+            _busy.long, _busy.crowd = 0, crowd(library)
 
 # %% ../../nbs/40_nn/17_threads.ipynb #11c4c3cc
 LIMIT = local()  # .threads: as many may compiled code take in this thread, at most
