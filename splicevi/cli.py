@@ -613,7 +613,7 @@ def _told(e: Exception) -> int:
 def _dispatch(command: str, arguments: list[str]) -> int:
     "Run a command; the mistakes it refuses become one message."
     # on busy cores, threads that turn round and round while they wait cost a factor of ten
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
+    if "torch" not in sys.modules and not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update(OMP_WAIT_POLICY="PASSIVE", GOMP_SPINCOUNT="1000")  # the second for PyTorch on Linux
     try:
         if command not in COMMANDS:

@@ -4,6 +4,8 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -104,7 +106,7 @@ def test_where_others_are_at_work_threads_are_a_crowd(nothing_told, monkeypatch)
     assert running() >= before and threads._busy.crowd is crowd
     crowd.join(30)
     threads.end_waiting()
-    assert len(running() & before) < len(before) - os.cpu_count()
+    assert len(running() & before) < len(before) - len(os.sched_getaffinity(0))
     monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
     for _ in range(2 * threads.IN_A_ROW):
         threads.end_waiting()
@@ -161,8 +163,37 @@ def test_a_forked_process_has_threads_of_its_own():
     assert process.exitcode == 0
 
 
+LATE = """
+import multiprocessing, torch
+
+def child():
+    import os
+    os.environ.pop("OMP_WAIT_POLICY", None), os.environ.pop("GOMP_SPINCOUNT", None)
+    torch.set_num_threads(THREADS)
+    from splicevi.nn import threads
+    threads.end_waiting()
+
+torch.set_num_threads(4)
+torch.ones(200_000).exp()
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(60)
+print(process.exitcode)
+process.kill()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="forks")
+@pytest.mark.parametrize("n", [1, 4])
+def test_a_forked_process_that_imports_late_does_not_wait_for_threads_of_another(n):
+    out = subprocess.run(
+        [sys.executable, "-c", LATE.replace("THREADS", str(n))], capture_output=True, text=True, check=False
+    )
+    assert out.stdout.strip() == "0", out.stderr
+
+
 def test_what_fails_in_a_part_is_heard():
-    "Parts at work end before the error is raised."
+    "Parts at work end before the error is raised; others are not begun."
     begun, ended = [], []
 
     def work(first, last):
@@ -170,12 +201,30 @@ def test_what_fails_in_a_part_is_heard():
         try:
             if first == 0:
                 raise ValueError("the first part")
+            time.sleep(0.1)
         finally:
             ended.append(first)
 
     with pytest.raises(ValueError, match="the first part"):
         threads.in_parts(work, np.arange(101) * 1000)
-    assert sorted(begun) == sorted(ended)
+    assert sorted(begun) == sorted(ended) and len(begun) < 16
+
+
+@pytest.mark.parametrize("of_pytorch", [4, 8, 16])
+def test_who_reads_ahead_has_a_quarter_for_compiled_code(of_pytorch):
+    torch.set_num_threads(of_pytorch)
+
+    def at_work(_):
+        seen = set()
+
+        def work(first, last):
+            seen.add(threading.get_ident())
+            time.sleep(0.05)
+
+        threads.in_parts(work, np.arange(101) * 1000)
+        return len(seen)
+
+    assert list(threads.one_ahead(map(at_work, range(2)))) == [min(of_pytorch // 4, os.cpu_count() + 1)] * 2
 
 
 def test_without_the_library_nothing_changes(monkeypatch):

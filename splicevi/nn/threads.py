@@ -10,11 +10,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from itertools import pairwise
+from multiprocessing import get_start_method, parent_process
 from pathlib import Path
-from threading import Barrier, Thread, local
+from threading import Barrier, Lock, Thread, local
 from time import perf_counter, sleep
 from types import SimpleNamespace
 
@@ -22,52 +23,58 @@ import numpy as np
 import torch
 
 # %% auto #0
-__all__ = ['PROCESS', 'TOLD', 'MANY', 'LONG', 'IN_A_ROW', 'CROWDED', 'LIMIT', 'AT_ONCE', 'openmp', 'crowd', 'end_waiting',
+__all__ = ['TOLD', 'MANY', 'LONG', 'IN_A_ROW', 'CROWDED', 'PROCESS', 'LIMIT', 'AT_ONCE', 'openmp', 'crowd', 'end_waiting',
            'take_few', 'helpers', 'in_parts', 'one_ahead', 'workers_with', 'side_by_side', 'beside']
 
 # %% ../../nbs/40_nn/17_threads.ipynb #c92d41df
 @cache
-def openmp() -> ctypes.CDLL | None:
-    "The OpenMP library of PyTorch, where it is GNU's and comes with PyTorch."
-    found = sorted(Path(torch.__file__).with_name("lib").glob("libgomp*.so*"))
-    try:
-        return ctypes.CDLL(str(found[0])) if found else None
-    except OSError:
-        return None
+def openmp() -> ctypes.PyDLL | None:
+    "The OpenMP library that PyTorch has loaded, where it is GNU's and comes with PyTorch."
+    for path in Path(torch.__file__).with_name("lib").glob("libgomp*.so*"):
+        with suppress(OSError):  # one that is not loaded, or only another with the same name is
+            return ctypes.PyDLL(path.name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+    return None
 
 # %% ../../nbs/40_nn/17_threads.ipynb #8ff05f17
-PROCESS = os.getpid()  # a forked process has a library that waits for threads which are not there
 TOLD = {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # how long threads wait, where somebody says so
 MANY = 16  # threads that take longer to start anew than they are in the way
 LONG, IN_A_ROW = 1e-3, 3  # seconds to end threads, and how often: so long only where others work on the cores
 CROWDED = 20.0  # seconds after which it is looked again
-_busy = SimpleNamespace(long=0, crowd=None)
+PROCESS = None if parent_process() and get_start_method(allow_none=True) != "spawn" else os.getpid()
+_busy = SimpleNamespace(long=0, crowd=None, lock=Lock())
 
 
-def crowd(library: ctypes.CDLL) -> Thread:
+def crowd(library: ctypes.PyDLL) -> Thread | None:  # none where that would be many threads
     "Have more threads than cores for a while; then none keeps a core while it waits."
+    if (cores := len(os.sched_getaffinity(0))) > MANY:
+        return None
 
     def stay() -> None:
         torch.get_num_threads()
-        library.omp_set_num_threads(os.cpu_count() + 1)
+        library.omp_set_num_threads(cores + 1)
         torch.ones(100_000).exp_()
         sleep(CROWDED)
 
     thread = Thread(target=stay, name="splicevi-crowd", daemon=True)
-    thread.start()
+    with suppress(RuntimeError):  # no threads are left
+        thread.start()
     return thread
 
 
 def end_waiting() -> None:
     "End the threads of PyTorch that wait for more work of this thread; it starts others when it has some."
+    threads, library = torch.get_num_threads(), openmp()
     crowded = _busy.crowd is not None and _busy.crowd.is_alive()
-    if crowded or torch.get_num_threads() > MANY or os.getpid() != PROCESS or TOLD & os.environ.keys():
+    if crowded or not 1 < threads <= MANY or TOLD & os.environ.keys():
         return
-    if hasattr(library := openmp(), "omp_pause_resource"):  # OpenMP 5.0
-        start = perf_counter()
-        library.omp_pause_resource(1, library.omp_get_initial_device())
-        _busy.long = _busy.long + 1 if perf_counter() - start > LONG else 0
-        if _busy.long == IN_A_ROW:
+    if os.getpid() != PROCESS or not hasattr(library, "omp_pause_resource"):  # OpenMP 5.0
+        return  # a forked process would wait for threads that are not there
+    start = perf_counter()
+    library.omp_pause_resource(1, library.omp_get_initial_device())
+    took = perf_counter() - start
+    with _busy.lock:
+        _busy.long = _busy.long + 1 if took > LONG * (1 + threads / 10) else 0
+        if _busy.long >= IN_A_ROW and not (_busy.crowd and _busy.crowd.is_alive()):
             _busy.long, _busy.crowd = 0, crowd(library)
 
 # %% ../../nbs/40_nn/17_threads.ipynb #11c4c3cc
@@ -96,7 +103,7 @@ def in_parts(
     *arguments,
 ) -> None:
     "Do work on items with different numbers of pairs, with as many threads as PyTorch has, or this one may take."
-    threads, n = min(torch.get_num_threads(), getattr(LIMIT, "threads", ends[-1])), len(ends) - 1
+    threads, n = getattr(LIMIT, "threads", torch.get_num_threads()), len(ends) - 1
     if threads <= 1 or ends[-1] < 10_000:
         work(0, n, *arguments)
         return
@@ -112,6 +119,7 @@ def in_parts(
     try:
         some()
     finally:  # no one may go on writing to the arrays; those that have not begun are not waited for
+        deque(parts, maxlen=0)  # left over after an error
         wait([other for other in others if not other.cancel()])
     for other in others:
         if not other.cancelled():
