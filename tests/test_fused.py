@@ -232,10 +232,9 @@ def test_loader_gives_the_same_mini_batches(monkeypatch, rows, layer):
 
 @pytest.fixture
 def own_threads():
-    "Lists the library's threads, once those of trainings that earlier tests interrupted are gone; compiled code's stay."
+    "Lists threads of loaders and encoders, once those of trainings that earlier tests interrupted are gone."
     gc.collect()
-    kept = ("splicevi-part", "splicevi-crowd")
-    return lambda: [t for t in threading.enumerate() if t.name.startswith("splicevi") and not t.name.startswith(kept)]
+    return lambda: [t for t in threading.enumerate() if t.name.startswith(("splicevi-loader", "splicevi-encoder"))]
 
 
 def test_a_loader_left_early_leaves_no_thread(own_threads):
