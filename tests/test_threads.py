@@ -20,7 +20,7 @@ from splicevi.nn.loader import TrainingLoader
 
 TASKS = Path("/proc/self/task")
 needs_openmp = pytest.mark.skipif(
-    threads.openmp() is None or not TASKS.exists(), reason="PyTorch does not bring GNU's OpenMP along here"
+    threads.openmp() is None or not TASKS.exists(), reason="PyTorch does not bring a new OpenMP of GNU's along here"
 )
 
 

@@ -29,10 +29,11 @@ __all__ = ['TOLD', 'MANY', 'LONG', 'IN_A_ROW', 'CROWDED', 'PROCESS', 'LIMIT', 'A
 # %% ../../nbs/40_nn/17_threads.ipynb #c92d41df
 @cache
 def openmp() -> ctypes.PyDLL | None:
-    "The OpenMP library that PyTorch has loaded, where it is GNU's and comes with PyTorch."
+    "The OpenMP library that PyTorch has loaded, where it is GNU's, comes with PyTorch and knows version 5.0."
     for path in Path(torch.__file__).with_name("lib").glob("libgomp*.so*"):
         with suppress(OSError):  # one that is not loaded, or only another with the same name is
-            return ctypes.PyDLL(path.name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            library = ctypes.PyDLL(path.name, mode=os.RTLD_NOLOAD | os.RTLD_NOW)
+            return library if hasattr(library, "omp_pause_resource") else None
     return None
 
 # %% ../../nbs/40_nn/17_threads.ipynb #8ff05f17
@@ -67,7 +68,7 @@ def end_waiting() -> None:
     crowded = _busy.crowd is not None and _busy.crowd.is_alive()
     if crowded or not 1 < threads <= MANY or TOLD & os.environ.keys():
         return
-    if os.getpid() != PROCESS or not hasattr(library, "omp_pause_resource"):  # OpenMP 5.0
+    if os.getpid() != PROCESS or library is None:
         return  # a forked process would wait for threads that are not there
     start = perf_counter()
     library.omp_pause_resource(1, library.omp_get_initial_device())
