@@ -201,7 +201,7 @@ def test_what_fails_in_a_part_is_heard():
         try:
             if first == 0:
                 raise ValueError("the first part")
-            time.sleep(0.1)
+            time.sleep(0.5)
         finally:
             ended.append(first)
 

@@ -112,15 +112,18 @@ def in_parts(
     parts = iter([(a, b) for a, b in pairwise([0, *cuts.tolist(), n]) if b > a])
 
     def some() -> None:
-        for a, b in parts:
-            work(a, b, *arguments)
+        try:
+            for a, b in parts:
+                work(a, b, *arguments)
+        except BaseException:
+            deque(parts, maxlen=0)  # what is left over is begun by none
+            raise
 
     end_waiting()
     others = [helpers(os.getpid()).submit(some) for _ in range(threads - 1)]
     try:
         some()
     finally:  # no one may go on writing to the arrays; those that have not begun are not waited for
-        deque(parts, maxlen=0)  # left over after an error
         wait([other for other in others if not other.cancel()])
     for other in others:
         if not other.cancelled():
