@@ -43,6 +43,8 @@ bench: $(VENV)/.installed-dev
 	SPLICEVI_BENCH=full SPLICEVI_PEER="$(PEER)" SPLICEVI_PAGE="$(CURDIR)/speed.html" $(BIN)/python tools/outputs.py nbs/benchmarks/speed.ipynb
 	$(BIN)/python -m pytest -m timed
 
+# published cells are fetched once; SPLICEVI_REAL_DATA is looked into first
+truth: export SPLICEVI_REAL_DATA ?= $(wildcard ../shared/data)
 truth: $(VENV)/.installed-dev
 	SPLICEVI_BENCH=full SPLICEVI_PAGE="$(CURDIR)/truth.html" $(BIN)/python tools/outputs.py nbs/benchmarks/truth.ipynb
 

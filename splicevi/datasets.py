@@ -6,12 +6,15 @@
 __all__ = ['PROGRAMS', 'CONCENTRATION', 'SIMULATED', 'PUBLISHED', 'PLACE', 'KNOWN_IN_LUNG', 'event_sizes', 'within_event',
            'random_psi', 'type_psi', 'batch_psi', 'detection_rate', 'event_reads', 'dirichlet_multinomial', 'tilted',
            'junction_counts', 'expression_profiles', 'gene_counts', 'junction_table', 'junction_loadings',
-           'GeneLoadings', 'gene_loadings', 'simulate', 'true_psi', 'example', 'Published', 'published_file',
-           'scmixology', 'lung']
+           'GeneLoadings', 'gene_loadings', 'simulate', 'true_psi', 'example', 'Published', 'user_cache', 'kept_table',
+           'prepared', 'scmixology', 'lung']
 
 # %% ../nbs/15_datasets.ipynb #76e5eef2
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,12 +24,14 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .core import KEYS, Limits
-from .data.arguments import COUNT, NOT_NEGATIVE, SHARE, AnyOf, Is, Text, takes
-from .data.build import assemble_mudata
+from .core import KEYS, Limits, atomic_file, logger, require_extra
+from .data.arguments import COUNT, FLAG, NOT_NEGATIVE, SHARE, AnyOf, Is, Text, takes
+from .data.build import assemble_mudata, quiet_mudata
 from .data.factors import splicing_factors
 from .data.hdf5 import read_hdf5
 from .data.pairs import EventOrder, indptr_of, modality_pairs, splicing_layers, take_ranges
+from .data.published import fetched, lines_from_flames, lung_from_spliz
+from .data.text import require_file
 
 # %% ../nbs/15_datasets.ipynb #fea33991
 def event_sizes(
@@ -563,60 +568,102 @@ class Published:
     what: str
     source: str  # where the reads come from
     licence: str
+    addresses: dict[str, str]  # what each file of the authors has: where it is
+    make: Callable[[dict[str, Path]], AnnData | MuData]  # the data, of these files
 
 # %% ../nbs/15_datasets.ipynb #68577b09
+_SPLIZ = "https://raw.githubusercontent.com/juliaolivieri/SpliZ_pipeline/e0334243e8ea19217f8ac1bcb739111ba7bf7f14"
+_GEO = "https://ftp.ncbi.nlm.nih.gov/geo/samples/GSM4681nnn/GSM4681740/suppl/GSM4681740_"
+
 PUBLISHED = {
     "scmixology": Published(
         "scmixology.h5mu",
-        "470 cells of five lung-cancer cell lines, molecules read at full length (Tian et al. 2021)",
-        "GEO GSE154869, and data/scmixology_lib10_transcripts.rda in github.com/mritchielab/FLAMES",
+        "some hundred cells of five lung-cancer cell lines, molecules read at full length (Tian et al. 2021)",
+        "GEO GSE154869 (scmixology_lib10 in github.com/mritchielab/FLAMES)",
         "GPL-3.0-or-later",
+        {
+            "exons": _GEO + "isoform_annotated.filtered.gff3.gz",
+            "transcripts": _GEO + "transcript_count.csv.gz",
+            "genes": _GEO + "gene_count_Lib10.csv.gz",
+            "cells": _GEO + "Lib10.csv.gz",
+        },
+        lines_from_flames,
     ),
     "lung": Published(
         "lung_spliz.h5ad",
-        "28,539 cells of a human lung, the junctions of ten events (Olivieri et al. 2021)",
+        "28,539 cells of a human lung, the junctions of four genes (Olivieri et al. 2021)",
         "github.com/juliaolivieri/SpliZ_pipeline; reads of the Human Lung Cell Atlas, 10x",
         "GPL-2.0",
+        {"reads": _SPLIZ + "/data/test.pq"},
+        lung_from_spliz,
     ),
 }
+
+# %% ../nbs/15_datasets.ipynb #209c647b
+def user_cache() -> Path | None:  # None without pooch, which knows the customs of each system
+    "Where this user's programs keep what can be had again."
+    return Path(import_module("pooch").os_cache("splicevi")) if find_spec("pooch") else None
 
 # %% ../nbs/15_datasets.ipynb #7a647532
 PLACE = AnyOf((Text("a path"), Is(("PurePath",))), optional=True)
 
 
-def published_file(
+def kept_table(
     name: str,  # of `PUBLISHED`
-    path: str | os.PathLike | None = None,  # the file, or its folder; None: SPLICEVI_REAL_DATA says where
+    path: str | os.PathLike | None = None,  # the table, or its folder; None: SPLICEVI_REAL_DATA, else the cache
+) -> Path | None:  # None where it is not there yet
+    "The prepared table of a published data set, if it is at hand."
+    if path is not None and not Path(path).is_dir():
+        return require_file(path)
+    places = [path] if path is not None else [os.environ.get("SPLICEVI_REAL_DATA"), user_cache()]
+    tables = (Path(place) / PUBLISHED[name].file for place in places if place)
+    return next((table for table in tables if table.is_file()), None)
+
+# %% ../nbs/15_datasets.ipynb #77fd8bbb
+def prepared(
+    name: str,  # of `PUBLISHED`
+    path: str | os.PathLike | None,
+    download: bool,
+    progress: bool,
 ) -> Path:
-    "Where a published data set lies, or an error that says where it is to be had."
-    known = PUBLISHED[name]
-    place = path or os.environ.get("SPLICEVI_REAL_DATA")
-    found = Path(place) / known.file if place and Path(place).is_dir() else Path(place or known.file)
-    if not (place and found.is_file()):
-        where = f"there is no {found}" if place else "its place is not known"
+    "The table of a published data set, made of its authors' files where it is not there yet."
+    if found := kept_table(name, path):
+        return found
+    known, folder = PUBLISHED[name], Path(path or user_cache() or ".")
+    if not download:
         raise FileNotFoundError(
-            f"datasets.{name}: {where}. Give path, the file {known.file} or its folder, or set SPLICEVI_REAL_DATA. "
-            f"It is not shipped or downloaded; its counts are made of {known.source} ({known.licence})."
+            f"datasets.{name}: {folder} has no {known.file}, and download=False. Its counts are made of {known.source} "
+            f"({known.licence}), by a call with download=True."
         )
-    return found
+    require_extra("pooch", "datasets")
+    logger.info("%s: %s, from %s, licence %s.", name, known.what, known.source, known.licence)
+    folder.mkdir(parents=True, exist_ok=True)
+    data = known.make({k: fetched(a, folder, progress) for k, a in known.addresses.items()})
+    with quiet_mudata(), atomic_file(folder / known.file) as part:
+        data.write(part)
+    return folder / known.file
 
 # %% ../nbs/15_datasets.ipynb #81f1d993
-@takes(path=PLACE)
+@takes(path=PLACE, download=FLAG, progress=FLAG)
 def scmixology(
-    path: str | os.PathLike | None = None,  # scmixology.h5mu, or its folder; None: SPLICEVI_REAL_DATA says where
-) -> MuData:  # 470 cells: 968 genes, 1,546 junctions of 503 events; obs["cell_type"] has the cell line
-    "Five lung-cancer cell lines, molecules read at full length (FLAMES, GPL-3.0-or-later), from a file of yours."
-    return read_hdf5(published_file("scmixology", path), "h5mu")
+    path: str | os.PathLike | None = None,  # scmixology.h5mu, or a folder for it; None: your cache
+    download: bool = True,  # where it is not there, fetch the authors' files (needs splicevi[datasets])
+    progress: bool = True,  # show a bar of it
+) -> MuData:  # genes and junctions; obs["cell_type"] has the cell line
+    "Five lung-cancer cell lines, molecules read at full length (FLAMES, GPL-3.0-or-later), fetched once."
+    return read_hdf5(prepared("scmixology", path, download, progress), "h5mu")
 
 # %% ../nbs/15_datasets.ipynb #5baa2d93
 KNOWN_IN_LUNG = ("RPS24", "MYL6", "CD47")  # spliced by compartment (Olivieri et al. 2021)
 
 
-@takes(path=PLACE)
+@takes(path=PLACE, download=FLAG, progress=FLAG)
 def lung(
-    path: str | os.PathLike | None = None,  # lung_spliz.h5ad, or its folder; None: SPLICEVI_REAL_DATA says where
-) -> AnnData:  # 28,539 cells x 53 junctions; obs: compartment, cell_type; var["is_known"]: of a gene known to differ
-    "Junctions of a human lung with known differences between compartments (SpliZ, GPL-2.0), from a file of yours."
-    out = read_hdf5(published_file("lung", path), "h5ad")
+    path: str | os.PathLike | None = None,  # lung_spliz.h5ad, or a folder for it; None: your cache
+    download: bool = True,  # where it is not there, fetch the authors' file (needs splicevi[datasets])
+    progress: bool = True,  # show a bar of it
+) -> AnnData:  # cells x junctions; obs: compartment, cell_type; var["is_known"]: of a gene known to differ
+    "Junctions of a human lung with known differences between compartments (SpliZ, GPL-2.0), fetched once."
+    out = read_hdf5(prepared("lung", path, download, progress), "h5ad")
     out.var["is_known"] = out.var[KEYS.gene_name].astype(str).isin(KNOWN_IN_LUNG)
     return out

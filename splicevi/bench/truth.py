@@ -5,15 +5,16 @@
 # %% ../../nbs/90_bench/10_truth.ipynb #ffebcdc0
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 import scipy.sparse as sp
+from anndata import AnnData
 from fastcore.basics import patch
 from mudata import MuData
 
@@ -30,9 +31,9 @@ from ..tl.groups import call_at_fdr, group_reads
 from ..views.page import check_target, figure_html, page, section, table_html
 
 # %% auto #0
-__all__ = ['QUICK', 'FULL', 'TARGETS', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of', 'effects',
-           'true_effect', 'calibration', 'decoded_effect', 'distances', 'effect_errors', 'power_grid', 'thinned',
-           'deep_pairs', 'plain_psi', 'imputation_errors', 'slope', 'mixing', 'real_data', 'cell_lines_once',
+__all__ = ['QUICK', 'FULL', 'TARGETS', 'PUBLISHED', 'OURS', 'AXES', 'ABOUT', 'Scale', 'cells_of', 'trained', 'pairs_of',
+           'effects', 'true_effect', 'calibration', 'decoded_effect', 'distances', 'effect_errors', 'power_grid',
+           'thinned', 'deep_pairs', 'plain_psi', 'imputation_errors', 'slope', 'mixing', 'real_data', 'cell_lines_once',
            'cell_lines', 'lung_genes', 'reproduced', 'losses', 'Truth', 'lines_figure', 'figures_of', 'real_tables',
            'truth_page']
 
@@ -245,10 +246,18 @@ def mixing(
     return pd.DataFrame.from_dict(rows, "index", columns=["raw", "test", "called"]).rename_axis("share")
 
 # %% ../../nbs/90_bench/10_truth.ipynb #7c1b5f17
-def real_data(name: str) -> Path | None:
-    "A published data set, if it is at hand."
-    folder = Path(os.environ.get("SPLICEVI_REAL_DATA", Path.cwd().parent / "shared" / "data"))
-    return folder / name if (folder / name).is_file() else None
+PUBLISHED = {"Cell lines": scmixology, "Lung": lung}
+
+
+def real_data() -> tuple[dict[str, AnnData | MuData], dict[str, str]]:  # by experiment: the data, why there are none
+    "The published data sets, and why some of them cannot be had."
+    found, missing = {}, {}
+    for title, load in PUBLISHED.items():
+        try:
+            found[title] = load(progress=False)
+        except (OSError, ImportError) as e:
+            missing[title] = str(e)
+    return found, missing
 
 # %% ../../nbs/90_bench/10_truth.ipynb #cee6529e
 def cell_lines_once(scale: Scale, every: MuData, seed: int) -> pd.DataFrame:  # by estimate: RMSE, r
@@ -261,15 +270,13 @@ def cell_lines_once(scale: Scale, every: MuData, seed: int) -> pd.DataFrame:  # 
     return effect_errors(mine, trained(mine, max(scale.epochs * 3, 60)), truth)
 
 
-def cell_lines(scale: Scale, path: Path) -> pd.DataFrame:  # by estimate: RMSE, r
+def cell_lines(scale: Scale, every: MuData) -> pd.DataFrame:  # by estimate: RMSE, r
     "The mean of that over splits of the cells, since a third are 160 cells: r differs by 0.1 from split to split."
-    every = scmixology(path)
     return sum(cell_lines_once(scale, every, seed) for seed in range(scale.splits)) / scale.splits
 
 # %% ../../nbs/90_bench/10_truth.ipynb #3a5d5299
-def lung_genes(path: Path) -> pd.DataFrame:  # by gene: largest difference of PSI, probability
+def lung_genes(adata: AnnData) -> pd.DataFrame:  # by gene: largest difference of PSI, probability
     "Events of the lung: those of three genes are known to differ between compartments."
-    adata = lung(path)
     (pairs, _), (event, _) = modality_pairs(adata), event_codes(adata.var[KEYS.event])
     kind = adata.obs["compartment"].astype("category").cat
     code, store, rows = kind.codes.to_numpy().astype(np.int64), CellStore(pairs=pairs), []
@@ -329,6 +336,7 @@ class Truth:
     tables: dict[str, pd.DataFrame]
     figures: dict[str, go.Figure]
     worse: list[str]  # where a baseline is better
+    missing: dict[str, str] = field(default_factory=dict)  # by experiment, why it could not be made
 
     def __repr__(self) -> str:
         return f"Truth: {len(self.tables)} experiments, {len(self.worse)} in which a baseline is better"
@@ -370,20 +378,18 @@ def figures_of(tables: dict[str, pd.DataFrame]) -> dict[str, go.Figure]:
     }
 
 # %% ../../nbs/90_bench/10_truth.ipynb #2d0f7b33
-def real_tables(scale: Scale) -> dict[str, pd.DataFrame]:
-    "The experiments on published cells that are at hand."
-    makers = {
-        "Cell lines": ("scmixology.h5mu", lambda p: cell_lines(scale, p)),
-        "Lung": ("lung_spliz.h5ad", lung_genes),
-    }
-    return {title: make(path) for title, (name, make) in makers.items() if (path := real_data(name)) is not None}
+def real_tables(scale: Scale) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:  # tables, and why some are missing
+    "The experiments on published cells."
+    found, missing = real_data()
+    makers = {"Cell lines": partial(cell_lines, scale), "Lung": lung_genes}
+    return {title: makers[title](data) for title, data in found.items()}, missing
 
 # %% ../../nbs/90_bench/10_truth.ipynb #6232d658
 @takes(full=FLAG, real=FLAG)
 def truth_page(
     path: str | Path | None = None,  # the HTML file to write; None: none
     full: bool = False,  # the full form, which takes minutes
-    real: bool = True,  # also published cells, where they are at hand
+    real: bool = True,  # also published cells, which are fetched once
 ) -> Truth:
     "Experiments whose answer is known."
     path = None if path is None else check_target(path)
@@ -397,8 +403,10 @@ def truth_page(
         "Imputation": imputation_errors(mdata, scale),
         "Mixing": mixing(mdata, model),
         "Reproducibility": reproduced(mdata, model),
-    } | (real_tables(scale) if real else {})
-    out = Truth(tables, figures_of(tables), losses(tables))
+    }
+    published, missing = real_tables(scale) if real else ({}, {})
+    tables |= published
+    out = Truth(tables, figures_of(tables), losses(tables), missing)
     if path is not None:
         out.save(path)
     return out
@@ -423,6 +431,7 @@ def save(self: Truth, path: str | Path) -> Path:
     for name, table in self.tables.items():
         shown = [figure_html(self.figures[name], name=name)] if name in self.figures else []
         parts.append(section(name, ABOUT[name], *shown, table_html(table.round(3))))
+    parts += [section(name, f"{ABOUT[name]} Not in this run: {why}") for name, why in self.missing.items()]
     worse = " ".join(self.worse) or "In no comparison of this run is a baseline better."
     parts.append(section("Where ours is worse", worse))
     return write_file(
