@@ -215,7 +215,7 @@ def ds(
     idx2: str = None,  # the cells to compare with, a query; not given: all other cells
     delta: float = 0.1,  # least difference of PSI that counts
     fdr: float = 0.05,  # expected share of false ones among those called
-    level: str = "junction",  # junction or event: what a row is
+    level: str = None,  # what a row is: event (also if not given), or junction (as always with --mode vanilla)
     mode: str = "change",  # change: probability of a difference of delta; vanilla: that group 1 is higher
     batch_correction: bool = False,  # compare under the same batches
     batchid1: str = None,  # batches to decode group 1 under, with commas between; not given: all
@@ -240,6 +240,7 @@ def ds(
     **kwargs,
 ):
     "Write a table of differential splicing between groups of the cells in DATA."
+    level = level or ("junction" if mode == "vanilla" else "event")
     _command("differential_splicing", given(locals()), "junctions" if level == "junction" else "events")
 
 # %% ../nbs/79_cli_compare.ipynb #5df65e43

@@ -226,18 +226,19 @@ def same(found: pd.DataFrame, wanted: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("name, words, given", [
-    ("a.csv", ["--groupby", "cell_type"], dict(groupby="cell_type")),
+    ("a.csv", ["--groupby", "cell_type"], dict(groupby="cell_type", level="event")),
+    ("b.tsv", ["--groupby", "cell_type", "--level", "junction"], dict(groupby="cell_type")),
     ("a.tsv", ["--groupby", "day", "--group1", "0,2", "--group2", "1", "--delta", "0.2", "--fdr", "0.2", "--sort"],
-     dict(groupby="day", group1=[0, 2], group2=1, delta=0.2, fdr_target=0.2, sort=True)),
+     dict(groupby="day", group1=[0, 2], group2=1, delta=0.2, fdr_target=0.2, sort=True, level="event")),
     ("a.csv.gz", ["--groupby", "label", "--group1", "type_2", "--level", "event", "--seed", "3", "--no-stats"],
      dict(groupby="label", group1="type_2", level="event", seed=3, all_stats=False)),
     ("a.tsv.gz", ["--idx1", "day == 0", "--idx2", "day == 2 and batch == 'batch_1'", "--mode", "vanilla"],
      dict(idx1="day == 0", idx2="day == 2 and batch == 'batch_1'", mode="vanilla")),
     ("b.csv", ["--groupby", "cell_type", "--group1", "type_1", "--batch-correction", "--batchid1", "batch_2"],
-     dict(groupby="cell_type", group1="type_1", batch_correction=True, batchid1=["batch_2"])),
+     dict(groupby="cell_type", group1="type_1", batch_correction=True, batchid1=["batch_2"], level="event")),
 ])  # fmt: skip
 def test_ds_is_that_of_python(place, model, tmp_path, name, words, given):
-    "The table of the method, in the format of the ending."
+    "The table of the method, a row for each event unless asked otherwise, in the format of the ending."
     assert run("ds", place / "results", place / "data.h5mu", tmp_path / name, *words) == 0
     found = pd.read_csv(tmp_path / name, sep="\t" if "tsv" in name else ",", index_col=0)
     same(found, model.differential_splicing(silent=True, **given))
@@ -248,7 +249,7 @@ def test_parquet(place, model, tmp_path):
     pytest.importorskip("pyarrow", reason="the extra parquet is not installed")
     assert run("ds", place / "results", place / "data.h5mu", tmp_path / "a.parquet", "--groupby", "day") == 0
     found = pd.read_parquet(tmp_path / "a.parquet")
-    same(found, model.differential_splicing(groupby="day", silent=True))
+    same(found, model.differential_splicing(groupby="day", level="event", silent=True))
     assert found["is_ds_fdr"].dtype == bool and found["proba_ds"].dtype == np.float64
 
 
@@ -260,7 +261,7 @@ def test_parquet_without_its_package(place, tmp_path, monkeypatch, capsys):
 
 
 OTHERWISE = dict(
-    groupby="cell_type", group1="type_1", group2="type_2", delta="0.3", fdr="0.2", level="event", mode="vanilla",
+    groupby="cell_type", group1="type_1", group2="type_2", delta="0.3", fdr="0.2", level="junction", mode="vanilla",
     batch_correction=None, batchid1="batch_1", batchid2="batch_2", norm_splicing_function="decoder", junctions="chr1",
     no_change="0.01", n_draws="10", n_samples_overall="7", seed="5", sort=None, no_stats=None, batch_size="16",
     idx1="day == 0", idx2="day == 1", sample_key="batch", weights="reads", strata="batch",
