@@ -44,7 +44,7 @@ bench: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m timed
 
 # published cells are fetched once; SPLICEVI_REAL_DATA is looked into first
-truth: export SPLICEVI_REAL_DATA ?= $(wildcard ../shared/data)
+truth: export SPLICEVI_REAL_DATA ?= $(abspath $(wildcard ../shared/data))
 truth: $(VENV)/.installed-dev
 	SPLICEVI_BENCH=full SPLICEVI_PAGE="$(CURDIR)/truth.html" $(BIN)/python tools/outputs.py nbs/benchmarks/truth.ipynb
 

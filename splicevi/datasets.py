@@ -6,7 +6,7 @@
 __all__ = ['PROGRAMS', 'CONCENTRATION', 'SIMULATED', 'PUBLISHED', 'PLACE', 'KNOWN_IN_LUNG', 'event_sizes', 'within_event',
            'random_psi', 'type_psi', 'batch_psi', 'detection_rate', 'event_reads', 'dirichlet_multinomial', 'tilted',
            'junction_counts', 'expression_profiles', 'gene_counts', 'junction_table', 'junction_loadings',
-           'GeneLoadings', 'gene_loadings', 'simulate', 'true_psi', 'example', 'Published', 'user_cache', 'kept_table',
+           'GeneLoadings', 'gene_loadings', 'simulate', 'true_psi', 'example', 'Published', 'user_cache', 'places_of',
            'prepared', 'scmixology', 'lung']
 
 # %% ../nbs/15_datasets.ipynb #76e5eef2
@@ -24,14 +24,13 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from .core import KEYS, Limits, atomic_file, logger, require_extra
+from .core import KEYS, Limits, atomic_file, logger, require_extra, shortlist
 from .data.arguments import COUNT, FLAG, NOT_NEGATIVE, SHARE, AnyOf, Is, Text, takes
 from .data.build import assemble_mudata, quiet_mudata
 from .data.factors import splicing_factors
 from .data.hdf5 import read_hdf5
 from .data.pairs import EventOrder, indptr_of, modality_pairs, splicing_layers, take_ranges
 from .data.published import fetched, lines_from_flames, lung_from_spliz
-from .data.text import require_file
 
 # %% ../nbs/15_datasets.ipynb #fea33991
 def event_sizes(
@@ -570,6 +569,7 @@ class Published:
     licence: str
     addresses: dict[str, str]  # what each file of the authors has: where it is
     make: Callable[[dict[str, Path]], AnnData | MuData]  # the data, of these files
+    needs: tuple[str, ...] = ()  # packages that read them
 
 # %% ../nbs/15_datasets.ipynb #68577b09
 _SPLIZ = "https://raw.githubusercontent.com/juliaolivieri/SpliZ_pipeline/e0334243e8ea19217f8ac1bcb739111ba7bf7f14"
@@ -596,6 +596,7 @@ PUBLISHED = {
         "GPL-2.0",
         {"reads": _SPLIZ + "/data/test.pq"},
         lung_from_spliz,
+        ("pyarrow",),
     ),
 }
 
@@ -608,16 +609,35 @@ def user_cache() -> Path | None:  # None without pooch, which knows the customs 
 PLACE = AnyOf((Text("a path"), Is(("PurePath",))), optional=True)
 
 
-def kept_table(
+def places_of(
     name: str,  # of `PUBLISHED`
-    path: str | os.PathLike | None = None,  # the table, or its folder; None: SPLICEVI_REAL_DATA, else the cache
-) -> Path | None:  # None where it is not there yet
-    "The prepared table of a published data set, if it is at hand."
-    if path is not None and not Path(path).is_dir():
-        return require_file(path)
-    places = [path] if path is not None else [os.environ.get("SPLICEVI_REAL_DATA"), user_cache()]
-    tables = (Path(place) / PUBLISHED[name].file for place in places if place)
-    return next((table for table in tables if table.is_file()), None)
+    path: str | os.PathLike | None = None,  # the table, or a folder for it; None: SPLICEVI_REAL_DATA, and the cache
+) -> list[Path]:  # the last is where it would be written
+    "Where the table of a published data set may lie."
+    suffix, folders = Path(PUBLISHED[name].file).suffix, [path]
+    if path is None:
+        folders = [os.environ.get("SPLICEVI_REAL_DATA"), user_cache()]
+    found = [Path(f).expanduser() for f in folders if f]
+    return [f if f.suffix == suffix and not f.is_dir() else f / PUBLISHED[name].file for f in found]
+
+# %% ../nbs/15_datasets.ipynb #4811636c
+def _made(name: str, folder: Path, progress: bool) -> Path:
+    "Fetch the authors' files into a folder, and write the table made of them beside them."
+    known = PUBLISHED[name]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise OSError(f"datasets.{name}: the folder {folder} cannot be made ({e.strerror}). Give another path.") from e
+    files = {k: fetched(a, folder, progress) for k, a in known.addresses.items()}
+    try:
+        data = known.make(files)
+    except Exception as e:
+        names = shortlist(f.name for f in files.values())
+        what = f"datasets.{name}: the files in {folder} are not as expected: {e}"
+        raise ValueError(f"{what} Delete {names} there, and they are fetched again.") from e
+    with quiet_mudata(), atomic_file(folder / known.file) as part:
+        data.write(part)
+    return folder / known.file
 
 # %% ../nbs/15_datasets.ipynb #77fd8bbb
 def prepared(
@@ -627,21 +647,19 @@ def prepared(
     progress: bool,
 ) -> Path:
     "The table of a published data set, made of its authors' files where it is not there yet."
-    if found := kept_table(name, path):
+    known, places = PUBLISHED[name], places_of(name, path)
+    if found := next((place for place in places if place.is_file()), None):
         return found
-    known, folder = PUBLISHED[name], Path(path or user_cache() or ".")
+    looked = f"datasets.{name}: there is no {shortlist(places) or 'cache without pooch'}"
+    origin = f"made of {known.source} ({known.licence})"
     if not download:
-        raise FileNotFoundError(
-            f"datasets.{name}: {folder} has no {known.file}, and download=False. Its counts are made of {known.source} "
-            f"({known.licence}), by a call with download=True."
-        )
-    require_extra("pooch", "datasets")
+        raise FileNotFoundError(f"{looked}, and download=False. The table is {origin} by a call with download=True.")
+    if path is not None and places[0] == Path(path).expanduser():
+        raise FileNotFoundError(f"{looked}. Give a folder, in which the table will be {origin}.")
+    for package in known.needs if places else ("pooch",):
+        require_extra(package, "datasets")
     logger.info("%s: %s, from %s, licence %s.", name, known.what, known.source, known.licence)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = known.make({k: fetched(a, folder, progress) for k, a in known.addresses.items()})
-    with quiet_mudata(), atomic_file(folder / known.file) as part:
-        data.write(part)
-    return folder / known.file
+    return _made(name, places[-1].parent, progress)
 
 # %% ../nbs/15_datasets.ipynb #81f1d993
 @takes(path=PLACE, download=FLAG, progress=FLAG)

@@ -15,7 +15,7 @@ import pytest
 
 from splicevi import SPLICEVI, datasets
 from splicevi.data import check_mudata, make_mudata
-from splicevi.data.published import MARKERS, lines_of_cells, lung_from_spliz
+from splicevi.data.published import MARKERS, lines_of_cells, lung_from_spliz, read_sicilian
 
 FILES = Path(__file__).parent / "data" / "published"
 PARQUET = pytest.mark.skipif(find_spec("pyarrow") is None, reason="needs pyarrow, of splicevi[datasets]")
@@ -34,6 +34,7 @@ class Counted(SimpleHTTPRequestHandler):
 @pytest.fixture
 def cache(monkeypatch, tmp_path):
     "An empty cache of the user, and no folder with real data."
+    pytest.importorskip("pooch", reason="needs pooch, of splicevi[datasets]")
     monkeypatch.delenv("SPLICEVI_REAL_DATA", raising=False)
     monkeypatch.setattr(datasets, "user_cache", lambda: tmp_path / "cache")
     return tmp_path / "cache"
@@ -108,6 +109,46 @@ def test_lung_is_fetched_into_a_folder_of_yours(server, cache, tmp_path):
 
 
 @PARQUET
+@pytest.mark.parametrize("category", [False, True], ids=["text", "categories"])
+def test_rows_that_say_less(server, tmp_path, category):
+    "Rows without a name, a cell or reads are left out with a warning, genes that are unknown are looked for."
+    table = pd.read_parquet(FILES / "test.pq")
+    plain = read_sicilian(FILES / "test.pq")
+    table["geneR1A_uniq"] = np.where(table.index % 3 == 0, "unknown", table["geneR1A_uniq"])
+    table.loc[table.index % 5 == 0, "geneR1A_uniq"] = None
+    more = table.iloc[:3].assign(
+        numReads=[100.0, 100.0, np.nan], cell=[None, "new", "new"], refName_newR1=["a", None, "b"]
+    )
+    table = pd.concat([table, more], ignore_index=True)
+    if category:
+        table = table.astype(dict.fromkeys(["refName_newR1", "geneR1A_uniq", "cell", "compartment"], "category"))
+    table.to_parquet(tmp_path / "more.pq")
+    with pytest.warns(UserWarning, match="3 of .* rows have no refName_newR1, numReads or cell, and are left out"):
+        found = read_sicilian(tmp_path / "more.pq")
+    pd.testing.assert_frame_equal(found.to_df(), plain.to_df())
+    assert list(found.var["gene_name"]) == list(plain.var["gene_name"]) and set(found.var["gene_name"]) == {
+        "RPS24",
+        "LMO7",
+        "CD47",
+    }
+
+
+def test_molecules_without_their_exons(server, cache):
+    "Counts and exons of two samples have no transcript in common."
+    datasets.scmixology(progress=False)
+    (cache / "scmixology.h5mu").unlink()
+    file = cache / "GSM4681740_transcript_count.csv.gz"
+    table = pd.read_csv(file).assign(transcript_id=lambda t: t["transcript_id"] + ".7")
+    table.to_csv(file, index=False)
+    with pytest.raises(ValueError, match="No transcript that was counted has an intron"):
+        datasets.scmixology(progress=False)
+    table.assign(transcript_id=lambda t: t["transcript_id"].str[:2]).drop(columns=table.columns[-1]).to_csv(
+        file, index=False
+    )
+    assert datasets.scmixology(progress=False).n_obs == 29  # cells of both tables
+
+
+@PARQUET
 def test_a_model_trains_on_what_was_fetched(server):
     cells = datasets.lung(progress=False)
     mdata = make_mudata(None, cells)
@@ -139,14 +180,49 @@ def test_a_file_that_is_gone(name, server, monkeypatch, cache):
     assert list(cache.iterdir()) == []
 
 
-def test_half_a_file_is_refused(server, cache):
-    "Files that are there are taken as they are; one that ends early is told, and no table is made."
+@pytest.mark.parametrize(
+    "name,file",
+    [
+        ("scmixology", "GSM4681740_transcript_count.csv.gz"),
+        ("scmixology", "GSM4681740_isoform_annotated.filtered.gff3.gz"),
+        pytest.param("lung", "test.pq", marks=PARQUET),
+    ],
+)
+@pytest.mark.parametrize("content", ["half", "none", "text"])
+def test_a_file_that_is_no_such_file(name, file, content, server, cache):
+    "What lies there is taken as it is; if it cannot be read, the error says which to delete, and no table is made."
     cache.mkdir()
-    name = "GSM4681740_transcript_count.csv.gz"
-    (cache / name).write_bytes((FILES / name).read_bytes()[:200])
-    with pytest.raises((OSError, ValueError), match=name):
-        datasets.scmixology(progress=False)
-    assert "scmixology.h5mu" not in os.listdir(cache)
+    whole = (FILES / file).read_bytes()
+    (cache / file).write_bytes({"half": whole[: len(whole) // 2], "none": b"", "text": b"<html>log in</html>"}[content])
+    with pytest.raises(ValueError, match=f"datasets.{name}: .* not as expected.*Delete .*{file}.* fetched again"):
+        getattr(datasets, name)(progress=False)
+    assert not any(f.suffix in (".h5ad", ".h5mu") for f in cache.iterdir())
+    (cache / file).unlink()
+    assert getattr(datasets, name)(progress=False).n_obs > 0
+
+
+@pytest.mark.parametrize("name", BOTH)
+def test_a_page_in_place_of_a_file(name, server, monkeypatch, cache, tmp_path):
+    "A network that wants a login answers everything with a page."
+    (tmp_path / "portal").mkdir()
+    for file in FILES.iterdir():
+        (tmp_path / "portal" / file.name).write_text("<!DOCTYPE html><html>Please log in</html>")
+    server.RequestHandlerClass.keywords["directory"] = tmp_path / "portal"
+    with pytest.raises(OSError, match="a web page came in its place"):
+        getattr(datasets, name)(progress=False)
+    assert list(cache.iterdir()) == []
+
+
+def test_places(server, cache, tmp_path, monkeypatch):
+    "A new folder is made, ~ is home, a folder of SPLICEVI_REAL_DATA without the table is passed over."
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert datasets.scmixology("~/new/folder", progress=False).n_obs == 30
+    assert (tmp_path / "new" / "folder" / "scmixology.h5mu").is_file()
+    monkeypatch.setenv("SPLICEVI_REAL_DATA", str(tmp_path / "nothing here"))
+    assert datasets.scmixology(progress=False).n_obs == 30 and (cache / "scmixology.h5mu").is_file()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file/new cannot be made.*Give another path"):
+        datasets.scmixology(tmp_path / "file" / "new", progress=False)
 
 
 @pytest.mark.parametrize("load,source", [(datasets.scmixology, "GEO GSE154869"), (datasets.lung, "SpliZ_pipeline")])
@@ -155,17 +231,36 @@ def test_no_download_is_no_download(load, source, server, tmp_path):
         load(download=False)
     with pytest.raises(FileNotFoundError, match="download=False.*" + source):
         load(tmp_path, download=False)
-    with pytest.raises(FileNotFoundError, match="There is no file .*nowhere"):
-        load(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="there is no .*nowhere.h5.*Give a folder"):
+        load(tmp_path / f"nowhere{'.h5mu' if load is datasets.scmixology else '.h5ad'}")
     with pytest.raises(TypeError, match="path=3"):
         load(3)
     assert Counted.asked == []
 
 
-def test_without_pooch(cache, monkeypatch):
+def test_without_pooch(cache, monkeypatch, tmp_path):
+    "It is asked for where something has to be fetched, or where the cache is not known; not for files that are there."
     monkeypatch.setitem(sys.modules, "pooch", None)
     with pytest.raises(ImportError, match=r'pip install "splicevi\[datasets\]"'):
         datasets.scmixology()
+    for file in FILES.glob("GSM*"):
+        (cache / file.name).write_bytes(file.read_bytes())
+    assert datasets.scmixology().n_obs == 30
+    monkeypatch.setattr(datasets, "user_cache", lambda: None)
+    with pytest.raises(ImportError, match=r'pip install "splicevi\[datasets\]"'):
+        datasets.scmixology()
+    with pytest.raises(FileNotFoundError, match="there is no cache without pooch, and download=False"):
+        datasets.scmixology(download=False)
+
+
+@PARQUET
+def test_without_pyarrow(server, monkeypatch):
+    "It is asked for before anything is fetched, and only by the data set that needs it."
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r'package pyarrow: pip install "splicevi\[datasets\]"'):
+        datasets.lung(progress=False)
+    assert Counted.asked == []
+    assert datasets.scmixology(progress=False).n_obs == 30
 
 
 def test_another_file_is_told(cache, tmp_path):
@@ -210,7 +305,7 @@ def test_a_table_of_the_lungs_reads_gives_the_lung(real_data, tmp_path):
     names = (exon(np.where(minus, high, low)) + "|" + exon(np.where(minus, low, high)) + "|lin").to_numpy()
     table = {"refName_newR1": names[x.col], "numReads": x.data.astype(int), "cell": cells.obs_names.to_numpy()[x.row]}
     table |= {"geneR1A_uniq": v["gene_name"].astype(str).to_numpy()[x.col]}
-    table |= {"compartment": cells.obs["compartment"].astype(str).to_numpy()[x.row]}
+    table |= {k: cells.obs[k].astype(str).to_numpy()[x.row] for k in ("compartment", "free_annotation")}
     pd.DataFrame(table).to_csv(tmp_path / "lung.tsv", sep="\t", index=False)
     found = lung_from_spliz({"reads": tmp_path / "lung.tsv"})
     assert set(found.var_names) == set(cells.var_names)
@@ -219,3 +314,6 @@ def test_a_table_of_the_lungs_reads_gives_the_lung(real_data, tmp_path):
     assert (same.layers["cell_by_junction_matrix"] != theirs.layers["cell_by_junction_matrix"]).nnz == 0
     pairs = lambda e: {frozenset(g) for g in e.groupby(e, observed=True).groups.values()}
     assert pairs(same.var["event_id"]) == pairs(cells.var["event_id"])
+    assert (same.var["gene_name"].astype(str) == cells.var["gene_name"].astype(str)).all()
+    read = np.asarray(cells.layers["cell_by_junction_matrix"].sum(1)).ravel() > 0
+    assert set(same.obs_names) == set(cells.obs_names[read])

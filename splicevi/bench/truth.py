@@ -255,7 +255,7 @@ def real_data() -> tuple[dict[str, AnnData | MuData], dict[str, str]]:  # by exp
     for title, load in PUBLISHED.items():
         try:
             found[title] = load(progress=False)
-        except (OSError, ImportError) as e:
+        except (OSError, ImportError, ValueError) as e:
             missing[title] = str(e)
     return found, missing
 
@@ -378,11 +378,10 @@ def figures_of(tables: dict[str, pd.DataFrame]) -> dict[str, go.Figure]:
     }
 
 # %% ../../nbs/90_bench/10_truth.ipynb #2d0f7b33
-def real_tables(scale: Scale) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:  # tables, and why some are missing
+def real_tables(scale: Scale, found: dict[str, AnnData | MuData]) -> dict[str, pd.DataFrame]:
     "The experiments on published cells."
-    found, missing = real_data()
     makers = {"Cell lines": partial(cell_lines, scale), "Lung": lung_genes}
-    return {title: makers[title](data) for title, data in found.items()}, missing
+    return {title: makers[title](data) for title, data in found.items()}
 
 # %% ../../nbs/90_bench/10_truth.ipynb #6232d658
 @takes(full=FLAG, real=FLAG)
@@ -393,7 +392,7 @@ def truth_page(
 ) -> Truth:
     "Experiments whose answer is known."
     path = None if path is None else check_target(path)
-    scale = FULL if full else QUICK
+    scale, (found, missing) = FULL if full else QUICK, real_data() if real else ({}, {})
     mdata = cells_of(scale)
     model = trained(mdata, scale.epochs)
     tables = {
@@ -403,9 +402,7 @@ def truth_page(
         "Imputation": imputation_errors(mdata, scale),
         "Mixing": mixing(mdata, model),
         "Reproducibility": reproduced(mdata, model),
-    }
-    published, missing = real_tables(scale) if real else ({}, {})
-    tables |= published
+    } | real_tables(scale, found)
     out = Truth(tables, figures_of(tables), losses(tables), missing)
     if path is not None:
         out.save(path)

@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['SKIPPED_IN_RPS24', 'MARKERS', 'sicilian_table', 'sicilian_introns', 'read_sicilian', 'lung_from_spliz',
-           'flames_introns', 'flames_counts', 'molecules_of_introns', 'lines_of_cells', 'lines_from_flames', 'fetched']
+           'flames_introns', 'flames_counts', 'molecules_of_introns', 'lines_of_cells', 'barcodes_of',
+           'lines_from_flames', 'fetched']
 
 # %% ../../nbs/10_data/80_published.ipynb #0f21fce2
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ import scipy.sparse as sp
 from anndata import AnnData
 from mudata import MuData
 
-from ..core import KEYS, logger, require_extra, shortlist
+from ..core import KEYS, logger, require_extra, shortlist, user_level
 from .build import make_mudata
 from .events import find_events, to_mudata
 from .gtf import COORDINATES, introns_of_transcripts
@@ -28,26 +30,37 @@ _SICILIAN = ["refName_newR1", "geneR1A_uniq", "numReads", "cell"]
 _ABOUT_CELLS = ["tissue", "compartment", "free_annotation", "channel"]
 
 
-def sicilian_table(path: str | Path) -> pd.DataFrame:
-    "What is used of a table of SICILIAN, parquet or text with tabs."
-    path = require_file(path)
-    wanted = [*_SICILIAN, "called", *_ABOUT_CELLS]
+def _columns_of(path: Path, wanted: list[str]) -> pd.DataFrame:
+    "Those of some columns that a table has, parquet or text with tabs."
     if path.suffix in (".pq", ".parquet"):
-        names = require_extra("pyarrow.parquet", "datasets").read_schema(path).names
-        table = pd.read_parquet(path, columns=[c for c in wanted if c in names])
-    else:
-        with whole_file(path), open_text(path) as handle:
-            table = pd.read_csv(handle, sep="\t", usecols=lambda c: c in wanted)
+        require_extra("pyarrow", "datasets")
+        from pyarrow.parquet import read_schema
+
+        return pd.read_parquet(path, columns=[c for c in wanted if c in read_schema(path).names])
+    with whole_file(path), open_text(path) as handle:
+        return pd.read_csv(handle, sep="\t", usecols=lambda c: c in wanted)
+
+
+def sicilian_table(path: str | Path) -> pd.DataFrame:
+    "What is used of a table of SICILIAN."
+    path = require_file(path)
+    table = _columns_of(path, [*_SICILIAN, "called", *_ABOUT_CELLS])
     if missing := [c for c in _SICILIAN if c not in table]:
         raise ValueError(f"{path} lacks the columns {shortlist(missing)}. Is it a table of SICILIAN?")
-    return table
+    empty = table[["refName_newR1", "numReads", "cell"]].isna().any(axis=1)
+    if n := int(empty.sum()):
+        what = f"{path}: {n:,} of {len(table):,} rows have no refName_newR1, numReads or cell"
+        warnings.warn(f"{what}, and are left out.", stacklevel=user_level())
+    if (table["numReads"] < 0).any():
+        raise ValueError(f"{path}: numReads is negative in {int((table['numReads'] < 0).sum()):,} rows.")
+    return table[~empty]
 
 # %% ../../nbs/10_data/80_published.ipynb #390dc89a
-_EXON = r"(?P<chrom{0}>[^:|]+):[^:|]*:(?P<at{0}>\d+):(?P<strand{0}>[-+?])"
+_EXON = r"(?P<chrom{0}>[^:|]+):(?P<gene{0}>[^:|]*):(?P<at{0}>\d+):(?P<strand{0}>[-+?])"
 _NAME = rf"^{_EXON.format(1)}\|{_EXON.format(2)}\|(?P<kind>\w+)$"
 
 
-def sicilian_introns(names: pd.Index) -> pd.DataFrame:
+def sicilian_introns(names: pd.Index) -> pd.DataFrame:  # chrom, start, end, strand, gene
     "The intron of each name; NaN for those that are not splicing in the order of the genome."
     parts = names.to_series().astype(str).str.extract(_NAME)
     if parts["kind"].isna().any():
@@ -57,29 +70,36 @@ def sicilian_introns(names: pd.Index) -> pd.DataFrame:
     strand = parts["strand1"].where(parts["strand1"] != "?", parts["strand2"]).replace("?", ".")
     out = pd.DataFrame({"chrom": parts["chrom1"], "start": np.minimum(one, two) + 1, "end": np.maximum(one, two) - 1})
     good = (parts["kind"] == "lin") & (parts["chrom1"] == parts["chrom2"]) & (out["end"] >= out["start"])
-    return out.assign(strand=strand).where(good)
+    gene = parts["gene1"].where(~parts["gene1"].isin(["", "unknown"]), parts["gene2"])
+    return out.assign(strand=strand, gene=gene).where(good)
 
 # %% ../../nbs/10_data/80_published.ipynb #c71c5985
+def _known_genes(table: pd.DataFrame, named: pd.Series, junction: np.ndarray) -> np.ndarray:
+    "The first gene that is known of each junction."
+    gene = table["geneR1A_uniq"].astype(object).where(table["geneR1A_uniq"].notna(), "").astype(str).to_numpy()
+    gene = pd.Series(np.where(np.isin(gene, ["", "unknown"]), named.astype(str), gene))
+    return gene.mask(gene.isin(["", "unknown"])).groupby(junction, sort=False).first().fillna("unknown").to_numpy()
+
+
 def read_sicilian(path: str | Path) -> AnnData:  # (cells, junctions) reads in X
     "Cells × junctions from a table of SICILIAN."
     table = sicilian_table(path)
     names, index = pd.factorize(table["refName_newR1"])
     introns = sicilian_introns(pd.Index(index)).reset_index(drop=True)
     keep = introns["chrom"].notna().to_numpy()[names]
-    if left := int((~keep).sum()):
-        logger.info("%s: %d rows are circles, fusions or strands that cross, and are left out.", path, left)
+    if not keep.any():
+        raise ValueError(f"{path}: none of its {len(table):,} rows is a junction in the order of the genome.")
+    logger.info("%s: %d rows are circles, fusions or strands that cross, and are left out.", path, (~keep).sum())
     table, place = table[keep], introns.iloc[names[keep]].reset_index(drop=True)
     place = place.astype({"start": np.int64, "end": np.int64})
     junction, var = pd.factorize(place[list(COORDINATES)].astype(str).agg(":".join, axis=1))
     cell, cells = pd.factorize(table["cell"].astype(str))
     counts = sp.csr_matrix((table["numReads"].to_numpy(np.float32), (cell, junction)), (len(cells), len(var)))
-    of = lambda columns, by: table[columns].groupby(by, sort=False).first()
-    about = place.groupby(junction, sort=False).first().set_axis(var)
-    about[KEYS.junction] = var
-    about[KEYS.gene_name] = of(["geneR1A_uniq"], junction)["geneR1A_uniq"].astype(str).to_numpy()
+    about = place[list(COORDINATES)].groupby(junction, sort=False).first().set_axis(var)
+    about = about.assign(**{KEYS.junction: var, KEYS.gene_name: _known_genes(table, place["gene"], junction)})
     if "called" in table:
         about["called"] = table["called"].groupby(junction, sort=False).max().to_numpy()
-    obs = of([c for c in _ABOUT_CELLS if c in table], cell).set_axis(cells)
+    obs = table[[c for c in _ABOUT_CELLS if c in table]].groupby(cell, sort=False).first().set_axis(cells)
     return AnnData(counts, obs=obs, var=about)
 
 # %% ../../nbs/10_data/80_published.ipynb #381d076c
@@ -95,7 +115,9 @@ def lung_from_spliz(
     cells = read_sicilian(path)
     if SKIPPED_IN_RPS24 not in cells.var_names:
         raise ValueError(f"{path} does not have the junction {SKIPPED_IN_RPS24} of RPS24. Is it SpliZ's data/test.pq?")
-    cells.obs["cell_type"] = cells.obs.get("free_annotation", pd.Series("", cells.obs_names)).astype(str)
+    if missing := [c for c in ("compartment", "free_annotation") if c not in cells.obs]:
+        raise ValueError(f"{path} lacks the columns {shortlist(missing)}, which say what a cell is.")
+    cells.obs["cell_type"] = cells.obs["free_annotation"].astype(object).fillna("unknown").astype(str)
     return make_mudata(None, find_events(cells, min_cells=min_cells))[KEYS.splicing]
 
 # %% ../../nbs/10_data/80_published.ipynb #e403c7ee
@@ -105,25 +127,33 @@ _GFF = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame"
 def flames_introns(path: str | Path) -> pd.DataFrame:  # transcript_id, chrom, start, end, strand
     "The introns of each transcript of a GFF3 file of FLAMES."
     with whole_file(path), open_text(require_file(path)) as handle:
-        lines = pd.read_csv(handle, sep="\t", comment="#", names=_GFF, dtype={"chrom": str})
+        lines = pd.read_csv(handle, sep="\t", comment="#", names=_GFF, dtype=str)
     exons = lines[lines["feature"] == "exon"]
-    parent = exons["attributes"].str.extract(r"(?:^|;)\s*Parent=(?:transcript:)?([^;]+)", expand=False)
-    if exons.empty or parent.isna().any():
+    parents = exons["attributes"].str.extract(r"(?:^|;)\s*Parent=([^;]+)", expand=False)
+    if exons.empty or parents.isna().any():
         raise ValueError(f"{path} has no exons with a Parent=transcript:... Is it the GFF3 file of FLAMES?")
-    exons = exons[list(COORDINATES)].astype({"start": np.int64, "end": np.int64}).assign(transcript_id=parent)
+    exons = exons[list(COORDINATES)].astype({"start": np.int64, "end": np.int64})
+    exons = exons.assign(transcript_id=parents.str.split(",")).explode("transcript_id")
+    exons["transcript_id"] = exons["transcript_id"].str.strip().str.removeprefix("transcript:")
     return introns_of_transcripts(exons)[["transcript_id", *COORDINATES]].reset_index(drop=True)
 
 # %% ../../nbs/10_data/80_published.ipynb #787da622
 def flames_counts(path: str | Path, names: list[str]) -> tuple[pd.DataFrame, AnnData]:
     "A table of counts of FLAMES: its first columns, and cells × rows."
     with whole_file(path), open_text(require_file(path)) as handle:
-        table = pd.read_csv(handle, dtype=dict.fromkeys(names, str))
+        table = pd.read_csv(handle, dtype=dict.fromkeys(names, str), index_col=False)
     if list(table.columns[: len(names)]) != names or table.shape[1] == len(names):
         found = shortlist(table.columns)
         raise ValueError(f"{path} has the columns {found}, where {shortlist(names)} and the cells were expected.")
-    values = sp.csr_matrix(table.iloc[:, len(names) :].to_numpy(np.float32).T)
+    values = table.iloc[:, len(names) :].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
+    good = (np.isfinite(values) & (values >= 0)).all(axis=1) & table[names].notna().all(axis=1).to_numpy()
+    if not good.all():
+        row = table[names[0]].iloc[int(np.argmin(good))]
+        raise ValueError(f"{path}: the row {row!r} has a count that is missing or no number. Was the file cut off?")
+    if (twice := table[names[0]].duplicated()).any():
+        raise ValueError(f"{path}: {names[0]} {table[names[0]][twice].iloc[0]!r} has two rows.")
     cells = pd.DataFrame(index=table.columns[len(names) :].astype(str))
-    return table[names], AnnData(values, obs=cells, var=pd.DataFrame(index=table[names[0]]))
+    return table[names], AnnData(sp.csr_matrix(values.T), obs=cells, var=pd.DataFrame(index=table[names[0]]))
 
 # %% ../../nbs/10_data/80_published.ipynb #c5378fb3
 def _unversioned(genes: pd.Series) -> pd.Series:
@@ -139,6 +169,8 @@ def molecules_of_introns(
     "Each molecule counts once for each intron of its transcript."
     row = pd.Index(transcripts["transcript_id"]).get_indexer(introns["transcript_id"])
     introns, row = introns[row >= 0], row[row >= 0]
+    if not len(row):
+        raise ValueError("No transcript that was counted has an intron in the GFF3 file. Are both of one sample?")
     junction, names = pd.factorize(introns[list(COORDINATES)].astype(str).agg(":".join, axis=1))
     crosses = sp.csr_matrix((np.ones(len(row), np.float32), (row, junction)), (len(transcripts), len(names)))
     var = introns[list(COORDINATES)].groupby(junction, sort=False).first().set_axis(names)
@@ -163,13 +195,22 @@ def lines_of_cells(
     "The line whose marker genes are highest in a cell."
     if missing := [line for line, genes in markers.items() if not rna.var_names.isin(genes).any()]:
         raise ValueError(f"None of the genes that tell {shortlist(missing)} are among the {rna.n_vars:,} of the table.")
-    depth = np.maximum(np.asarray(rna.X.sum(1)).ravel(), 1)
-    score = []
+    counts, score = sp.csc_matrix(rna.X), []
+    depth = np.maximum(np.asarray(counts.sum(1)).ravel(), 1)
     for genes in markers.values():
-        x = rna.X[:, np.flatnonzero(rna.var_names.isin(genes))].toarray()
+        x = counts[:, np.flatnonzero(rna.var_names.isin(genes))].toarray()
         x = np.log1p(1e4 * x / depth[:, None])
         score.append(((x - x.mean(0)) / np.maximum(x.std(0), 1e-6)).mean(1))
     return np.array(list(markers))[np.argmax(score, axis=0)]
+
+# %% ../../nbs/10_data/80_published.ipynb #724384c0
+def barcodes_of(path: str | Path) -> pd.Series:  # indexed by the names of cells
+    "The barcodes of cells that have names in another table."
+    with whole_file(path), open_text(require_file(path)) as handle:
+        table = pd.read_csv(handle, dtype=str)
+    if not {"cell_name", "barcode_sequence"} <= set(table) or table["cell_name"].duplicated().any():
+        raise ValueError(f"{path} should have the columns cell_name and barcode_sequence, and each cell once.")
+    return table.set_index("cell_name")["barcode_sequence"]
 
 # %% ../../nbs/10_data/80_published.ipynb #3c9b6707
 def lines_from_flames(
@@ -178,9 +219,7 @@ def lines_from_flames(
 ) -> MuData:  # obs["cell_type"]: the cell line
     "Five lung-cancer cell lines, from the files that FLAMES' authors have put online."
     _, rna = flames_counts(files["genes"], ["gene_id"])
-    with whole_file(files["cells"]), open_text(files["cells"]) as handle:
-        barcode = pd.read_csv(handle, dtype=str).set_index("cell_name")["barcode_sequence"]
-    rna.obs_names = [barcode.get(name, name) for name in rna.obs_names]
+    rna.obs_names = barcodes_of(files["cells"]).reindex(rna.obs_names).fillna(rna.obs_names.to_series())
     rna.var_names = _unversioned(rna.var_names.to_series()).to_numpy()
     seen = np.asarray((rna.X > 0).sum(0)).ravel() >= min_cells
     rna = rna[:, seen & ~rna.var_names.duplicated()].copy()
@@ -195,26 +234,36 @@ def lines_from_flames(
     return to_mudata(rna, junctions[shared].copy())
 
 # %% ../../nbs/10_data/80_published.ipynb #578dc3c8
+def _no_checksums(record) -> bool:
+    "Pooch tells the checksum of a file, to be noted by who asked for it; nobody would."
+    return "SHA256 hash of downloaded file" not in str(record.msg)
+
+
 def fetched(
     address: str,  # of one file
     folder: str | Path,
     progress: bool = True,  # show a bar
     timeout: float = 30,  # seconds without an answer
 ) -> Path:
-    "A file of the network, kept in a folder."
+    "A file of the network, kept in a folder; one that is there is not asked for again."
+    name = address.rsplit("/", 1)[-1]
+    place, host = Path(folder) / name, urlsplit(address).netloc
+    if place.is_file():
+        return place
     pooch = require_extra("pooch", "datasets")
-    name, log = address.rsplit("/", 1)[-1], pooch.get_logger()
-    before = log.level
-    log.setLevel("WARNING")  # pooch would print a checksum to be noted
+    pooch.get_logger().addFilter(_no_checksums)
+    help = f"Without a network, get the file in another way and put it, as {name}, into {folder}."
     try:
-        logger.info("Fetching %s to %s.", address, folder)
         get = pooch.HTTPDownloader(progressbar=progress, timeout=timeout)
-        return Path(pooch.retrieve(address, None, fname=name, path=folder, downloader=get))
+        pooch.retrieve(address, None, fname=name, path=folder, downloader=get)
     except OSError as e:
         if not hasattr(e, "response"):  # of the disk, not of the network
             raise
-        why = f"there is no connection to {urlsplit(address).netloc}" if e.response is None else e
-        what = f"{address} could not be fetched: {why}. Without a network, get the file in another way"
-        raise OSError(f"{what} and put it, as {name}, into {folder}.") from e
-    finally:
-        log.setLevel(before)
+        why = f"no answer from {host} ({type(e).__name__})" if e.response is None else e
+        raise OSError(f"{address} could not be fetched: {why}. {help}") from e
+    with open(place, "rb") as handle:
+        page = handle.read(64).lstrip().startswith(b"<")
+    if page:
+        place.unlink()
+        raise OSError(f"{address} could not be fetched: a web page came in its place, as where one must log in. {help}")
+    return place
