@@ -427,7 +427,8 @@ def save(self: Truth, path: str | Path) -> Path:
     parts = []
     for name, table in self.tables.items():
         shown = [figure_html(self.figures[name], name=name)] if name in self.figures else []
-        parts.append(section(name, ABOUT[name], *shown, table_html(table.round(3))))
+        named = table.set_index(table.columns[0]) if isinstance(table.index, pd.RangeIndex) else table
+        parts.append(section(name, ABOUT[name], *shown, table_html(named.round(3))))
     parts += [section(name, f"{ABOUT[name]} Not in this run: {why}") for name, why in self.missing.items()]
     worse = " ".join(self.worse) or "In no comparison of this run is a baseline better."
     parts.append(section("Where ours is worse", worse))
