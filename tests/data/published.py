@@ -39,7 +39,8 @@ def flames(folder: Path, rng) -> None:
             lines.append(f"{chrom}\tnew\ttranscript\t{ends[0]}\t{ends[1]}\t.\t{strand}\t.\t{tail}")
             for rank, k in enumerate(parts):
                 where = f"{chrom}\tnew\texon\t{exons[k][0]}\t{exons[k][1]}\t.\t{strand}\t."
-                lines.append(f"{where}\texon:exon:{k};Parent=transcript:{name};rank={rank}")
+                ends_of = f"exon_id=exon:{exons[k][0]}_{exons[k][1]}"
+                lines.append(f"{where}\t{ends_of};Parent=transcript:{name};rank={rank}")
             rate = np.where((LINES == "A549") == (name in ("T2", "T4")), 8, 2)
             counts.append([name, gene, *rng.poisson(rate)])
     zipped(folder / "GSM4681740_isoform_annotated.filtered.gff3.gz", "\n".join(lines) + "\n")
