@@ -399,7 +399,8 @@ def test_level_event(model, ds, mdata):
     assert (table["top_junction"].to_numpy() == top.to_numpy()).mean() > 0.9 and (
         events[table["top_junction"]].to_numpy() == table.index
     ).all()
-    assert np.allclose(table["effect_size"], ds.loc[table["top_junction"], "effect_size"])
+    for column in ("effect_size", "effect_lower", "effect_upper", "est_prob1", "est_prob2"):
+        assert np.allclose(table[column], ds.loc[table["top_junction"], column]), column
     assert (table["max_abs_effect"] >= table["effect_size"].abs() - 1e-5).all() and table[
         "n_junctions"
     ].sum() == N_JUNCTIONS

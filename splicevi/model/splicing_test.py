@@ -597,10 +597,15 @@ def _event_table(
     shown = pd.unique(event[wanted])
     at = np.argsort(answer.codes)[np.searchsorted(np.sort(answer.codes), shown)]
     e, top = EventEffect(*(v[at] for v in answer.events)), top_junctions(answer.effect.effect, event, shown)
+    of = Effect(*(v[top] for v in answer.effect))
     own = {
         "max_abs_effect": e.largest,
         "top_junction": self.junction_names[top],
-        "effect_size": answer.effect.effect[top],
+        "effect_size": of.effect,
+        "effect_lower": of.lower,
+        "effect_upper": of.upper,
+        "est_prob1": of.psi1,
+        "est_prob2": of.psi2,
         "n_junctions": np.bincount(event)[shown],
     }
     counted = {k: v for k, v in answer.observed.items() if k.startswith(("n_", "weights_"))}
@@ -728,8 +733,9 @@ explain(
     %(along_table)s
 
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
-    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` and ``higher_in``,
-    ``n_junctions``, the numbers of cells and reads, inclusion, direction and words.
+    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` with the interval,
+    ``est_prob1``, ``est_prob2`` and ``higher_in``, ``n_junctions``, the numbers of cells and reads, inclusion,
+    direction and words.
 
     Raises
     ------
