@@ -427,8 +427,10 @@ def save(self: Truth, path: str | Path) -> Path:
     parts = []
     for name, table in self.tables.items():
         shown = [figure_html(self.figures[name], name=name)] if name in self.figures else []
-        named = table.set_index(table.columns[0]) if isinstance(table.index, pd.RangeIndex) else table
-        parts.append(section(name, ABOUT[name], *shown, table_html(named.round(3))))
+        if not isinstance(table.index, pd.RangeIndex):
+            table = table.rename_axis(table.index.name or "estimate").reset_index()
+        words = [c for c in table if not pd.api.types.is_numeric_dtype(table[c])]
+        parts.append(section(name, ABOUT[name], *shown, table_html(table.round(3), words=words, index=False)))
     parts += [section(name, f"{ABOUT[name]} Not in this run: {why}") for name, why in self.missing.items()]
     worse = " ".join(self.worse) or "In no comparison of this run is a baseline better."
     parts.append(section("Where ours is worse", worse))
