@@ -631,6 +631,8 @@ def _made(name: str, folder: Path, progress: bool) -> Path:
     files = {k: fetched(a, folder, progress) for k, a in known.addresses.items()}
     try:
         data = known.make(files)
+    except ImportError:
+        raise
     except Exception as e:
         names = shortlist(f.name for f in files.values())
         what = f"datasets.{name}: the files in {folder} are not as expected: {e}"
