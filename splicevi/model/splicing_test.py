@@ -733,9 +733,8 @@ explain(
     %(along_table)s
 
     With ``level="event"`` a row for each event: ``proba_ds`` (of a change of any of its junctions), ``max_abs_effect``
-    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction``, its ``effect_size`` with the interval,
-    ``est_prob1``, ``est_prob2`` and ``higher_in``, ``n_junctions``, the numbers of cells and reads, inclusion,
-    direction and words.
+    (posterior mean of the largest :math:`|\\psi_2-\\psi_1|`), ``top_junction`` with its ``effect_size``, interval, PSI
+    and ``higher_in``, ``n_junctions``, the numbers of cells and reads, inclusion, direction and words.
 
     Raises
     ------
