@@ -121,12 +121,12 @@ x = torch.ones(100_000)
 
 def turning():
     spent = []
-    for _ in range(15):
+    for _ in range(40):
         x.exp()
         start = time.process_time()
         time.sleep(0.02)
         spent.append(time.process_time() - start)
-    return sorted(spent)[7]
+    return max(spent)  # on cores that others use, most threads have turned enough before this one is looked at
 
 alone = turning()
 threads.crowd(threads.openmp())
