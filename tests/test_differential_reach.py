@@ -85,9 +85,9 @@ def test_splicing(balanced):
     for t in TARGETS:
         assert t / 3 <= mean[t] <= t, mean
     assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and mean["covered"] >= 0.92, mean
-    # Four of five junctions do not change, and hardly one of them is called: all their intervals hold 0. Over all
-    # junctions coverage is therefore 0.986, and can be no sign of good intervals; over those that change it can.
     assert 0.92 <= mean["covered_real"] <= 0.98 and mean["covered_null"] >= 0.999, mean
+    if mean["covered"] > 0.98:
+        pytest.xfail("too wide over all: where nothing changes nearly every interval is at 0, and holds it")
 
 
 def test_null(balanced):
