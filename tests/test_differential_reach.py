@@ -51,13 +51,14 @@ def score(truth, table):
     "False discoveries at each target, and what is reached at 0.05."
     real, proba = np.abs(truth) >= 0.1, table["proba_ds"].to_numpy()
     calls = {t: call_at_fdr(proba, t) for t in TARGETS}
-    covered = (table["effect_lower"] <= truth) & (truth <= table["effect_upper"])
+    covered, changes = (table["effect_lower"] <= truth) & (truth <= table["effect_upper"]), np.abs(truth) > 1e-9
     return {t: (c & ~real).sum() / max(c.sum(), 1) for t, c in calls.items()} | dict(
         found=calls[0.05][real].mean(),
         auroc=roc_auc_score(real, proba),
         r=np.corrcoef(truth, table["effect_size"])[0, 1],
         covered=covered.mean(),
-        covered_null=covered[np.abs(truth) < 1e-9].mean(),
+        covered_null=covered[~changes].mean(),
+        covered_any=covered[changes].mean(),
         covered_real=covered[real].mean(),
     )
 
@@ -84,10 +85,8 @@ def test_splicing(balanced):
     mean = figures.mean()
     for t in TARGETS:
         assert t / 3 <= mean[t] <= t, mean
-    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965 and mean["covered"] >= 0.92, mean
-    assert 0.92 <= mean["covered_real"] <= 0.98 and mean["covered_null"] >= 0.999, mean
-    if mean["covered"] > 0.98:
-        pytest.xfail("too wide over all: where nothing changes nearly every interval is at 0, and holds it")
+    assert mean["found"] >= 0.8 and mean["auroc"] >= 0.985 and mean["r"] >= 0.965, mean
+    assert mean[["covered", "covered_null", "covered_any", "covered_real"]].between(0.92, 0.98).all(), mean
 
 
 def test_null(balanced):

@@ -205,15 +205,16 @@ def negative(self: MixedDraws) -> np.ndarray:
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #69000cdd
 @patch
-def quantiles(self: MixedDraws, levels: tuple[float, ...]) -> list[np.ndarray]:
-    "Quantiles of the difference."
-    n, ordered, below, found = len(self.draws), np.sort(self.draws, axis=0), self.some * (self.draws < 0).mean(0), []
-    for level in levels:
-        low, high = level < below, level > below + self.none
-        of_draws = (level - np.where(high, self.none, 0)) / np.maximum(self.some, 1e-12)
-        at = np.clip((of_draws * n).astype(np.int64), 0, n - 1)
-        found.append(np.where(low | high, np.take_along_axis(ordered, at[None], 0)[0], 0.0))
-    return found
+def interval(
+    self: MixedDraws,
+    share: float = 0.95,  # of the differences if there is one
+) -> tuple[np.ndarray, np.ndarray]:  # lower and upper end
+    "Where the difference is, if there is one; between the draws so that a new one lies inside as often as asked."
+    n, ordered = len(self.draws), np.sort(self.draws, axis=0)
+    at = max((n + 1) * (1 - share) / 2 - 1, 0)
+    i, more = int(at), at - int(at)
+    between = lambda v: (1 - more) * v[i] + more * v[min(i + 1, n - 1)]
+    return between(ordered), between(ordered[::-1])
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #160ced51
 class Effect(NamedTuple):
@@ -225,7 +226,7 @@ class Effect(NamedTuple):
     psi1: np.ndarray  # posterior mean PSI of group 1
     psi2: np.ndarray
     effect: np.ndarray  # posterior mean of psi2 - psi1
-    lower: np.ndarray  # 95 % interval
+    lower: np.ndarray  # 95 % interval of the difference if there is one, and the effect
     upper: np.ndarray
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #bee52993
@@ -238,8 +239,12 @@ def summarise_junctions(
 ) -> Effect:
     "Summary of the posterior of each junction."
     d, mean = MixedDraws(psi[1] - psi[0], none), (1 - none) * psi.mean(1, dtype=float) + none * p
-    chances = d.at_least(delta), d.at_most(no_change), d.negative()
-    return Effect(*chances, *mean, mean[1] - mean[0], *d.quantiles((0.025, 0.975)))
+    chances, effect, (lower, upper) = (
+        (d.at_least(delta), d.at_most(no_change), d.negative()),
+        mean[1] - mean[0],
+        d.interval(),
+    )
+    return Effect(*chances, *mean, effect, np.minimum(lower, effect), np.maximum(upper, effect))
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #bed9b8fe
 class EventEffect(NamedTuple):
