@@ -1,5 +1,6 @@
 "Published data sets: fetched from their authors (here: small files of the kind, on this machine), kept, and read."
 
+import gzip
 import os
 import sys
 import threading
@@ -146,6 +147,22 @@ def test_molecules_without_their_exons(server, cache):
         file, index=False
     )
     assert datasets.scmixology(progress=False).n_obs == 29  # cells of both tables
+
+
+def test_a_part_of_the_exons_is_told(server, cache):
+    "A GFF3 file that ends too early has no exons for some molecules."
+    datasets.scmixology(progress=False)
+    (cache / "scmixology.h5mu").unlink()
+    (file,) = cache.glob("*.gff3*")
+    with gzip.open(file, "rt") as handle:
+        lines = [k for k in handle if "\texon\t" in k]
+    parents = {k.split("Parent=")[1].split(";")[0].strip() for k in lines}
+    last = max(parents)
+    with gzip.open(file, "wt") as handle:
+        handle.writelines(k for k in lines if last not in k)
+    name = last.removeprefix("transcript:")
+    with pytest.warns(UserWarning, match=rf"1 of .* transcripts \({name}\), .* of the molecules, have no exons"):
+        datasets.scmixology(progress=False)
 
 
 @PARQUET

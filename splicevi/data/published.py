@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SKIPPED_IN_RPS24', 'MARKERS', 'sicilian_table', 'sicilian_introns', 'read_sicilian', 'lung_from_spliz',
-           'flames_introns', 'flames_counts', 'molecules_of_introns', 'lines_of_cells', 'barcodes_of',
+           'flames_exons', 'flames_counts', 'molecules_of_introns', 'lines_of_cells', 'barcodes_of',
            'lines_from_flames', 'fetched']
 
 # %% ../../nbs/10_data/80_published.ipynb #0f21fce2
@@ -124,8 +124,8 @@ def lung_from_spliz(
 _GFF = ["chrom", "source", "feature", "start", "end", "score", "strand", "frame", "attributes"]
 
 
-def flames_introns(path: str | Path) -> pd.DataFrame:  # transcript_id, chrom, start, end, strand
-    "The introns of each transcript of a GFF3 file of FLAMES."
+def flames_exons(path: str | Path) -> pd.DataFrame:  # transcript_id, chrom, start, end, strand
+    "The exons of each transcript of a GFF3 file of FLAMES."
     with whole_file(path), open_text(require_file(path)) as handle:
         lines = pd.read_csv(handle, sep="\t", comment="#", names=_GFF, dtype=str)
     exons = lines[lines["feature"] == "exon"]
@@ -135,16 +135,24 @@ def flames_introns(path: str | Path) -> pd.DataFrame:  # transcript_id, chrom, s
     exons = exons[list(COORDINATES)].astype({"start": np.int64, "end": np.int64})
     exons = exons.assign(transcript_id=parents.str.split(",")).explode("transcript_id")
     exons["transcript_id"] = exons["transcript_id"].str.strip().str.removeprefix("transcript:")
-    return introns_of_transcripts(exons)[["transcript_id", *COORDINATES]].reset_index(drop=True)
+    return exons.reset_index(drop=True)
 
 # %% ../../nbs/10_data/80_published.ipynb #787da622
+def _columns_once(path: Path, names: list[str]) -> None:
+    "Whether a table has the columns that it should, and each cell once."
+    with whole_file(path), open_text(path) as handle:
+        found = pd.read_csv(handle, header=None, nrows=1, dtype=str).iloc[0]
+    if list(found[: len(names)]) != names or len(found) == len(names):
+        raise ValueError(f"{path} has the columns {shortlist(found)}, not {shortlist(names)} and the cells.")
+    if (twice := found.duplicated()).any():
+        raise ValueError(f"{path}: the cell {found[twice].iloc[0]!r} has two columns.")
+
+
 def flames_counts(path: str | Path, names: list[str]) -> tuple[pd.DataFrame, AnnData]:
     "A table of counts of FLAMES: its first columns, and cells × rows."
-    with whole_file(path), open_text(require_file(path)) as handle:
+    _columns_once(require_file(path), names)
+    with whole_file(path), open_text(path) as handle:
         table = pd.read_csv(handle, dtype=dict.fromkeys(names, str), index_col=False)
-    if list(table.columns[: len(names)]) != names or table.shape[1] == len(names):
-        found = shortlist(table.columns)
-        raise ValueError(f"{path} has the columns {found}, where {shortlist(names)} and the cells were expected.")
     values = table.iloc[:, len(names) :].apply(pd.to_numeric, errors="coerce").to_numpy(np.float32)
     good = (np.isfinite(values) & (values >= 0)).all(axis=1) & table[names].notna().all(axis=1).to_numpy()
     if not good.all():
@@ -161,12 +169,24 @@ def _unversioned(genes: pd.Series) -> pd.Series:
     return genes.astype(str).str.replace(r"\.\d+$", "", regex=True)
 
 
+def _warn_of_unknown(transcript: pd.Series, molecules: AnnData, exons: pd.DataFrame) -> None:
+    "Say which molecules are lost since nothing tells the exons of their transcript."
+    unknown = ~transcript.isin(exons["transcript_id"]).to_numpy()
+    if unknown.any() and not unknown.all():
+        lost, every = molecules.X[:, unknown].sum(), max(molecules.X.sum(), 1)
+        names = f"{unknown.sum():,} of {len(unknown):,} transcripts ({shortlist(transcript[unknown])})"
+        what = f"{names}, {lost / every:.1%} of the molecules, have no exons in the GFF3 file and count nowhere"
+        warnings.warn(f"{what}. Are both files whole, and of one sample?", stacklevel=user_level())
+
+
 def molecules_of_introns(
     transcripts: pd.DataFrame,  # transcript_id, gene_id
     molecules: AnnData,  # (cells, transcripts)
-    introns: pd.DataFrame,  # of `flames_introns`
-) -> AnnData:  # (cells, junctions); transcripts without introns, or that are not in the file, count nowhere
+    exons: pd.DataFrame,  # of `flames_exons`
+) -> AnnData:  # (cells, junctions); transcripts without introns, or (with a warning) without exons, count nowhere
     "Each molecule counts once for each intron of its transcript."
+    _warn_of_unknown(transcripts["transcript_id"], molecules, exons)
+    introns = introns_of_transcripts(exons)
     row = pd.Index(transcripts["transcript_id"]).get_indexer(introns["transcript_id"])
     introns, row = introns[row >= 0], row[row >= 0]
     if not len(row):
@@ -225,7 +245,7 @@ def lines_from_flames(
     rna = rna[:, seen & ~rna.var_names.duplicated()].copy()
     rna.var = pd.DataFrame({"gene_id": rna.var_names, KEYS.gene_name: rna.var_names}, rna.var_names)
     transcripts, molecules = flames_counts(files["transcripts"], ["transcript_id", "gene_id"])
-    junctions = molecules_of_introns(transcripts, molecules, flames_introns(files["exons"]))
+    junctions = molecules_of_introns(transcripts, molecules, flames_exons(files["exons"]))
     shared = rna.obs_names.intersection(junctions.obs_names)
     if not len(shared):
         raise ValueError("The cells of genes and of transcripts have no name in common. Are the files of one sample?")
