@@ -239,11 +239,8 @@ def summarise_junctions(
 ) -> Effect:
     "Summary of the posterior of each junction."
     d, mean = MixedDraws(psi[1] - psi[0], none), (1 - none) * psi.mean(1, dtype=float) + none * p
-    chances, effect, (lower, upper) = (
-        (d.at_least(delta), d.at_most(no_change), d.negative()),
-        mean[1] - mean[0],
-        d.interval(),
-    )
+    chances = d.at_least(delta), d.at_most(no_change), d.negative()
+    effect, (lower, upper) = mean[1] - mean[0], d.interval()
     return Effect(*chances, *mean, effect, np.minimum(lower, effect), np.maximum(upper, effect))
 
 # %% ../../nbs/30_tl/30_event_test.ipynb #bed9b8fe
