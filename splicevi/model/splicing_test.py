@@ -703,6 +703,17 @@ explain(
     """,
 )
 
+# %% ../../nbs/50_model/70_splicing_test.ipynb #47df84f2
+explain(
+    effect_columns="""
+    - ``effect_size``: posterior mean of :math:`\\psi_2-\\psi_1`; ``effect_lower``, ``effect_upper``: 95 %% interval of
+      the difference if there is one, and of the effect. It holds the true difference of 95 in 100 junctions, of those
+      that change and of those that do not, so that 5 in 100 of the latter leave 0 out: calls are ``is_ds_fdr``.
+    - ``est_prob1``, ``est_prob2``: posterior means of PSI; ``higher_in``: the group with the larger one (differential
+      expression has the opposite sign, its ``lfc_mean`` is group 1 over group 2).
+    """,
+)
+
 # %% ../../nbs/50_model/70_splicing_test.ipynb #ec134614
 explain(
     differential_splicing_table="""
@@ -713,11 +724,7 @@ explain(
     - ``proba_ds``: probability of a change of `delta` or more; ``is_ds_fdr``: called at `fdr_target`; ``proba_not_ds``:
       probability that the change is at most ``no_change``; ``bayes_factor``: log odds of ``proba_ds``. In ``"vanilla"``
       mode ``proba_m1`` (of :math:`\\psi_1>\\psi_2`), ``proba_m2`` and ``bayes_factor``.
-    - ``effect_size``: posterior mean of :math:`\\psi_2-\\psi_1`; ``effect_lower``, ``effect_upper``: 95 %% interval of
-      the difference if there is one, and of the effect. It holds the true difference of 95 in 100 junctions, of those
-      that change and of those that do not, so that 5 in 100 of the latter leave 0 out: calls are ``is_ds_fdr``.
-    - ``est_prob1``, ``est_prob2``: posterior means of PSI; ``higher_in``: the group with the larger one (differential
-      expression has the opposite sign, its ``lfc_mean`` is group 1 over group 2).
+    %(effect_columns)s
     - with `all_stats`: ``emp_effect``, ``emp_prob1``, ``emp_prob2``: mean PSI of the cells in which the event was
       observed, NaN where there is none; ``n_obs_group1``, ``n_obs_group2``: these cells; ``n_reads_group1``,
       ``n_reads_group2``: the event's reads in them; ``n_batches``, ``n_batches_agree`` (models with batches): batches
