@@ -59,6 +59,8 @@ def nothing_told(monkeypatch):
     "Nobody has said how threads are to wait."
     for name in threads.TOLD:
         monkeypatch.delenv(name, raising=False)
+    if threads._busy.crowd:  # of a test before, where other programs were at work
+        threads._busy.crowd.join(30)
 
 
 @needs_openmp
